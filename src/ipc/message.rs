@@ -1,0 +1,244 @@
+//! What master and edge say to each other.
+//!
+//! Pure shapes. The wire is private to one build (D5): both sides send `Hello` first and refuse a different [`Build`].
+//! Shape: tables travel whole (`Instances`, `Materials`), so a late or doubled message is a no-op, not a bug.
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    plan::Plan,
+    vocab::{AppName, Secret, ServerAddr},
+};
+
+/// Identifies the binary; equal on both sides or the link is refused.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Build(pub String);
+
+impl Build {
+    #[must_use]
+    pub fn this() -> Self {
+        Self(format!("{} wire 1", env!("CARGO_PKG_VERSION")))
+    }
+}
+
+/// Counts applied configurations from 1; a crash of the edge does not reset it.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
+pub struct Generation(pub u64);
+
+/// What a listening socket is for. Keyed by our own words, never by getsockname (pingora-notes §9, zentinel).
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
+pub enum Role {
+    Http,
+    Https,
+    Admin,
+}
+
+/// One listener: `role` and the address as configured, and the address the kernel gave (port 0).
+///
+/// Shape: K = `workers` descriptors for http and https, one for admin, travel beside the message in the order of the list.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Listener {
+    pub role: Role,
+    pub asked: SocketAddr,
+    pub bound: SocketAddr,
+    /// Descriptors of this listener that travel with this very message: 0 when the edge has them already.
+    pub descriptors: u8,
+}
+
+/// The bytes of a certificate and its key, read by the master (it may read what the edge's user may not).
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Material {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+    /// PEM, or why it could not be read.
+    pub pem: Result<Pem, String>,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Pem {
+    pub chain: Vec<u8>,
+    pub key: Secret<Vec<u8>>,
+}
+
+/// One of the processes of an app. `n` counts from 0.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
+pub struct InstanceId {
+    pub app: AppName,
+    pub n: u16,
+}
+
+impl std::fmt::Display for InstanceId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.app, self.n)
+    }
+}
+
+/// Which start of an instance is meant: verdicts on an earlier one are void.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
+pub struct Incarnation(pub u64);
+
+/// supervision.md rule 1.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum InstanceState {
+    Stopped,
+    Starting,
+    /// The only state in which an instance is a backend.
+    Ready,
+    Draining,
+    Stopping,
+    Exited,
+    Backoff,
+    Cooldown,
+}
+
+impl InstanceState {
+    pub const ALL: [Self; 8] =
+        [Self::Stopped, Self::Starting, Self::Ready, Self::Draining, Self::Stopping, Self::Exited, Self::Backoff, Self::Cooldown];
+
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stopped => "stopped",
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Draining => "draining",
+            Self::Stopping => "stopping",
+            Self::Exited => "exited",
+            Self::Backoff => "backoff",
+            Self::Cooldown => "cooldown",
+        }
+    }
+}
+
+/// What the master knows of one instance; also a row of status.json and of `gateway apps --json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Instance {
+    pub id: InstanceId,
+    pub incarnation: Incarnation,
+    pub state: InstanceState,
+    /// Unix time in milliseconds at which it entered `state`.
+    pub since_ms: u64,
+    pub pid: Option<u32>,
+    /// `None` for a worker without a port.
+    pub addr: Option<ServerAddr>,
+    pub restarts: u64,
+    /// As in "exit 1", "signal 9 (KILL)", "not ready within 30s"; with the time in Unix milliseconds.
+    pub last_exit: Option<(String, u64)>,
+    pub last_restart_ms: Option<u64>,
+    /// When the next start is due, in backoff and cooldown.
+    pub due_ms: Option<u64>,
+    pub cpu_ms: u64,
+    pub memory_bytes: u64,
+}
+
+/// Every app's instances and its restart counters by reason (`exit`, `signal`, `unready`, `unhealthy`, `command`, `reload`).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct AppTable {
+    pub instances: Vec<Instance>,
+    pub restarts: BTreeMap<AppName, BTreeMap<String, u64>>,
+    /// How often the master had to start a new edge.
+    pub edge_restarts: u64,
+}
+
+/// A configuration for the edge: built aside, swapped whole, or refused with nothing changed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Config {
+    pub generation: Generation,
+    pub plan: Plan,
+    /// The complete list: a listener the edge has and this list lacks is drained and closed.
+    pub listeners: Vec<Listener>,
+    pub materials: Vec<Material>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum ToEdge {
+    /// First message. `apps` as they stand (an edge that replaces a crashed one meets running apps); `reloads` = (done, refused) so far.
+    Hello {
+        build: Build,
+        config: Box<Config>,
+        apps: AppTable,
+        reloads: (u64, u64),
+        started_ms: u64,
+    },
+    /// Answered by `Applied` or `Refused`.
+    Apply(Box<Config>),
+    Apps(AppTable),
+    /// Files changed on disk: swap those that are good, keep the old ones of those that are not.
+    Materials(Vec<Material>),
+    /// No new requests to it; `Drained` when the last is answered, or at the deadline.
+    Drain {
+        id: InstanceId,
+        incarnation: Incarnation,
+        within: Duration,
+    },
+    /// From the control socket; answered by `Answer` with the same `ask`.
+    Ask {
+        ask: u64,
+        query: Query,
+    },
+    /// A reload was refused before it came this far: counted in the metrics.
+    ReloadRefused,
+    /// Stop accepting, finish what is in flight, exit 0.
+    Shutdown {
+        within: Duration,
+    },
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub enum Query {
+    Status,
+    Upstreams,
+    Zones,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum ToMaster {
+    Hello {
+        build: Build,
+    },
+    /// Every listener accepts.
+    Ready {
+        generation: Generation,
+    },
+    Applied {
+        generation: Generation,
+    },
+    Refused {
+        generation: Generation,
+        reason: String,
+    },
+    Health {
+        id: InstanceId,
+        incarnation: Incarnation,
+        health: Health,
+    },
+    Drained {
+        id: InstanceId,
+        incarnation: Incarnation,
+        in_flight: u32,
+    },
+    /// A JSON document.
+    Answer {
+        ask: u64,
+        json: String,
+    },
+    /// Once a second: proof of life.
+    Alive {
+        connections: u64,
+        in_flight: u64,
+    },
+}
+
+/// What a probe of an app instance found; sent when it changes, and `Ready` once for each incarnation.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub enum Health {
+    Ready,
+    Live,
+    /// `fail` probes in a row failed; the reason is the last one's.
+    Dead {
+        reason: String,
+    },
+}

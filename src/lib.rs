@@ -1,0 +1,37 @@
+//! `gateway`: one binary and one TOML file at the edge of a small server.
+//!
+//! *Rules decide, shells act. Parse once at the door; inside, every value is already right. A change is prepared whole, swapped once, never half applied.*
+//!
+//! # Processes
+//! - **master** is what the user started; its PID never changes. Binds listening sockets and keeps them; spawns, watches and stops every child (apps, edge);
+//!   owns every log file; answers the control socket; writes status.json. Never parses a byte from the network.
+//! - **edge** is a child exec'd from `/proc/self/exe` that drops to `user`. Accept, TLS, proxy, gates, upstreams, probes, admin HTTP, metrics. Never forks, never signals an app.
+//!
+//! # Floors: imports point down only (`tests/architecture.rs`)
+//! ```text
+//! 5  cli                    words in, exit code out
+//! 4  boot                   composition roots: only these know every room
+//! 3  admin                  asks the shells through what boot gave it
+//! 2  master  edge           hold state, act; never import each other
+//! 1  config ipc store telemetry demo   one outside format or device each
+//! 0  rules  plan  vocab     pure: no tokio, I/O, clock, dice, logging
+//! ```
+//!
+//! # Lexicon
+//! **site** a set of host names · **route** which of a site's requests go where · **upstream** servers to balance over · **server** one of them ·
+//! **app** a supervised program · **instance** one process of it · **incarnation** one start of an instance · **zone** a rate limit · **plan** the validated intent ·
+//! **live** a plan made runnable · **edge**, **master** the two processes · **lease** a server picked for one request · **material** bytes of a certificate and its key
+
+pub mod admin;
+pub mod boot;
+pub mod cli;
+pub mod config;
+pub mod demo;
+pub mod edge;
+pub mod ipc;
+pub mod master;
+pub mod plan;
+pub mod rules;
+pub mod store;
+pub mod telemetry;
+pub mod vocab;

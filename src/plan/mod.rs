@@ -1,0 +1,54 @@
+//! The whole validated intent, immutable: what `config::compile` makes of the text and every shell works from.
+//!
+//! Pure. Cannot be wrong: every value was parsed at the door, every name resolves, no two listeners overlap.
+//! Shape: travels to the edge over ipc as it is; compared by `diff` on reload.
+
+use std::{collections::BTreeMap, num::NonZeroUsize, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::vocab::{AppName, UpstreamName, ZoneName};
+
+pub mod app;
+pub mod diff;
+pub mod listener;
+pub mod log;
+pub mod route;
+pub mod site;
+pub mod upstream;
+pub mod zone;
+
+pub use app::{App, AppPort, Live, Ready, RestartPolicy, Stop};
+pub use listener::{Admin, Limits, Listen, Timeouts, TlsPolicy, TlsVersion};
+pub use log::{AccessFormat, AccessLog, Log, LogFormat, LogLevel, Rotation};
+pub use route::{Action, HeaderEdit, PathMatch, Rewrite, Route};
+pub use site::{FilterMode, Filters, Site, SiteTls};
+pub use upstream::{Balance, Health, HealthKind, Passive, Retry, RetryOn, Server, Upstream, UpstreamHttp, UpstreamTimeouts};
+pub use zone::{Zone, ZoneKey};
+
+/// Everything `gateway.toml` and its includes say.
+///
+/// Shape: every `zone`, `upstream` and `app` that a site or route names exists in its map; an app that listens has no upstream of its name in `upstreams`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Every file that was read, the main one first.
+    pub files: Vec<PathBuf>,
+    pub state: PathBuf,
+    pub run: PathBuf,
+    /// Who the edge becomes when started as root.
+    pub user: String,
+    pub workers: NonZeroUsize,
+    pub trusted_proxies: Vec<ipnet::IpNet>,
+    pub listen: Listen,
+    pub timeouts: Timeouts,
+    pub limits: Limits,
+    pub tls: TlsPolicy,
+    /// `None`: `listen = "off"`.
+    pub admin: Option<Admin>,
+    pub log: Log,
+    pub apps: BTreeMap<AppName, App>,
+    pub upstreams: BTreeMap<UpstreamName, Upstream>,
+    pub zones: BTreeMap<ZoneName, Zone>,
+    /// In file order.
+    pub sites: Vec<Site>,
+}

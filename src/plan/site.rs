@@ -1,0 +1,63 @@
+//! `[[site]]`: what one set of host names serves.
+
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::route::{HeaderEdit, Route};
+use crate::vocab::{Host, HostPattern};
+
+/// Shape: `hosts` is not empty and disjoint from every other site's; `routes` always ends in an answer (no match: 404).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Site {
+    /// The label in metrics and logs: the first of `host`, as written in the configuration; unique.
+    pub name: String,
+    /// `host` and `aliases`: served here.
+    pub hosts: Vec<HostPattern>,
+    /// Every exact `host` after the first: 308 to `canonical`, path and query kept.
+    pub redirected: Vec<Host>,
+    /// Where `redirected` go; `None` when the first host is a pattern.
+    pub canonical: Option<Host>,
+    pub tls: SiteTls,
+    /// On every answer; what the app itself sends wins. Already the strict set, nothing, or the user's own table.
+    pub headers: Vec<HeaderEdit>,
+    pub filters: Filters,
+    /// Empty: everyone; else only these, everyone else gets 403. `deny` wins over `allow`.
+    pub allow: Vec<IpNet>,
+    pub deny: Vec<IpNet>,
+    /// In file order. `app = …` on the site itself is the route `/`.
+    pub routes: Vec<Route>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum SiteTls {
+    /// Served on the http listeners without a redirect.
+    Off,
+    /// Our own CA, for development.
+    Internal,
+    Files {
+        cert: PathBuf,
+        key: PathBuf,
+    },
+    /// A directory of pairs `NAME.pem`/`NAME.key` (or `fullchain.pem`/`privkey.pem` in sub-directories): the one that fits the SNI is served.
+    Directory {
+        dir: PathBuf,
+    },
+}
+
+/// What each family of the screen does here.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Filters {
+    pub bad_uri: FilterMode,
+    pub bad_method: FilterMode,
+    pub scanner_ua: FilterMode,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub enum FilterMode {
+    Off,
+    /// Counts, lets pass.
+    Observe,
+    Enforce,
+}

@@ -1,0 +1,134 @@
+//! Host names as a site lists them and as a request names them.
+//!
+//! Shape: lower case, no port, no trailing dot; labels of `a-z 0-9 - _`, or an IP literal without brackets.
+//! Source: RFC 9110 §4.2.3 (case), RFC 3986 §3.2.2 (IP literals), RFC 1123 §2.1 (labels).
+
+use std::{fmt, net::IpAddr};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// Why a host was refused.
+#[derive(Clone, Debug, Error, Eq, PartialEq)]
+pub enum HostError {
+    #[error("a host may not be empty")]
+    Empty,
+    #[error("a host may have at most 253 characters")]
+    Long,
+    #[error("{0:?} is not a host name: labels of letters, digits and '-', divided by dots")]
+    Label(String),
+    #[error("{0:?} names a port; sites listen where [listen] says")]
+    Port(String),
+    #[error("{0:?}: a wildcard stands for the whole first label, as in \"*.example.com\"")]
+    Wildcard(String),
+}
+
+/// One host, normalised.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Host(std::sync::Arc<str>);
+
+impl Host {
+    pub fn parse(text: &str) -> Result<Self, HostError> {
+        let text = text.strip_suffix('.').unwrap_or(text);
+        if text.is_empty() {
+            return Err(HostError::Empty);
+        }
+        let literal = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
+        if let Ok(ip) = literal.parse::<IpAddr>() {
+            return Ok(Self(ip.to_string().into()));
+        }
+        if text.len() > 253 {
+            return Err(HostError::Long);
+        }
+        if text.contains(':') {
+            return Err(HostError::Port(text.into()));
+        }
+        let good = |label: &str| {
+            !label.is_empty()
+                && label.len() <= 63
+                && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+        };
+        if !text.split('.').all(good) {
+            return Err(HostError::Label(text.into()));
+        }
+        Ok(Self(text.to_ascii_lowercase().into()))
+    }
+
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for Host {
+    type Error = HostError;
+    fn try_from(text: String) -> Result<Self, HostError> {
+        Self::parse(&text)
+    }
+}
+
+impl From<Host> for String {
+    fn from(host: Host) -> Self {
+        host.0.as_ref().to_owned()
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What a site answers to: one host, every direct or deeper sub-domain of one, or any name that no other site has.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
+pub enum HostPattern {
+    Exact(Host),
+    /// `*.example.com`: the part after `*.`.
+    Wildcard(Host),
+    /// `_`
+    Any,
+}
+
+impl HostPattern {
+    pub fn parse(text: &str) -> Result<Self, HostError> {
+        match text {
+            "_" => Ok(Self::Any),
+            _ if text.starts_with("*.") => Host::parse(&text[2..]).map(Self::Wildcard),
+            _ if text.contains('*') => Err(HostError::Wildcard(text.into())),
+            _ => Host::parse(text).map(Self::Exact),
+        }
+    }
+}
+
+impl fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(host) => host.fmt(f),
+            Self::Wildcard(host) => write!(f, "*.{host}"),
+            Self::Any => f.write_str("_"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_are_lower_case_without_dot_or_brackets() {
+        assert_eq!(Host::parse("Example.COM.").expect("valid").as_str(), "example.com");
+        assert_eq!(Host::parse("[::1]").expect("valid").as_str(), "::1");
+        assert_eq!(HostPattern::parse("*.Example.com").expect("valid").to_string(), "*.example.com");
+    }
+
+    #[test]
+    fn what_is_no_host_is_refused() {
+        for bad in ["", ".", "a..b", "-a.b", "a b", "a/b", "ex\u{e4}mple.com", "example.com:80"] {
+            assert!(Host::parse(bad).is_err(), "{bad:?}");
+        }
+        assert!(matches!(HostPattern::parse("a.*.b"), Err(HostError::Wildcard(_))));
+    }
+}

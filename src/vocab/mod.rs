@@ -1,0 +1,17 @@
+//! Checked names, units, hosts and addresses: the words every other room speaks.
+//!
+//! Pure. A value of one of these types is right by construction; its parser is the only door, over ipc too (`serde(try_from)`).
+
+pub mod addr;
+pub mod host;
+pub mod name;
+pub mod pace;
+pub mod secret;
+pub mod units;
+
+pub use addr::{ServerAddr, ServerAddrError};
+pub use host::{Host, HostError, HostPattern};
+pub use name::{AppName, NameError, UpstreamName, ZoneName};
+pub use pace::{Pace, PaceError};
+pub use secret::Secret;
+pub use units::{ByteSize, UnitError, parse_bytes, parse_duration};
