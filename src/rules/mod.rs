@@ -1,1 +1,4 @@
-//! (room under construction)
+//! Decisions: pure state machines and matchers that the shells ask. Time and dice are arguments.
+
+pub mod backoff;
+pub mod restart;
