@@ -1,1 +1,3 @@
-//! (room under construction)
+//! The edge: everything that touches the network.
+
+pub mod upstream;
