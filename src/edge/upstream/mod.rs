@@ -10,6 +10,8 @@ pub mod pools;
 pub mod probe;
 pub mod retry;
 pub mod server;
+#[cfg(test)]
+mod testing;
 
 pub use pool::{Pool, PoolView, ServerView, Unavailable};
 pub use pools::Pools;
