@@ -1,1 +1,11 @@
-//! (room under construction)
+//! The rules: pure functions and small state machines that decide. Shells bring time, dice and sockets, and act.
+
+pub mod backoff;
+pub mod balance;
+pub mod clientip;
+pub mod header;
+pub mod health;
+pub mod limit;
+pub mod restart;
+pub mod route;
+pub mod screen;
