@@ -32,7 +32,9 @@ impl ZoneSet {
         Self::of(&plan.zones, old, metrics)
     }
 
-    pub(super) fn of(zones: &BTreeMap<ZoneName, plan::Zone>, old: Option<&Self>, metrics: &Metrics) -> Self {
+    /// As [`Self::build`], from the zones alone.
+    #[must_use]
+    pub fn of(zones: &BTreeMap<ZoneName, plan::Zone>, old: Option<&Self>, metrics: &Metrics) -> Self {
         let live = |(name, spec): (&ZoneName, &plan::Zone)| {
             let zone = match old.and_then(|old| old.get(name)).filter(|zone| zone.spec == *spec) {
                 Some(zone) => Arc::clone(zone),
