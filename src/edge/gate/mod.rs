@@ -20,6 +20,9 @@ pub mod sanity;
 pub mod screen;
 pub mod size;
 
+#[cfg(test)]
+mod tests;
+
 pub use compiled::{GateRoute, GateSite, LiveZone, ZoneSet};
 pub use https::canonical;
 pub use sanity::{drops, sanity};
