@@ -1,3 +1,5 @@
 //! The edge: everything that touches the network.
 
+pub mod gate;
+pub mod reply;
 pub mod upstream;
