@@ -1,1 +1,4 @@
-//! (room under construction)
+//! The edge: everything that touches the network.
+
+pub mod gate;
+pub mod reply;
