@@ -1,5 +1,6 @@
 //! Pure rules: what to do, given what is known. Shells bring the time, the dice and the facts, and act.
 
+pub mod backoff;
 pub mod balance;
 pub mod clientip;
 pub mod header;
@@ -7,3 +8,4 @@ pub mod health;
 pub mod limit;
 pub mod route;
 pub mod screen;
+pub mod restart;
