@@ -1,8 +1,6 @@
-//! Pure rules: what to do, given what is known. Shells bring the time, the dice and the facts, and act.
-
-pub mod backoff;
 //! The rules: pure functions and small state machines that decide. Shells bring time, dice and sockets, and act.
 
+pub mod backoff;
 pub mod balance;
 pub mod clientip;
 pub mod header;
