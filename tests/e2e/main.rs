@@ -1,12 +1,21 @@
 //! The real binary, real processes, and faults on purpose: what the gateway promises to the people in front of it and behind it.
 
+mod harness;
+
+mod admin;
+mod config;
+mod control;
 mod crash;
 mod forwarded;
-mod harness;
 mod hostile;
 mod load;
+mod logs;
 mod pingora;
+mod real;
 mod reload;
 mod stop;
+mod streaming;
+mod tls;
+mod upstreams;
 mod vices;
 mod zones;

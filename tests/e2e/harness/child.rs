@@ -5,11 +5,6 @@ fn sh(script: &str) -> String {
     format!("[\"sh\", \"-c\", '''{script}''']")
 }
 
-/// Does nothing, politely.
-pub fn idles() -> String {
-    sh("exec sleep 1000")
-}
-
 pub fn exits_with(code: u8) -> String {
     sh(&format!("exit {code}"))
 }

@@ -59,7 +59,8 @@ enum Sender {
 /// One connection. Dropped: closed.
 pub struct Conn {
     sender: Sender,
-    driver: JoinSet<()>,
+    /// Ends with it.
+    _driver: JoinSet<()>,
 }
 
 impl Conn {
@@ -77,14 +78,14 @@ impl Conn {
         let (sender, connection) = conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
         let mut driver = JoinSet::new();
         driver.spawn(async move { drop(connection.await) });
-        Ok(Self { sender: Sender::H2(sender), driver })
+        Ok(Self { sender: Sender::H2(sender), _driver: driver })
     }
 
     pub async fn h1_over<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S) -> Result<Self, ClientError> {
         let (sender, connection) = conn::http1::Builder::new().preserve_header_case(true).handshake(TokioIo::new(stream)).await?;
         let mut driver = JoinSet::new();
         driver.spawn(async move { drop(connection.with_upgrades().await) });
-        Ok(Self { sender: Sender::H1(sender), driver })
+        Ok(Self { sender: Sender::H1(sender), _driver: driver })
     }
 
     /// The head of the answer; its body can be read as it comes.
@@ -124,11 +125,6 @@ impl Conn {
             Sender::H1(sender) => !sender.is_closed(),
             Sender::H2(sender) => !sender.is_closed(),
         }
-    }
-
-    /// Resolves when the peer has closed it.
-    pub async fn closed(&mut self) {
-        self.driver.join_next().await;
     }
 }
 

@@ -125,10 +125,6 @@ impl Gateway {
         self.dir.path().join("s")
     }
 
-    pub fn mark(&self) -> &str {
-        &self.mark
-    }
-
     pub fn pid(&self) -> u32 {
         self.child.id()
     }

@@ -29,7 +29,6 @@ const LONGEST: Duration = secs(150);
 #[derive(Clone)]
 pub enum How {
     Plain,
-    H1(TlsClient),
     H2(TlsClient),
 }
 
@@ -120,14 +119,13 @@ impl Load {
     async fn connect(&self) -> Result<Conn, ClientError> {
         match &self.how {
             How::Plain => Conn::h1(self.addr).await,
-            How::H1(tls) => Conn::h1_tls(self.addr, tls, &self.host).await,
             How::H2(tls) => Conn::h2_tls(self.addr, tls, &self.host).await,
         }
     }
 
     fn request(&self) -> Request<Full<Bytes>> {
         let builder = match self.how {
-            How::Plain | How::H1(_) => request("GET", &self.host, &self.path),
+            How::Plain => request("GET", &self.host, &self.path),
             How::H2(_) => request_h2("GET", &self.host, &self.path),
         };
         builder.body(Full::default()).expect("a request")

@@ -11,7 +11,7 @@ pub mod upstream;
 pub mod wait;
 pub mod ws;
 
-pub use client::{Answer, Conn, get, request, send};
+pub use client::{Answer, Conn, get, send};
 pub use gateway::{Gateway, binary, demo_app};
-pub use load::{Load, Tally};
-pub use wait::{eventually, heavy, within};
+pub use load::Load;
+pub use wait::{eventually, heavy};
