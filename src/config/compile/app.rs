@@ -1,0 +1,467 @@
+//! `[app.NAME]`: a supervised program.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+    num::NonZeroU16,
+    path::Path,
+};
+
+use super::{
+    Blocks, Context,
+    listener::{Claims, count, pace},
+    log::rotation,
+    upstream::timeouts,
+};
+use crate::{
+    config::{
+        complaint::{Code, Place, did_you_mean, nearest},
+        defaults, file,
+        shape::{At, Either, Field, List, Named, Whole, not_yet},
+        tree::Text,
+        value::ProbePath,
+    },
+    plan::{self, app::Policy, app::StopSignal},
+    vocab::{AppName, Secret},
+};
+
+/// Filled in for each instance.
+const TOKENS: [&str; 4] = ["socket", "port", "n", "exe"];
+/// `sockaddr_un` holds 108 bytes with the closing zero.
+const SOCKET_PATH: usize = 107;
+
+pub fn compile(
+    field: Field<Named<file::App>>,
+    run: &Path,
+    rotate: &plan::Rotation,
+    claims: &mut Claims,
+    c: &mut Context<'_>,
+) -> Blocks<AppName, plan::App> {
+    let mut apps = Blocks::new();
+    for (name, table) in field.value().map(|named| named.0).unwrap_or_default() {
+        match AppName::parse(&name.value) {
+            Ok(parsed) => {
+                let app = table.value().and_then(|table| app(&parsed, name.place, table, run, rotate, claims, c));
+                apps.insert(parsed, app);
+            }
+            Err(error) => c.out.add(Code::BadName, name.place, format!("app {:?}: {error}", name.value)),
+        }
+    }
+    apps
+}
+
+fn app(
+    name: &AppName,
+    named: Place,
+    table: file::App,
+    run: &Path,
+    rotate: &plan::Rotation,
+    claims: &mut Claims,
+    c: &mut Context<'_>,
+) -> Option<plan::App> {
+    let file::App {
+        place,
+        command,
+        dir,
+        user,
+        group,
+        env,
+        env_file,
+        procs,
+        port,
+        ready,
+        live,
+        health,
+        restart,
+        stop,
+        timeouts: travel,
+        recycle,
+        hold,
+        memory_max,
+        limits,
+        after,
+        schedule,
+        before,
+        watchdog,
+        log,
+    } = table;
+    recycle.not_yet("recycle", "take it out; let the program end itself, it is started again", c.out);
+    hold.not_yet("hold", "take it out: while no process is ready, 503 with Retry-After is answered", c.out);
+    memory_max.not_yet("memory_max", "take it out, or limit memory in the program's own settings", c.out);
+    after.not_yet("after", "take it out: the program is started again until what it needs is there", c.out);
+    schedule.not_yet("schedule", "take this app out, and leave the job to cron", c.out);
+    before.not_yet("before", "take it out, and run it before you deploy", c.out);
+    watchdog.not_yet("watchdog", "take it out, and write live = \"/healthz\"", c.out);
+
+    let cure = "add one, as in command = \"uvicorn main:app --uds {socket}\"";
+    let command = command.required(&format!("app {name} has no command"), place, cure, c.out);
+    let command = command.and_then(|at| self::command(at, c));
+    let procs = self::procs(procs, c);
+    let listens = command.as_ref().map(|command| self::port(command, port, procs, name, claims, c));
+    let reach = listens.clone().unwrap_or(plan::AppPort::None);
+    if reach == plan::AppPort::Socket {
+        let longest = run.as_os_str().len() + format!("/app/{name}/{}.sock", procs.get() - 1).len();
+        if longest > SOCKET_PATH {
+            let message = format!("the sockets of app {name} would have paths of {longest} bytes; the kernel takes at most {SOCKET_PATH}");
+            c.out.add_with_cure(Code::BadPath, named, message, "set `run` to a shorter directory, or use {port}");
+        }
+    }
+    let at = listens.is_some().then_some(reach != plan::AppPort::None);
+    let (ready, live) = probes(name, at, ready, live, health, c);
+    let restart = self::restart(restart, reach != plan::AppPort::None, c);
+    let stop = self::stop(stop);
+    let env = environment(env, env_file, at == Some(true), c);
+    let dir = dir.value().map_or_else(|| c.out.dir(place.file).to_path_buf(), |path| path.0);
+    let file::AppLimits { place: _, nofile } = limits.value().unwrap_or_else(|| file::AppLimits::empty(place));
+    let file::AppLog { place: _, rotate: own } = log.value().unwrap_or_else(|| file::AppLog::empty(place));
+    Some(plan::App {
+        dir: Some(c.absolute(&dir)),
+        user: c.text(user, "a user"),
+        group: c.text(group, "a group"),
+        env,
+        procs,
+        port: listens?,
+        ready: ready?,
+        live,
+        restart,
+        stop,
+        nofile: nofile.value().map(|n| u64::from(n.0)),
+        log: own.value().map_or_else(|| rotate.clone(), |table| rotation(table, rotate)),
+        timeouts: timeouts(travel),
+        command: command?.0,
+    })
+}
+
+/// The words of a command, and where it stands.
+struct Command(Vec<String>, Place);
+
+fn command(at: At<Either<Text, List<Text>>>, c: &mut Context<'_>) -> Option<Command> {
+    let words = match at.value {
+        Either::This(text) => match shlex::split(&text.value) {
+            Some(words) => words,
+            None => {
+                c.out.add(Code::BadCommand, at.place, format!("{} cannot be split into words: a quote is not closed", text.shown()));
+                return None;
+            }
+        },
+        Either::That(list) => list.0.into_iter().map(|word| word.value.value).collect(),
+    };
+    if words.first().is_none_or(|program| program.trim().is_empty()) {
+        c.out.add(Code::EmptyValue, at.place, "a command may not be empty");
+        return None;
+    }
+    if words.iter().any(|word| word.contains('\0')) {
+        c.out.add(Code::BadCommand, at.place, "a command may not hold a zero byte");
+        return None;
+    }
+    for token in words.iter().flat_map(|word| tokens(word)).filter(|token| !TOKENS.contains(token)) {
+        // Braces have other uses in commands: only what is nearly a token of ours is taken for one.
+        if nearest(token, TOKENS).is_some() && token.len() > 2 {
+            c.out.add(Code::BadPlaceholder, at.place, format!("unknown placeholder {{{token}}}{}", did_you_mean(token, TOKENS)));
+        }
+    }
+    Some(Command(words, at.place))
+}
+
+/// `{word}` in a text.
+fn tokens(text: &str) -> impl Iterator<Item = &str> {
+    text.split('{')
+        .skip(1)
+        .filter_map(|rest| rest.split_once('}'))
+        .map(|(token, _)| token)
+        .filter(|token| token.bytes().all(|b| b.is_ascii_lowercase()))
+}
+
+fn has(command: &[String], token: &str) -> bool {
+    command.iter().any(|word| tokens(word).any(|found| found == token))
+}
+
+fn procs(field: Field<Either<Whole<1, 1000>, file::Scale>>, c: &mut Context<'_>) -> NonZeroU16 {
+    match field.given() {
+        Some(At { value: Either::This(count), .. }) => u16::try_from(count.0).ok().and_then(NonZeroU16::new).unwrap_or(NonZeroU16::MIN),
+        Some(At { value: Either::That(file::Scale { place, min: _, max: _, queue_time: _ }), .. }) => {
+            not_yet(place, "scaling by load", "write a number, as in procs = 2", c.out);
+            NonZeroU16::MIN
+        }
+        None => NonZeroU16::MIN,
+    }
+}
+
+fn port(
+    command: &Command,
+    port: Field<Whole<1, 65_535>>,
+    procs: NonZeroU16,
+    name: &AppName,
+    claims: &mut Claims,
+    c: &mut Context<'_>,
+) -> plan::AppPort {
+    let (socket, allotted) = (has(&command.0, "socket"), has(&command.0, "port"));
+    let written = port.place();
+    if socket && (allotted || written.is_some()) {
+        let other = if allotted { "{port}" } else { "port" };
+        let place = written.filter(|_| !allotted).unwrap_or(command.1);
+        c.out.add_with_cure(Code::Conflict, place, format!("app {name} has both {{socket}} and {other}"), "an app listens on one of them");
+    }
+    let Some(At { value: Whole(first), place }) = port.given() else {
+        return match (socket, allotted) {
+            (true, _) => plan::AppPort::Socket,
+            (false, true) => plan::AppPort::Allotted,
+            (false, false) => plan::AppPort::None,
+        };
+    };
+    let last = first + u32::from(procs.get()) - 1;
+    let (Some(first), Some(last)) = (u16::try_from(first).ok().and_then(NonZeroU16::new), u16::try_from(last).ok()) else {
+        c.out.add(Code::BadValue, place, format!("{procs} processes from port {first} on would need port {last}; the last one is 65535"));
+        return plan::AppPort::None;
+    };
+    let range = if first.get() == last { format!("port {first}") } else { format!("ports {first} to {last}") };
+    if let Some(other) = claims.claim(IpAddr::V4(Ipv4Addr::LOCALHOST), first.get(), last, format!("app {name} on {range}")) {
+        c.out.add(Code::OverlappingPorts, place, format!("app {name} on {range} overlaps {other}"));
+    }
+    plan::AppPort::Fixed { first }
+}
+
+/// `listens`: whether it has a port or socket; `None` where its command is bad.
+fn probes(
+    name: &AppName,
+    listens: Option<bool>,
+    ready: Field<Either<ProbePath, file::Ready>>,
+    live: Field<Either<ProbePath, file::Live>>,
+    health: Field<Either<ProbePath, file::Health>>,
+    c: &mut Context<'_>,
+) -> (Option<plan::Ready>, Option<plan::Live>) {
+    let deaf = |what: &str, place: Place, c: &mut Context<'_>| {
+        if listens == Some(false) {
+            let cure = "put {port} or {socket} into its command, or set `port`";
+            c.out.add_with_cure(Code::MissingPort, place, format!("{what} of app {name} needs a port or a socket, and it has none"), cure);
+        }
+    };
+    if let Some(at) = health.given() {
+        for (other, key) in [(ready.place(), "ready"), (live.place(), "live")] {
+            if let Some(place) = other {
+                c.out.add_with_cure(
+                    Code::Conflict,
+                    place,
+                    format!("app {name} has both health and {key}"),
+                    "health is short for ready.http and live.http",
+                );
+            }
+        }
+        deaf("health", at.place, c);
+        return short(at, c);
+    }
+    let ready = match ready {
+        Field::Given(At { value: Either::This(path), place }) => {
+            deaf("ready.http", place, c);
+            Some(plan::Ready::Http { path: path.0, timeout: defaults::READY_TIMEOUT })
+        }
+        Field::Given(At { value: Either::That(table), .. }) => self::ready(name, listens.unwrap_or(true), table, &deaf, c),
+        Field::Absent if listens.unwrap_or(true) => Some(plan::Ready::Tcp { timeout: defaults::READY_TIMEOUT }),
+        Field::Absent => Some(plan::Ready::Started),
+        Field::Bad(_) => None,
+    };
+    let live = live.given().and_then(|at| {
+        deaf("live", at.place, c);
+        let table = match at.value {
+            Either::This(path) => {
+                let mut table = file::Live::empty(at.place);
+                table.http = Field::Given(At { value: path, place: at.place });
+                table
+            }
+            Either::That(table) => table,
+        };
+        let file::Live { place, http, interval, timeout, fail, pass } = table;
+        let path = http.required("live has no path", place, "add http = \"/healthz\"", c.out)?;
+        Some(plan::Live {
+            path: path.value.0,
+            interval: interval.value().map_or(defaults::PROBE_INTERVAL, |time| time.0),
+            timeout: timeout.value().map_or(defaults::PROBE_TIMEOUT, |time| time.0),
+            fail: count(fail.value().map(|n| n.0), defaults::PROBE_FAIL),
+            pass: count(pass.value().map(|n| n.0), defaults::PROBE_PASS),
+        })
+    });
+    (ready, live)
+}
+
+/// `health`: ready.http and live.http in one.
+fn short(at: At<Either<ProbePath, file::Health>>, c: &mut Context<'_>) -> (Option<plan::Ready>, Option<plan::Live>) {
+    if let Either::That(table) = &at.value {
+        let foreign = [("host", table.host.place()), ("expect", table.expect.place()), ("type", table.kind.place())];
+        for (key, place) in foreign {
+            if let Some(place) = place {
+                let cure = "take it out: a process is healthy when its path answers 2xx or 3xx";
+                c.out.add_with_cure(Code::Conflict, place, format!("{key} has no meaning in the health of an app"), cure);
+            }
+        }
+    }
+    let table = match at.value {
+        Either::This(path) => {
+            let mut table = file::Health::empty(at.place);
+            table.path = Field::Given(At { value: path, place: at.place });
+            table
+        }
+        Either::That(table) => table,
+    };
+    let file::Health { place, path, host: _, interval, timeout, fail, pass, expect: _, kind: _ } = table;
+    let Some(path) = path.required("health has no path", place, "add path = \"/healthz\"", c.out) else {
+        return (None, None);
+    };
+    let live = plan::Live {
+        path: path.value.0.clone(),
+        interval: interval.value().map_or(defaults::PROBE_INTERVAL, |time| time.0),
+        timeout: timeout.value().map_or(defaults::PROBE_TIMEOUT, |time| time.0),
+        fail: count(fail.value().map(|n| n.0), defaults::PROBE_FAIL),
+        pass: count(pass.value().map(|n| n.0), defaults::PROBE_PASS),
+    };
+    (Some(plan::Ready::Http { path: path.value.0, timeout: defaults::READY_TIMEOUT }), Some(live))
+}
+
+fn ready(
+    name: &AppName,
+    listens: bool,
+    table: file::Ready,
+    deaf: &impl Fn(&str, Place, &mut Context<'_>),
+    c: &mut Context<'_>,
+) -> Option<plan::Ready> {
+    let file::Ready { place, http, log, notify, tcp, timeout } = table;
+    let timeout = timeout.value().map_or(defaults::READY_TIMEOUT, |time| time.0);
+    let given: Vec<_> = [("http", http.place()), ("log", log.place()), ("notify", notify.place()), ("tcp", tcp.place())]
+        .into_iter()
+        .filter_map(|(key, place)| Some((key, place?)))
+        .collect();
+    if let [(first, _), (second, place), ..] = given[..] {
+        c.out.add_with_cure(
+            Code::Conflict,
+            place,
+            format!("ready of app {name} has both {first} and {second}"),
+            "one proof is enough: keep one of them",
+        );
+    }
+    for at in [notify.as_ref(), tcp.as_ref()].into_iter().flatten().filter(|at| !at.value) {
+        c.out.add(Code::BadValue, at.place, "false says nothing here: take the key out");
+    }
+    if let Some(place) = http.place() {
+        deaf("ready.http", place, c);
+        return Some(plan::Ready::Http { path: http.value()?.0, timeout });
+    }
+    if let Some(place) = tcp.place() {
+        deaf("ready.tcp", place, c);
+        return Some(plan::Ready::Tcp { timeout });
+    }
+    if !log.is_absent() {
+        return Some(plan::Ready::Log { pattern: log.value()?.0, timeout });
+    }
+    if !notify.is_absent() {
+        return Some(plan::Ready::Notify { timeout });
+    }
+    if !listens {
+        let message = format!("ready of app {name} does not say what proves that a worker is ready");
+        c.out.add_with_cure(Code::MissingKey, place, message, "add log = \"regex\" or notify = true, or take ready out");
+        return None;
+    }
+    Some(plan::Ready::Tcp { timeout })
+}
+
+fn restart(field: Field<Either<file::PolicyWord, file::Restart>>, listens: bool, c: &mut Context<'_>) -> plan::RestartPolicy {
+    let table = match field.given() {
+        Some(At { value: Either::This(policy), place }) => {
+            let mut table = file::Restart::empty(place);
+            table.policy = Field::Given(At { value: policy, place });
+            table
+        }
+        Some(At { value: Either::That(table), .. }) => table,
+        None => file::Restart::empty(Place::default()),
+    };
+    let file::Restart { place: _, policy, delay, max_delay, budget } = table;
+    let (delay, max_delay) = (delay.given(), max_delay.given());
+    let first = delay.as_ref().map_or(defaults::RESTART_DELAY, |at| at.value.0);
+    // A delay longer than the default cap is its own cap, unless the file says otherwise.
+    let most = max_delay.as_ref().map_or(defaults::RESTART_MAX_DELAY.max(first), |at| at.value.0);
+    if first > most
+        && let Some(at) = max_delay
+    {
+        let texts = (crate::vocab::units::duration_text(first), crate::vocab::units::duration_text(most));
+        c.out.add(Code::Conflict, at.place, format!("restart.delay {} is longer than restart.max_delay {}", texts.0, texts.1));
+    }
+    let default = if listens { file::PolicyWord::Always } else { file::PolicyWord::OnFailure };
+    plan::RestartPolicy {
+        policy: match policy.or(default) {
+            file::PolicyWord::Always => Policy::Always,
+            file::PolicyWord::OnFailure => Policy::OnFailure,
+            file::PolicyWord::Never => Policy::Never,
+        },
+        delay: first,
+        max_delay: most,
+        budget: budget.value().map_or_else(|| pace(defaults::RESTART_BUDGET), |rate| rate.0),
+    }
+}
+
+fn stop(field: Field<file::Stop>) -> plan::Stop {
+    let file::Stop { place: _, signal, timeout, drain } = field.value().unwrap_or_else(|| file::Stop::empty(Place::default()));
+    plan::Stop {
+        signal: match signal.or(file::Signal::Term) {
+            file::Signal::Term => StopSignal::Term,
+            file::Signal::Int => StopSignal::Int,
+            file::Signal::Quit => StopSignal::Quit,
+            file::Signal::Hup => StopSignal::Hup,
+            file::Signal::Usr1 => StopSignal::Usr1,
+            file::Signal::Usr2 => StopSignal::Usr2,
+            file::Signal::Kill => StopSignal::Kill,
+        },
+        timeout: timeout.value().map_or(defaults::STOP_TIMEOUT, |time| time.0),
+        drain: drain.value().map_or(defaults::STOP_DRAIN, |time| time.0),
+    }
+}
+
+/// `env` over `env_file`.
+fn environment(
+    env: Field<Named<Text>>,
+    env_file: Field<crate::config::value::FilePath>,
+    listens: bool,
+    c: &mut Context<'_>,
+) -> BTreeMap<String, Secret<String>> {
+    let mut all = BTreeMap::new();
+    if let Some(At { value: path, place }) = env_file.given() {
+        let path = c.absolute(&path.0);
+        match c.outside.file(&path) {
+            Ok(text) => variables(&text, &path, place, &mut all, c),
+            Err(reason) => c.out.add(Code::UnreadableFile, place, format!("could not read {}: {reason}", path.display())),
+        }
+    }
+    for (name, value) in env.value().map(|named| named.0).unwrap_or_default() {
+        let Some(value) = value.value() else { continue };
+        if !is_variable(&name.value) || value.value.contains('\0') {
+            c.out.add(
+                Code::BadName,
+                name.place,
+                format!("{:?} is not the name of an environment variable, or its value holds a zero byte", name.value),
+            );
+        } else if name.value == "GATEWAY_INSTANCE" || (name.value == "PORT" && listens) {
+            let message = format!("{} is set by gateway for each instance", name.value);
+            c.out.add_with_cure(Code::Conflict, name.place, message, "take it out; `port` chooses the port");
+        }
+        all.insert(name.value, Secret::new(value.value));
+    }
+    all
+}
+
+/// Lines of `NAME=value`, as systemd and Docker read them: `#` comments, an `export ` before, quotes around.
+fn variables(text: &str, path: &Path, place: Place, all: &mut BTreeMap<String, Secret<String>>, c: &mut Context<'_>) {
+    for (number, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let pair = line.strip_prefix("export ").unwrap_or(line).split_once('=').map(|(name, value)| (name.trim(), value.trim()));
+        let Some((name, value)) = pair.filter(|(name, value)| is_variable(name) && !value.contains('\0')) else {
+            c.out.add(Code::BadValue, place, format!("line {} of {} is not NAME=value", number + 1, path.display()));
+            return;
+        };
+        let quoted = |quote: char| value.strip_prefix(quote).and_then(|v| v.strip_suffix(quote));
+        all.insert(name.to_owned(), Secret::new(quoted('"').or_else(|| quoted('\'')).unwrap_or(value).to_owned()));
+    }
+}
+
+fn is_variable(name: &str) -> bool {
+    !name.is_empty() && !name.contains(['=', '\0']) && !name.contains(char::is_whitespace)
+}

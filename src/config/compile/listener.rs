@@ -1,0 +1,183 @@
+//! `[listen] [timeouts] [limits] [tls] [admin]`
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    num::NonZeroU32,
+};
+
+use super::Context;
+use crate::{
+    config::{
+        complaint::{Code, Place},
+        defaults, file,
+        shape::{At, Field, OrOff, Some1},
+        value::Address,
+    },
+    plan,
+    vocab::{Pace, Secret},
+};
+
+/// Every port of this machine that somebody listens on, and who.
+#[derive(Default)]
+pub struct Claims(Vec<Claim>);
+
+struct Claim {
+    ip: IpAddr,
+    first: u16,
+    last: u16,
+    who: String,
+}
+
+impl Claims {
+    /// The earlier claim that this one overlaps, by name; port 0 is any free one and never overlaps.
+    pub fn claim(&mut self, ip: IpAddr, first: u16, last: u16, who: String) -> Option<String> {
+        if first == 0 {
+            return None;
+        }
+        let clash = |c: &&Claim| overlap(c.ip, ip) && c.first <= last && first <= c.last;
+        let found = self.0.iter().find(clash).map(|c| c.who.clone());
+        self.0.push(Claim { ip, first, last, who });
+        found
+    }
+}
+
+/// `0.0.0.0` is every IPv4 address; `[::]` is IPv6 alone, as the master binds it.
+fn overlap(a: IpAddr, b: IpAddr) -> bool {
+    a.is_ipv4() == b.is_ipv4() && (a == b || a.is_unspecified() || b.is_unspecified())
+}
+
+pub fn listen(table: file::Listen, claims: &mut Claims, c: &mut Context<'_>) -> plan::Listen {
+    let file::Listen { place, http, https, proxy_protocol, max_connections } = table;
+    plan::Listen {
+        http: addresses(http, place, &defaults::HTTP, "http", claims, c),
+        https: addresses(https, place, &defaults::HTTPS, "https", claims, c),
+        proxy_protocol: proxy_protocol.or(false),
+        max_connections: count(max_connections.value().map(|n| n.0), defaults::MAX_CONNECTIONS),
+    }
+}
+
+fn addresses(
+    field: Field<Some1<Address>>,
+    owner: Place,
+    default: &[SocketAddr],
+    role: &str,
+    claims: &mut Claims,
+    c: &mut Context<'_>,
+) -> Vec<SocketAddr> {
+    let listed: Vec<(SocketAddr, Place)> = match field {
+        Field::Given(list) => list.value.0.into_iter().map(|at| (at.value.0, at.place)).collect(),
+        Field::Absent => default.iter().map(|addr| (*addr, owner)).collect(),
+        Field::Bad(_) => Vec::new(),
+    };
+    for (addr, place) in &listed {
+        claim(*addr, *place, format!("{role} on {addr}"), claims, c);
+    }
+    listed.into_iter().map(|(addr, _)| addr).collect()
+}
+
+fn claim(addr: SocketAddr, place: Place, who: String, claims: &mut Claims, c: &mut Context<'_>) {
+    if let Some(other) = claims.claim(addr.ip(), addr.port(), addr.port(), who.clone()) {
+        c.out.add(Code::OverlappingListener, place, format!("{who} overlaps {other}"));
+    }
+}
+
+pub fn timeouts(table: file::Timeouts) -> plan::Timeouts {
+    let file::Timeouts { place: _, header, idle, body, send, drain } = table;
+    plan::Timeouts {
+        header: header.value().map_or(defaults::HEADER, |t| t.0),
+        idle: idle.value().map_or(defaults::IDLE, |t| t.0),
+        body: body.value().map_or(defaults::BODY, |t| t.0),
+        send: send.value().map_or(defaults::SEND, |t| t.0),
+        drain: drain.value().map_or(defaults::DRAIN, |t| t.0),
+    }
+}
+
+pub fn limits(table: file::Limits, c: &mut Context<'_>) -> plan::Limits {
+    let file::Limits { place: _, headers, header_count, uri, body, streams, resets } = table;
+    let headers = headers.given();
+    let uri = uri.given();
+    let most = headers.as_ref().map_or(defaults::HEADERS, |at| at.value.0);
+    let longest = uri.as_ref().map_or(defaults::URI, |at| at.value.0);
+    if longest > most
+        && let Some(place) = uri.as_ref().or(headers.as_ref()).map(|at| at.place)
+    {
+        c.out.add(
+            Code::Conflict,
+            place,
+            format!("limits.uri {longest} is more than limits.headers {most}, which counts the request line too"),
+        );
+    }
+    for at in [headers.as_ref(), uri.as_ref()].into_iter().flatten() {
+        if at.value.0.0 > 1 << 20 {
+            c.out.add(Code::BadValue, at.place, format!("{} is too large for headers: at most 1MB", at.value.0));
+        }
+    }
+    plan::Limits {
+        headers: most,
+        header_count: count(header_count.value().map(|n| n.0), defaults::HEADER_COUNT),
+        uri: longest,
+        body: body.value().map_or(defaults::BODY_LIMIT, |size| size.0),
+        streams: count(streams.value().map(|n| n.0), defaults::STREAMS),
+        resets: resets.value().map_or_else(|| pace(defaults::RESETS), |rate| rate.0),
+    }
+}
+
+pub fn tls(table: file::Tls, c: &mut Context<'_>) -> plan::TlsPolicy {
+    let file::Tls { place: _, min, ca, challenges, profile } = table;
+    let cure = "take it out; certificates by ACME are not built yet, a site writes tls = \"internal\" or { cert, key }";
+    ca.not_yet("tls.ca", cure, c.out);
+    challenges.not_yet("tls.challenges", cure, c.out);
+    profile.not_yet("tls.profile", cure, c.out);
+    plan::TlsPolicy {
+        min: match min.or(file::MinTls::V1_2) {
+            file::MinTls::V1_2 => plan::TlsVersion::V1_2,
+            file::MinTls::V1_3 => plan::TlsVersion::V1_3,
+        },
+    }
+}
+
+pub fn admin(table: file::Admin, claims: &mut Claims, c: &mut Context<'_>) -> Option<plan::Admin> {
+    let file::Admin { place, listen, token } = table;
+    let has_token = !token.is_absent();
+    let token = c.text(token, "a token").map(Secret::new);
+    let (addr, at) = match listen {
+        Field::Given(At { value: OrOff::On(addr), place }) => (addr.0, place),
+        Field::Given(At { value: OrOff::Off, .. }) | Field::Bad(_) => return None,
+        Field::Absent => (defaults::ADMIN, place),
+    };
+    claim(addr, at, format!("admin on {addr}"), claims, c);
+    if !addr.ip().is_loopback() && !has_token {
+        let cure = "add token = \"{env.GATEWAY_TOKEN}\" to [admin], or listen on 127.0.0.1";
+        c.out.add_with_cure(Code::MissingToken, at, format!("admin on {addr} can be reached from other machines and has no token"), cure);
+    }
+    Some(plan::Admin { listen: addr, token })
+}
+
+/// A count that its shape keeps above zero.
+pub fn count(written: Option<u32>, default: u32) -> NonZeroU32 {
+    NonZeroU32::new(written.unwrap_or(default)).unwrap_or(NonZeroU32::MIN)
+}
+
+pub fn pace((count, per): (u32, std::time::Duration)) -> Pace {
+    Pace::new(count, per).expect("every default pace is above zero because it is written so in defaults.rs")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_default_pace_is_one() {
+        for default in [defaults::RESETS, defaults::RESTART_BUDGET] {
+            assert!(!pace(default).every().is_zero());
+        }
+    }
+
+    #[test]
+    fn any_address_overlaps_each_of_its_family() {
+        let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
+        assert!(overlap(ip("0.0.0.0"), ip("127.0.0.1")));
+        assert!(!overlap(ip("0.0.0.0"), ip("::")));
+        assert!(!overlap(ip("10.0.0.1"), ip("127.0.0.1")));
+    }
+}

@@ -1,0 +1,475 @@
+//! `[site.route."PATH"]`, and what a site gives to all of its routes.
+
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+use ipnet::IpNet;
+
+use super::{Context, Names, site::filters, site::zones};
+use crate::{
+    config::{
+        complaint::{Code, Place, did_you_mean},
+        defaults, file,
+        shape::{Anything, At, Either, Field, List, Named},
+        tree::Text,
+        value::regex,
+    },
+    plan::{self, Action, FilterMode, Filters, HeaderEdit, PathMatch},
+    vocab::{ByteSize, UpstreamName, ZoneName},
+};
+
+/// At most so many bytes of an answer stand in a configuration.
+const RESPOND: usize = 64 << 10;
+const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"];
+/// Headers that belong to one connection or to the framing of a message: nobody but the engine may set them.
+const FRAMING: [&str; 9] =
+    ["connection", "content-length", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "http2-settings"];
+
+/// What a route has where it does not say otherwise.
+pub struct Shared {
+    pub zones: Vec<ZoneName>,
+    pub filters: Filters,
+    pub allow: Vec<IpNet>,
+    pub deny: Vec<IpNet>,
+    pub body: ByteSize,
+}
+
+/// Takes the shared keys out of a site.
+pub fn shared(table: &mut file::Site, limits: &plan::Limits, names: &Names, c: &mut Context<'_>) -> Shared {
+    let take = |field: &mut Field<_>| std::mem::replace(field, Field::Absent);
+    let zone = std::mem::replace(&mut table.zone, Field::Absent);
+    let filters = std::mem::replace(&mut table.filters, Field::Absent);
+    let body = std::mem::replace(&mut table.limits, Field::Absent);
+    let safe = Filters { bad_uri: FilterMode::Enforce, bad_method: FilterMode::Off, scanner_ua: FilterMode::Off };
+    Shared {
+        zones: zones(zone, "a site", names, c).unwrap_or_default(),
+        filters: filters.value().map_or(safe, self::filters),
+        allow: c.nets(take(&mut table.allow)),
+        deny: c.nets(take(&mut table.deny)),
+        body: body_limit(body).unwrap_or(limits.body),
+    }
+}
+
+fn body_limit(field: Field<file::BodyLimit>) -> Option<ByteSize> {
+    let file::BodyLimit { place: _, body } = field.value()?;
+    body.value().map(|size| size.0)
+}
+
+#[expect(clippy::too_many_arguments, reason = "the keys of a site that are short for a route, each in its own shape")]
+pub fn routes(
+    site: &str,
+    place: Place,
+    app: Field<Text>,
+    upstream: Field<Text>,
+    root: &Field<Anything>,
+    table: Field<Named<file::Route>>,
+    shared: &Shared,
+    names: &Names,
+    c: &mut Context<'_>,
+) -> Option<Vec<plan::Route>> {
+    let mut all: Vec<plan::Route> = Vec::new();
+    let (mut whole, mut slash) = (true, false);
+    let listed = !table.is_absent();
+    for (path, route) in table.value().map(|named| named.0).unwrap_or_default() {
+        let matched = path_match(&path, c);
+        slash |= matched == Some(PathMatch::Prefix("/".into()));
+        if let Some(matched) = &matched
+            && all.iter().any(|other| other.path == *matched)
+        {
+            c.out.add(Code::DuplicateRoute, path.place, format!("site {site:?} has the route {:?} twice", path.value));
+        }
+        match route.value().and_then(|table| self::route(site, &path.value, matched, table, shared, names, c)) {
+            Some(route) => all.push(route),
+            None => whole = false,
+        }
+    }
+    let short = app.place().or(upstream.place());
+    if let Some(place) = short {
+        if slash {
+            let cure = "keep one of them";
+            c.out.add_with_cure(Code::Conflict, place, format!("site {site:?} has an app or upstream of its own and a route \"/\""), cure);
+        }
+        match proxy(&format!("site {site:?}"), app, upstream, names, c) {
+            Some(upstream) => all.push(plan::Route {
+                path: PathMatch::Prefix("/".into()),
+                action: Action::Proxy { upstream },
+                strip: None,
+                rewrite: None,
+                zones: shared.zones.clone(),
+                methods: Vec::new(),
+                request_headers: Vec::new(),
+                response_headers: Vec::new(),
+                body_limit: shared.body,
+                filters: shared.filters,
+                extensions: Vec::new(),
+                allow: shared.allow.clone(),
+                deny: shared.deny.clone(),
+            }),
+            None => whole = false,
+        }
+    } else if !listed && root.is_absent() {
+        let cure = "add app = \"…\" or upstream = \"…\", or routes such as [site.route.\"/\"]";
+        c.out.add_with_cure(Code::MissingKey, place, format!("site {site:?} serves nothing"), cure);
+        whole = false;
+    }
+    whole.then_some(all)
+}
+
+/// `= /exact`, `~ regex`, `/prefix`.
+fn path_match(path: &At<String>, c: &mut Context<'_>) -> Option<PathMatch> {
+    let text = path.value.trim();
+    let place = path.place;
+    if let Some(pattern) = text.strip_prefix('~') {
+        if pattern.starts_with('*') {
+            let cure = format!("write \"~ (?i){}\"", pattern.trim_start_matches('*').trim());
+            c.out.add_with_cure(Code::BadRoute, place, "\"~*\" is nginx's word for a regex that does not mind case", cure);
+            return None;
+        }
+        let pattern = pattern.trim();
+        return match regex(pattern) {
+            Ok(_) if pattern.is_empty() => {
+                c.out.add(Code::BadRoute, place, "a route may not be empty");
+                None
+            }
+            Ok(_) => Some(PathMatch::Regex(pattern.to_owned())),
+            Err(message) => {
+                c.out.add(Code::BadRegex, place, message);
+                None
+            }
+        };
+    }
+    let exact = text.strip_prefix('=').map(str::trim);
+    let wanted = exact.unwrap_or(text);
+    let good = wanted.starts_with('/') && !wanted.contains(['?', '#']) && !wanted.chars().any(|ch| ch.is_control() || ch.is_whitespace());
+    if !good {
+        let cure = "write \"/prefix/\", \"= /exact\" or \"~ regex\", without a query";
+        c.out.add_with_cure(Code::BadRoute, place, format!("{:?} is not a route", path.value), cure);
+        return None;
+    }
+    Some(if exact.is_some() { PathMatch::Exact(wanted.to_owned()) } else { PathMatch::Prefix(wanted.to_owned()) })
+}
+
+fn route(
+    site: &str,
+    written: &str,
+    path: Option<PathMatch>,
+    table: file::Route,
+    shared: &Shared,
+    names: &Names,
+    c: &mut Context<'_>,
+) -> Option<plan::Route> {
+    let file::Route {
+        place,
+        app,
+        upstream,
+        strip,
+        rewrite,
+        zone,
+        methods,
+        request_headers,
+        response_headers,
+        redirect,
+        respond,
+        limits,
+        filters,
+        allow,
+        deny,
+        extensions,
+        auth,
+        compress,
+        root,
+        cache,
+        fastcgi,
+        try_,
+        errors,
+    } = table;
+    let who = format!("route {written:?} of site {site:?}");
+    auth.not_yet("auth", "take it out; let the app ask for the password, or shut others out with `allow`", c.out);
+    compress.not_yet("compress", "take it out: what the app compresses passes as it is", c.out);
+    root.not_yet("root", "take this route out, and let an app serve the files", c.out);
+    cache.not_yet("cache", "write response_headers = { \"Cache-Control\" = \"public, max-age=31536000, immutable\" }", c.out);
+    fastcgi.not_yet("fastcgi", "take this route out, and let an app that speaks HTTP serve it", c.out);
+    try_.not_yet("try", "take it out", c.out);
+    errors.not_yet("errors", "take it out: our own pages are shown", c.out);
+
+    let unbuilt = !root.is_absent() || !fastcgi.is_absent();
+    let proxied = !app.is_absent() || !upstream.is_absent();
+    let answers = [proxied.then(|| app.place().or(upstream.place())).flatten(), redirect.place(), respond.place()];
+    if let [_, second, ..] = answers.into_iter().flatten().collect::<Vec<_>>()[..] {
+        c.out.add_with_cure(Code::Conflict, second, format!("{who} has two answers"), "keep one of app, upstream, redirect and respond");
+    }
+    for (key, at) in [("strip", strip.place()), ("rewrite", rewrite.place()), ("request_headers", request_headers.place())] {
+        if let Some(place) = at.filter(|_| !proxied && !unbuilt) {
+            c.out.add(Code::Conflict, place, format!("{who} goes to no app or upstream: {key} has no meaning here"));
+        }
+    }
+    if let Some(place) = rewrite.place().filter(|_| !strip.is_absent()) {
+        c.out.add_with_cure(
+            Code::Conflict,
+            place,
+            format!("{who} has both strip and rewrite"),
+            "keep one of them: rewrite can do what strip does",
+        );
+    }
+    let strip = self::strip(strip, path.as_ref(), &who, c);
+    let rewrite = self::rewrite(rewrite, c);
+    let zones = zones(zone, &who, names, c);
+    let methods = self::methods(methods, c);
+    let request_headers = request_headers.value().map(|table| edits(table, c)).unwrap_or_default();
+    let response_headers = response_headers.value().map(|table| edits(table, c)).unwrap_or_default();
+    let extensions = self::extensions(extensions, c);
+    let redirect = redirect.given().map(|at| self::redirect(at, c));
+    let respond = respond.given().map(|at| self::respond(at, c));
+    let action = if proxied {
+        proxy(&who, app, upstream, names, c).map(|upstream| Action::Proxy { upstream })
+    } else if let Some(redirect) = redirect {
+        redirect
+    } else if let Some(respond) = respond {
+        respond
+    } else {
+        if answers.iter().all(Option::is_none) && !unbuilt {
+            c.out.add_with_cure(Code::MissingKey, place, format!("{who} answers nothing"), "add app, upstream, redirect or respond");
+        }
+        None
+    };
+    let own = |own: Field<_>, site: &Vec<IpNet>, c: &mut Context<'_>| if own.is_absent() { site.clone() } else { c.nets(own) };
+    Some(plan::Route {
+        allow: own(allow, &shared.allow, c),
+        deny: own(deny, &shared.deny, c),
+        path: path?,
+        action: action?,
+        strip,
+        rewrite,
+        zones: zones.unwrap_or_else(|| shared.zones.clone()),
+        methods,
+        request_headers,
+        response_headers,
+        body_limit: body_limit(limits).unwrap_or(shared.body),
+        filters: filters.value().map_or(shared.filters, self::filters),
+        extensions,
+    })
+}
+
+/// Where requests go; the name exists and listens.
+fn proxy(who: &str, app: Field<Text>, upstream: Field<Text>, names: &Names, c: &mut Context<'_>) -> Option<UpstreamName> {
+    if let (Some(_), Some(place)) = (app.place(), upstream.place()) {
+        c.out.add_with_cure(Code::Conflict, place, format!("{who} has both app and upstream"), "keep one of them");
+        return None;
+    }
+    let is_app = !app.is_absent();
+    let At { value: name, place } = app.given().or(upstream.given())?;
+    match names.apps.get(&name.value) {
+        Some(Some(true) | None) => return UpstreamName::parse(&name.value).ok(),
+        Some(Some(false)) => {
+            let cure = "put {port} or {socket} into its command, or set `port`";
+            c.out.add_with_cure(
+                Code::MissingPort,
+                place,
+                format!("{who} proxies to app {}, which has neither a port nor a socket", name.shown()),
+                cure,
+            );
+            return None;
+        }
+        None if !is_app && names.upstreams.contains(&name.value) => return UpstreamName::parse(&name.value).ok(),
+        None => {}
+    }
+    let apps = names.apps.keys().map(String::as_str);
+    if is_app {
+        if names.upstreams.contains(&name.value) {
+            let message = format!("{who} proxies to app {}, which is an upstream", name.shown());
+            c.out.add_with_cure(Code::UnknownApp, place, message, format!("write upstream = {}", name.shown()));
+        } else {
+            c.dangling(Code::UnknownApp, place, &format!("{who} proxies to app"), &name, apps);
+        }
+    } else {
+        let known = apps.chain(names.upstreams.iter().map(String::as_str));
+        c.dangling(Code::UnknownUpstream, place, &format!("{who} proxies to upstream"), &name, known);
+    }
+    None
+}
+
+fn strip(field: Field<Text>, path: Option<&PathMatch>, who: &str, c: &mut Context<'_>) -> Option<String> {
+    let At { value: text, place } = field.given()?;
+    if !text.value.starts_with('/') || text.value == "/" {
+        c.out.add(Code::BadPath, place, format!("{} is not a prefix to take off: write it as in \"/api\"", text.shown()));
+        return None;
+    }
+    if let Some(PathMatch::Exact(path) | PathMatch::Prefix(path)) = path
+        && !path.starts_with(text.value.trim_end_matches('/'))
+    {
+        c.out.add(Code::Conflict, place, format!("{who} never starts with {}", text.shown()));
+    }
+    Some(text.value)
+}
+
+fn rewrite(field: Field<List<Text>>, c: &mut Context<'_>) -> Option<plan::Rewrite> {
+    let At { value: List(parts), place } = field.given()?;
+    let [pattern, to] = <[At<Text>; 2]>::try_from(parts)
+        .map_err(|_| c.out.add(Code::BadValue, place, "rewrite is a pattern and a replacement, as in [\"^/old/(.*)\", \"/new/$1\"]"))
+        .ok()?;
+    let compiled = match regex(&pattern.value.value) {
+        Ok(compiled) => compiled,
+        Err(message) => {
+            c.out.add(Code::BadRegex, pattern.place, message);
+            return None;
+        }
+    };
+    if !to.value.value.starts_with('/') && !to.value.value.starts_with('$') {
+        c.out.add(Code::BadPath, to.place, format!("{} is not a path: it must start with '/'", to.value.shown()));
+    }
+    for group in groups(&to.value.value) {
+        let known = match group.parse::<usize>() {
+            Ok(number) => number < compiled.captures_len(),
+            Err(_) => compiled.capture_names().flatten().any(|name| name == group),
+        };
+        if !known {
+            let message = format!("the pattern has no group ${group}");
+            c.out.add_with_cure(Code::BadRegex, to.place, message, "groups are numbered from 1; write ${1} before a letter or a digit");
+        }
+    }
+    Some(plan::Rewrite { pattern: pattern.value.value, to: to.value.value })
+}
+
+/// `$1`, `${1}`, `$name` as the regex crate expands them; `$$` is a dollar.
+fn groups(text: &str) -> Vec<&str> {
+    let mut found = Vec::new();
+    let mut rest = text;
+    while let Some(at) = rest.find('$') {
+        rest = &rest[at + 1..];
+        if let Some(after) = rest.strip_prefix('$') {
+            rest = after;
+        } else if let Some((name, after)) = rest.strip_prefix('{').and_then(|r| r.split_once('}')) {
+            found.push(name);
+            rest = after;
+        } else {
+            let end = rest.find(|ch: char| ch != '_' && !ch.is_ascii_alphanumeric()).unwrap_or(rest.len());
+            if end > 0 {
+                found.push(&rest[..end]);
+            }
+            rest = &rest[end..];
+        }
+    }
+    found
+}
+
+fn methods(field: Field<List<Text>>, c: &mut Context<'_>) -> Vec<Method> {
+    let mut all: Vec<Method> = Vec::new();
+    for At { value, place } in field.value().map(|list| list.0).unwrap_or_default() {
+        let text = &value.value;
+        match Method::from_bytes(text.as_bytes()) {
+            Ok(method) if text.bytes().all(|b| !b.is_ascii_lowercase()) => {
+                if !all.contains(&method) {
+                    all.push(method);
+                }
+            }
+            _ => {
+                let upper = text.to_uppercase();
+                let meant = if value.is_hidden() { String::new() } else { did_you_mean(&upper, METHODS) };
+                c.out.add(Code::BadMethod, place, format!("{} is not a method{meant}", value.shown()));
+            }
+        }
+    }
+    all
+}
+
+fn extensions(field: Field<crate::config::shape::Some1<Text>>, c: &mut Context<'_>) -> Vec<String> {
+    let mut all: Vec<String> = Vec::new();
+    for At { value, place } in field.value().map(|list| list.0).unwrap_or_default() {
+        let text = value.value.strip_prefix('.').unwrap_or(&value.value).to_ascii_lowercase();
+        if text.is_empty() || text.len() > 16 || !text.bytes().all(|b| b.is_ascii_alphanumeric()) {
+            c.out.add(Code::BadValue, place, format!("{} is not an extension: write it as in \"php\"", value.shown()));
+        } else if !all.contains(&text) {
+            all.push(text);
+        }
+    }
+    all
+}
+
+fn redirect(at: At<Either<Text, file::Redirect>>, c: &mut Context<'_>) -> Option<Action> {
+    let (to, place, status) = match at.value {
+        Either::This(to) => (to, at.place, None),
+        Either::That(file::Redirect { place, to, status }) => {
+            let to = to.required("a redirect goes nowhere", place, "add to = \"https://example.com/\"", c.out)?;
+            (to.value, to.place, status.given())
+        }
+    };
+    if let Some(At { value, place }) = &status
+        && !matches!(value.0.as_u16(), 301 | 302 | 303 | 307 | 308)
+    {
+        c.out.add(Code::BadValue, *place, format!("{} is not a redirect: write 301, 302, 303, 307 or 308", value.0.as_u16()));
+    }
+    let good = (to.value.starts_with('/') || to.value.starts_with("https://") || to.value.starts_with("http://"))
+        && HeaderValue::from_str(&to.value).is_ok()
+        && !to.value.contains(' ');
+    if !good {
+        c.out.add(
+            Code::BadPath,
+            place,
+            format!("{} is not where one can be sent: write a path or a URL with http:// or https://", to.shown()),
+        );
+        return None;
+    }
+    Some(Action::Redirect { to: to.value, status: status.map_or(defaults::REDIRECT, |status| status.value.0) })
+}
+
+fn respond(at: At<Either<Text, file::Respond>>, c: &mut Context<'_>) -> Option<Action> {
+    let file::Respond { place: _, status, body, content_type } = match at.value {
+        Either::This(body) => {
+            let mut table = file::Respond::empty(at.place);
+            table.body = Field::Given(At { value: body, place: at.place });
+            table
+        }
+        Either::That(table) => table,
+    };
+    let status = status.value().map_or(StatusCode::OK, |status| status.0);
+    let body = body.given();
+    if let Some(At { value, place }) = &body {
+        if value.value.len() > RESPOND {
+            c.out.add(
+                Code::TooLarge,
+                *place,
+                format!("an answer of {} bytes is too large for a configuration: at most 64KB", value.value.len()),
+            );
+        }
+        if matches!(status.as_u16(), 204 | 205 | 304) && !value.value.is_empty() {
+            c.out.add(Code::Conflict, *place, format!("an answer with status {} has no body", status.as_u16()));
+        }
+    }
+    let kind = content_type.given();
+    if let Some(At { value, place }) = &kind
+        && (value.value.is_empty() || HeaderValue::from_str(&value.value).is_err())
+    {
+        c.out.add(Code::BadHeader, *place, format!("{} is not a content type", value.shown()));
+    }
+    Some(Action::Respond {
+        status,
+        body: body.map(|at| at.value.value).unwrap_or_default(),
+        content_type: kind.map_or_else(|| defaults::CONTENT_TYPE.to_owned(), |at| at.value.value),
+    })
+}
+
+/// A table of header = value; `""` removes.
+pub fn edits(table: Named<Text>, c: &mut Context<'_>) -> Vec<HeaderEdit> {
+    let mut all: Vec<HeaderEdit> = Vec::new();
+    for (name, value) in table.0 {
+        let Some(At { value, place }) = value.given() else { continue };
+        let Ok(header) = HeaderName::try_from(name.value.as_str()) else {
+            c.out.add(Code::BadHeader, name.place, format!("{:?} is not the name of a header", name.value));
+            continue;
+        };
+        if FRAMING.contains(&header.as_str()) {
+            c.out.add(Code::BadHeader, name.place, format!("the header {:?} belongs to the connection and cannot be set", name.value));
+            continue;
+        }
+        if all.iter().any(|other| other.name == header) {
+            c.out.add(Code::DuplicateKey, name.place, format!("the header {:?} is set twice", name.value));
+            continue;
+        }
+        // Visible ASCII only: what travels to the edge and back must stay the same.
+        let printable = value.value.bytes().all(|b| (b' '..=b'~').contains(&b) || b == b'\t');
+        match HeaderValue::try_from(value.value.as_str()) {
+            Ok(_) if value.value.is_empty() => all.push(HeaderEdit::new(header, None)),
+            Ok(text) if printable => all.push(HeaderEdit::new(header, Some(text))),
+            _ => c.out.add(Code::BadHeader, place, format!("{} cannot be the value of a header: visible ASCII only", value.shown())),
+        }
+    }
+    all
+}

@@ -1,0 +1,354 @@
+//! `[[site]]`, with what `[defaults]` gives it.
+
+use std::collections::BTreeMap;
+
+use http::{HeaderName, HeaderValue};
+
+use super::{Context, Names, route};
+use crate::{
+    config::{
+        complaint::{Code, Place},
+        defaults, file,
+        shape::{At, Either, Field, List, Named, Some1},
+        tree::{Facts, Kind, Text},
+        value::Hosts,
+    },
+    plan::{self, FilterMode, Filters, HeaderEdit},
+    vocab::{Host, HostPattern, ZoneName},
+};
+
+pub fn compile(
+    sites: Field<List<file::Site>>,
+    defaults: Field<file::Site>,
+    listen: &plan::Listen,
+    limits: &plan::Limits,
+    names: &Names,
+    c: &mut Context<'_>,
+) -> Vec<plan::Site> {
+    let defaults = defaults.value();
+    if let Some(table) = &defaults {
+        for (key, place) in [("host", table.host.place()), ("aliases", table.aliases.place()), ("route", table.route.place())] {
+            if let Some(place) = place {
+                c.out.add(Code::Conflict, place, format!("{key} belongs to a [[site]]: it cannot be a default of all"));
+            }
+        }
+    }
+    let mut taken = BTreeMap::new();
+    let mut all = Vec::new();
+    for At { value, .. } in sites.value().map(|list| list.0).unwrap_or_default() {
+        let site = with_defaults(value, defaults.as_ref());
+        all.extend(self::site(site, &mut taken, listen, limits, names, c));
+    }
+    // What no site took over is checked all the same.
+    if let Some(mut table) = defaults
+        && all.is_empty()
+    {
+        table.route = Field::Absent;
+        let place = table.place;
+        route::shared(&mut table, limits, names, c);
+        headers(table.headers, c);
+        refuse(&table.client_ca, &table.auth, &table.compress, &table.maintenance, &table.errors, &table.root, c);
+        if let Some(At { value: Either::This(file::TlsWord::Acme), place }) = table.tls.as_ref() {
+            no_acme(*place, "[defaults]", c);
+        }
+        let _ = place;
+    }
+    all
+}
+
+/// A site's own key wins; `app`, `upstream` and `root` are one choice.
+fn with_defaults(site: file::Site, defaults: Option<&file::Site>) -> file::Site {
+    let Some(defaults) = defaults else { return site };
+    fn or<T: Clone>(own: Field<T>, default: &Field<T>) -> Field<T> {
+        if own.is_absent() { default.clone() } else { own }
+    }
+    let slash = |routes: &Named<file::Route>| routes.0.iter().any(|(path, _)| path.value.trim() == "/");
+    let serves = !site.app.is_absent()
+        || !site.upstream.is_absent()
+        || !site.root.is_absent()
+        || site.route.as_ref().is_some_and(|at| slash(&at.value));
+    let file::Site {
+        place,
+        host,
+        aliases,
+        tls,
+        client_ca,
+        headers,
+        filters,
+        zone,
+        auth,
+        allow,
+        deny,
+        limits,
+        compress,
+        maintenance,
+        errors,
+        app,
+        upstream,
+        root,
+        route,
+    } = site;
+    file::Site {
+        place,
+        host,
+        aliases,
+        tls: or(tls, &defaults.tls),
+        client_ca: or(client_ca, &defaults.client_ca),
+        headers: or(headers, &defaults.headers),
+        filters: or(filters, &defaults.filters),
+        zone: or(zone, &defaults.zone),
+        auth: or(auth, &defaults.auth),
+        allow: or(allow, &defaults.allow),
+        deny: or(deny, &defaults.deny),
+        limits: or(limits, &defaults.limits),
+        compress: or(compress, &defaults.compress),
+        maintenance: or(maintenance, &defaults.maintenance),
+        errors: or(errors, &defaults.errors),
+        app: if serves { app } else { defaults.app.clone() },
+        upstream: if serves { upstream } else { defaults.upstream.clone() },
+        root: if serves { root } else { defaults.root.clone() },
+        route,
+    }
+}
+
+fn site(
+    mut table: file::Site,
+    taken: &mut BTreeMap<HostPattern, String>,
+    listen: &plan::Listen,
+    limits: &plan::Limits,
+    names: &Names,
+    c: &mut Context<'_>,
+) -> Option<plan::Site> {
+    let place = table.place;
+    let host = std::mem::replace(&mut table.host, Field::Absent);
+    let aliases = std::mem::replace(&mut table.aliases, Field::Absent);
+    let hosts = host.required("a site has no host", place, "add host = \"example.com\", or \"_\" for any name", c.out);
+    let hosts = hosts.and_then(|at| self::hosts(at, aliases, taken, c));
+    let name = hosts.as_ref().map_or_else(|| "?".to_owned(), |hosts| hosts.served[0].to_string());
+
+    let headers = headers(std::mem::replace(&mut table.headers, Field::Absent), c);
+    let tls = tls(std::mem::replace(&mut table.tls, Field::Absent), place, &name, listen, c);
+    let shared = route::shared(&mut table, limits, names, c);
+    let routes = route::routes(&name, place, table.app, table.upstream, &table.root, table.route, &shared, names, c);
+    refuse(&table.client_ca, &table.auth, &table.compress, &table.maintenance, &table.errors, &table.root, c);
+    let route::Shared { filters, allow, deny, .. } = shared;
+    let Split { served, redirected, canonical } = hosts?;
+    Some(plan::Site { name, hosts: served, redirected, canonical, tls: tls?, headers, filters, allow, deny, routes: routes? })
+}
+
+fn refuse(
+    client_ca: &Field<crate::config::shape::Anything>,
+    auth: &Field<crate::config::shape::Anything>,
+    compress: &Field<crate::config::shape::Anything>,
+    maintenance: &Field<crate::config::shape::Anything>,
+    errors: &Field<crate::config::shape::Anything>,
+    root: &Field<crate::config::shape::Anything>,
+    c: &mut Context<'_>,
+) {
+    client_ca.not_yet("client_ca", "take it out, and shut others out with `allow`", c.out);
+    auth.not_yet("auth", "take it out; let the app ask for the password, or shut others out with `allow`", c.out);
+    compress.not_yet("compress", "take it out: what the app compresses passes as it is", c.out);
+    maintenance.not_yet("maintenance", "take it out", c.out);
+    errors.not_yet("errors", "take it out: our own pages are shown", c.out);
+    root.not_yet("root", "take it out, and let an app serve the files", c.out);
+}
+
+struct Split {
+    served: Vec<HostPattern>,
+    redirected: Vec<Host>,
+    canonical: Option<Host>,
+}
+
+fn hosts(
+    at: At<Some1<Hosts>>,
+    aliases: Field<Some1<Hosts>>,
+    taken: &mut BTreeMap<HostPattern, String>,
+    c: &mut Context<'_>,
+) -> Option<Split> {
+    if at.value.0.is_empty() {
+        c.out.add(Code::EmptyValue, at.place, "a site has no host: write one, or \"_\" for any name");
+        return None;
+    }
+    let aliases = aliases.value().map(|list| list.0).unwrap_or_default();
+    let name = at.value.0[0].value.0.to_string();
+    for At { value, place } in at.value.0.iter().chain(&aliases) {
+        if let Some(other) = taken.get(&value.0) {
+            let whose = if *other == name { "this site".to_owned() } else { format!("site {other:?}") };
+            c.out.add(Code::DuplicateHost, *place, format!("the host \"{}\" belongs to {whose} already", value.0));
+        } else {
+            taken.insert(value.0.clone(), name.clone());
+        }
+    }
+    let mut patterns = at.value.0.into_iter().map(|host| host.value.0);
+    let mut served: Vec<HostPattern> = patterns.next().into_iter().collect();
+    let canonical = match served.first() {
+        Some(HostPattern::Exact(host)) => Some(host.clone()),
+        Some(HostPattern::Wildcard(_) | HostPattern::Any) | None => None,
+    };
+    let mut redirected = Vec::new();
+    for pattern in patterns {
+        match (pattern, &canonical) {
+            (HostPattern::Exact(host), Some(_)) => redirected.push(host),
+            // A pattern is no single name, and without a canonical name there is nowhere to redirect to: served.
+            (pattern, _) => served.push(pattern),
+        }
+    }
+    served.extend(aliases.into_iter().map(|alias| alias.value.0));
+    Some(Split { served, redirected, canonical })
+}
+
+fn tls(
+    field: Field<Either<file::TlsWord, file::TlsFiles>>,
+    owner: Place,
+    name: &str,
+    listen: &plan::Listen,
+    c: &mut Context<'_>,
+) -> Option<plan::SiteTls> {
+    let (tls, place) = match field {
+        Field::Given(At { value: Either::This(file::TlsWord::Acme), place }) => {
+            no_acme(place, &format!("site {name:?}"), c);
+            return None;
+        }
+        Field::Absent => {
+            no_acme(owner, &format!("site {name:?}"), c);
+            return None;
+        }
+        Field::Bad(_) => return None,
+        Field::Given(At { value: Either::This(file::TlsWord::Internal), place }) => (plan::SiteTls::Internal, place),
+        Field::Given(At { value: Either::This(file::TlsWord::Off), place }) => (plan::SiteTls::Off, place),
+        Field::Given(At { value: Either::That(files), place }) => (self::files(files, c)?, place),
+    };
+    let (list, role) = if tls == plan::SiteTls::Off { (&listen.http, "http") } else { (&listen.https, "https") };
+    if list.is_empty() && !c.out.is_incomplete() {
+        let message = format!("site {name:?} is served over {role}, and [listen] has no {role} address");
+        let cure = if role == "http" {
+            "add http = \"0.0.0.0:80\" to [listen], or give the site a certificate"
+        } else {
+            "add https = \"0.0.0.0:443\" to [listen], or write tls = \"off\""
+        };
+        c.out.add_with_cure(Code::MissingListener, place, message, cure);
+    }
+    Some(tls)
+}
+
+fn no_acme(place: Place, who: &str, c: &mut Context<'_>) {
+    let cure =
+        "write tls = \"internal\" (our own CA, for development), tls = { cert = \"chain.pem\", key = \"key.pem\" }, or tls = \"off\"";
+    c.out.add_with_cure(
+        Code::NotSupported,
+        place,
+        format!("{who} would get its certificate by ACME (the default), which is not supported yet"),
+        cure,
+    );
+}
+
+fn files(table: file::TlsFiles, c: &mut Context<'_>) -> Option<plan::SiteTls> {
+    let file::TlsFiles { place, cert, key, dir } = table;
+    if let Some(other) = dir.place().filter(|_| !cert.is_absent() || !key.is_absent()) {
+        c.out.add_with_cure(
+            Code::Conflict,
+            other,
+            "tls has both dir and cert or key",
+            "write { cert, key } for one pair, or { dir } for many",
+        );
+        return None;
+    }
+    if !dir.is_absent() {
+        let dir = file_of(dir.given()?, Kind::Directory, c)?;
+        return Some(plan::SiteTls::Directory { dir });
+    }
+    let cert = cert.required("tls has no cert", place, "add cert = \"chain.pem\"", c.out);
+    let key = key.required("tls has no key", place, "add key = \"key.pem\"", c.out);
+    let cert = cert.and_then(|at| file_of(at, Kind::File, c));
+    let key = key.and_then(|at| {
+        let place = at.place;
+        let path = file_of(at, Kind::File, c)?;
+        if c.outside.facts(&path).is_ok_and(|facts| facts.open_to_all) {
+            let message = format!("the key {} can be read by every user of this machine", path.display());
+            c.out.add_with_cure(Code::InsecureFile, place, message, format!("chmod 0600 {}", path.display()));
+            return None;
+        }
+        Some(path)
+    });
+    Some(plan::SiteTls::Files { cert: cert?, key: key? })
+}
+
+fn file_of(at: At<crate::config::value::FilePath>, wanted: Kind, c: &mut Context<'_>) -> Option<std::path::PathBuf> {
+    let path = c.absolute(&at.value.0);
+    match c.outside.facts(&path) {
+        Ok(Facts { kind, .. }) if kind == wanted => Some(path),
+        Ok(_) => {
+            let what = if wanted == Kind::Directory { "a directory" } else { "a file" };
+            c.out.add(Code::BadPath, at.place, format!("{} is not {what}", path.display()));
+            None
+        }
+        Err(reason) => {
+            c.out.add(Code::UnreadableFile, at.place, format!("could not read {}: {reason}", path.display()));
+            None
+        }
+    }
+}
+
+/// `"strict"`, `"off"`, or a table laid over the strict set.
+fn headers(field: Field<Either<file::HeadersWord, Named<Text>>>, c: &mut Context<'_>) -> Vec<HeaderEdit> {
+    let strict = || -> Vec<HeaderEdit> {
+        let edit = |(name, value): (&'static str, &'static str)| {
+            HeaderEdit::new(HeaderName::from_static(name), (!value.is_empty()).then(|| HeaderValue::from_static(value)))
+        };
+        defaults::STRICT.into_iter().map(edit).collect()
+    };
+    match field.value() {
+        None | Some(Either::This(file::HeadersWord::Strict)) => strict(),
+        Some(Either::This(file::HeadersWord::Off)) => Vec::new(),
+        Some(Either::That(table)) => {
+            let mut all = strict();
+            for edit in route::edits(table, c) {
+                match all.iter_mut().find(|other| other.name == edit.name) {
+                    Some(other) => *other = edit,
+                    None => all.push(edit),
+                }
+            }
+            all
+        }
+    }
+}
+
+/// The names of a list are enforced, all others are off.
+pub fn filters(value: Either<List<file::FilterWord>, file::FilterTable>) -> Filters {
+    let mut filters = Filters { bad_uri: FilterMode::Off, bad_method: FilterMode::Off, scanner_ua: FilterMode::Off };
+    match value {
+        Either::This(list) => {
+            for At { value, .. } in list.0 {
+                match value {
+                    file::FilterWord::BadUri => filters.bad_uri = FilterMode::Enforce,
+                    file::FilterWord::BadMethod => filters.bad_method = FilterMode::Enforce,
+                    file::FilterWord::ScannerUa => filters.scanner_ua = FilterMode::Enforce,
+                }
+            }
+        }
+        Either::That(file::FilterTable { place: _, bad_uri, bad_method, scanner_ua }) => {
+            let mode = |field: Field<file::FilterMode>| match field.or(file::FilterMode::Off) {
+                file::FilterMode::Off => FilterMode::Off,
+                file::FilterMode::Observe => FilterMode::Observe,
+                file::FilterMode::Enforce => FilterMode::Enforce,
+            };
+            filters = Filters { bad_uri: mode(bad_uri), bad_method: mode(bad_method), scanner_ua: mode(scanner_ua) };
+        }
+    }
+    filters
+}
+
+/// The zones that must admit a request; every name exists.
+pub fn zones(field: Field<Some1<Text>>, who: &str, names: &Names, c: &mut Context<'_>) -> Option<Vec<ZoneName>> {
+    let mut zones: Vec<ZoneName> = Vec::new();
+    for At { value, place } in field.value()?.0 {
+        if !names.zones.contains(&value.value) {
+            c.dangling(Code::UnknownZone, place, &format!("{who} wants the zone"), &value, names.zones.iter().map(String::as_str));
+        } else if let Ok(zone) = ZoneName::parse(&value.value)
+            && !zones.contains(&zone)
+        {
+            zones.push(zone);
+        }
+    }
+    Some(zones)
+}

@@ -1,0 +1,637 @@
+//! How a value of the configuration is read and described: one definition gives the reader, the list of known keys and the JSON Schema.
+//!
+//! Pure. A reader never stops at the first fault: what cannot be read files its complaint and is [`Field::Bad`], its neighbours are read all the same.
+
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+
+use super::{
+    complaint::{Code, Complaints, Place, did_you_mean},
+    tree::{Entry, Node, Text, Value},
+};
+
+/// A value and where it stands.
+#[derive(Clone, Debug)]
+pub struct At<T> {
+    pub value: T,
+    pub place: Place,
+}
+
+/// What stands under a key.
+#[derive(Clone, Debug)]
+pub enum Field<T> {
+    Absent,
+    /// Its complaint is filed already.
+    Bad(Place),
+    Given(At<T>),
+}
+
+impl<T> Field<T> {
+    /// `None` where it is absent or bad.
+    pub fn given(self) -> Option<At<T>> {
+        match self {
+            Self::Given(at) => Some(at),
+            Self::Absent | Self::Bad(_) => None,
+        }
+    }
+
+    pub fn value(self) -> Option<T> {
+        self.given().map(|at| at.value)
+    }
+
+    pub fn or(self, default: T) -> T {
+        self.value().unwrap_or(default)
+    }
+
+    #[must_use]
+    pub fn as_ref(&self) -> Option<&At<T>> {
+        match self {
+            Self::Given(at) => Some(at),
+            Self::Absent | Self::Bad(_) => None,
+        }
+    }
+
+    /// Where it stands, well or badly written; `None` where it is absent.
+    #[must_use]
+    pub fn place(&self) -> Option<Place> {
+        match self {
+            Self::Absent => None,
+            Self::Bad(place) => Some(*place),
+            Self::Given(at) => Some(at.place),
+        }
+    }
+
+    #[must_use]
+    pub fn is_absent(&self) -> bool {
+        matches!(self, Self::Absent)
+    }
+
+    /// The value, or a complaint at `owner` that it is missing (none where it is there but bad).
+    pub fn required(self, what: &str, owner: Place, cure: &str, out: &mut Complaints) -> Option<At<T>> {
+        if self.is_absent() {
+            out.add_with_cure(Code::MissingKey, owner, what, cure);
+        }
+        self.given()
+    }
+
+    /// A key whose function is not built yet is refused, never accepted and ignored.
+    pub fn not_yet(&self, what: &str, cure: &str, out: &mut Complaints) {
+        if let Some(place) = self.place() {
+            not_yet(place, what, cure, out);
+        }
+    }
+}
+
+pub fn not_yet(place: Place, what: &str, cure: &str, out: &mut Complaints) {
+    out.add_with_cure(Code::NotSupported, place, format!("{what} is not supported yet"), cure);
+}
+
+/// A shape that a value may have.
+pub trait Shape: Sized + JsonSchema {
+    /// As in "expected …, found a table".
+    fn expects() -> String;
+    /// Whether a value of this kind may be meant; only then is it read.
+    fn fits(node: &Node) -> bool;
+    fn read(node: Node, out: &mut Complaints) -> Option<Self>;
+}
+
+/// Reads a value, or files a complaint.
+pub fn read<T: Shape>(node: Node, out: &mut Complaints) -> Field<T> {
+    let place = node.place;
+    if !T::fits(&node) {
+        out.add(Code::WrongType, place, format!("expected {}, found {}", T::expects(), node.kind()));
+        return Field::Bad(place);
+    }
+    T::read(node, out).map_or(Field::Bad(place), |value| Field::Given(At { value, place }))
+}
+
+/// The keys of one table, taken one by one; what is left over is unknown.
+pub struct Keys {
+    place: Place,
+    entries: Vec<Entry>,
+}
+
+impl Keys {
+    #[must_use]
+    pub fn open(node: Node) -> Option<Self> {
+        match node.value {
+            Value::Table(entries) => Some(Self { place: node.place, entries }),
+            _ => None,
+        }
+    }
+
+    #[must_use]
+    pub fn place(&self) -> Place {
+        self.place
+    }
+
+    pub fn take<T: Shape>(&mut self, key: &str, out: &mut Complaints) -> Field<T> {
+        match self.entries.iter().position(|entry| entry.key == key) {
+            Some(at) => read(self.entries.remove(at).node, out),
+            None => Field::Absent,
+        }
+    }
+
+    /// Complains about every key that nothing took.
+    pub fn close(self, known: &[&str], out: &mut Complaints) {
+        for entry in self.entries {
+            let meant = did_you_mean(&entry.key, known.iter().copied());
+            let known = known.join(", ");
+            out.add_with_cure(Code::UnknownKey, entry.place, format!("unknown key {:?}{meant}", entry.key), format!("known here: {known}"));
+        }
+    }
+}
+
+/// Defines a table of the configuration: the struct, its reader, its keys and its schema, from one list.
+macro_rules! table {
+    ($(#[doc = $about:literal])* $name:ident { $($(#[doc = $doc:literal])* $field:ident $(= $key:literal)?: $kind:ty,)* }) => {
+        $(#[doc = $about])*
+        #[derive(Clone, Debug)]
+        pub struct $name {
+            pub place: $crate::config::complaint::Place,
+            $($(#[doc = $doc])* pub $field: $crate::config::shape::Field<$kind>,)*
+        }
+
+        impl $name {
+            /// The table as if it stood there without a key.
+            #[must_use]
+            pub fn empty(place: $crate::config::complaint::Place) -> Self {
+                Self { place, $($field: $crate::config::shape::Field::Absent,)* }
+            }
+        }
+
+        impl $crate::config::shape::Shape for $name {
+            fn expects() -> String {
+                "a table".into()
+            }
+
+            fn fits(node: &$crate::config::tree::Node) -> bool {
+                matches!(node.value, $crate::config::tree::Value::Table(_))
+            }
+
+            fn read(node: $crate::config::tree::Node, out: &mut $crate::config::complaint::Complaints) -> Option<Self> {
+                let mut keys = $crate::config::shape::Keys::open(node)?;
+                let read = Self {
+                    place: keys.place(),
+                    $($field: keys.take($crate::config::shape::table!(@key $field $($key)?), out),)*
+                };
+                keys.close(&[$($crate::config::shape::table!(@key $field $($key)?)),*], out);
+                Some(read)
+            }
+        }
+
+        impl schemars::JsonSchema for $name {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                let mut properties = serde_json::Map::new();
+                $(
+                    let described = $crate::config::shape::described(generator.subschema_for::<$kind>(), &[$($doc),*]);
+                    properties.insert($crate::config::shape::table!(@key $field $($key)?).into(), described);
+                )*
+                schemars::json_schema!({
+                    "type": "object",
+                    "description": $crate::config::shape::sentence(&[$($about),*]),
+                    "properties": properties,
+                    "additionalProperties": false,
+                })
+            }
+        }
+    };
+    (@key $field:ident) => { stringify!($field) };
+    (@key $field:ident $key:literal) => { $key };
+}
+pub(crate) use table;
+
+/// Defines a choice of words.
+macro_rules! words {
+    ($(#[doc = $about:literal])* $name:ident { $($(#[doc = $doc:literal])* $variant:ident = $text:literal,)* }) => {
+        $(#[doc = $about])*
+        #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+        pub enum $name { $($(#[doc = $doc])* $variant,)* }
+
+        impl $name {
+            pub const WORDS: &[&str] = &[$($text),*];
+        }
+
+        impl $crate::config::shape::Shape for $name {
+            fn expects() -> String {
+                Self::WORDS.iter().map(|word| format!("{word:?}")).collect::<Vec<_>>().join(" or ")
+            }
+
+            fn fits(node: &$crate::config::tree::Node) -> bool {
+                matches!(node.value, $crate::config::tree::Value::Text(_))
+            }
+
+            fn read(node: $crate::config::tree::Node, out: &mut $crate::config::complaint::Complaints) -> Option<Self> {
+                let $crate::config::tree::Value::Text(text) = node.value else { return None };
+                match text.value.as_str() {
+                    $($text => Some(Self::$variant),)*
+                    _ => {
+                        $crate::config::shape::unknown_word(&text, node.place, Self::WORDS, out);
+                        None
+                    }
+                }
+            }
+        }
+
+        impl schemars::JsonSchema for $name {
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                schemars::json_schema!({ "type": "string", "enum": Self::WORDS })
+            }
+        }
+    };
+}
+pub(crate) use words;
+
+/// Defines a type that is written as a string.
+macro_rules! written {
+    ($(#[doc = $about:literal])* $name:ident($inner:ty) = $expects:literal, $code:ident, $parse:expr) => {
+        $(#[doc = $about])*
+        #[derive(Clone, Debug, PartialEq)]
+        pub struct $name(pub $inner);
+
+        impl $crate::config::shape::Shape for $name {
+            fn expects() -> String {
+                $expects.into()
+            }
+
+            fn fits(node: &$crate::config::tree::Node) -> bool {
+                matches!(node.value, $crate::config::tree::Value::Text(_))
+            }
+
+            fn read(node: $crate::config::tree::Node, out: &mut $crate::config::complaint::Complaints) -> Option<Self> {
+                let $crate::config::tree::Value::Text(text) = node.value else { return None };
+                let parse: fn(&str) -> Result<$inner, String> = $parse;
+                $crate::config::shape::parsed(&text, node.place, $crate::config::complaint::Code::$code, $expects, parse, out).map(Self)
+            }
+        }
+
+        impl schemars::JsonSchema for $name {
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                schemars::json_schema!({ "type": "string", "description": $crate::config::shape::sentence(&[$($about),*]) })
+            }
+        }
+    };
+}
+pub(crate) use written;
+
+/// Parses a string; a complaint never quotes what a variable, a file or a secret holds.
+pub fn parsed<T>(
+    text: &Text,
+    place: Place,
+    code: Code,
+    expects: &str,
+    parse: fn(&str) -> Result<T, String>,
+    out: &mut Complaints,
+) -> Option<T> {
+    match parse(&text.value) {
+        Ok(value) => Some(value),
+        Err(_) if text.is_hidden() => {
+            out.add(code, place, format!("what {} stands for (not shown) is not {expects}", text.shown()));
+            None
+        }
+        Err(message) => {
+            out.add(code, place, message);
+            None
+        }
+    }
+}
+
+pub fn unknown_word(text: &Text, place: Place, known: &[&str], out: &mut Complaints) {
+    let meant = if text.is_hidden() { String::new() } else { did_you_mean(&text.value, known.iter().copied()) };
+    let known: Vec<_> = known.iter().map(|word| format!("{word:?}")).collect();
+    out.add_with_cure(
+        Code::UnknownWord,
+        place,
+        format!("unknown word {}{meant}", text.shown()),
+        format!("known here: {}", known.join(", ")),
+    );
+}
+
+/// A schema with what the key is for beside it.
+#[must_use]
+pub fn described(schema: Schema, lines: &[&str]) -> serde_json::Value {
+    let mut value = schema.to_value();
+    if let (Some(object), false) = (value.as_object_mut(), lines.is_empty()) {
+        object.insert("description".into(), sentence(lines).into());
+    }
+    value
+}
+
+#[must_use]
+pub fn sentence(lines: &[&str]) -> String {
+    lines.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ")
+}
+
+macro_rules! plain {
+    ($kind:ty, $expects:literal, $fits:pat, $read:expr) => {
+        impl Shape for $kind {
+            fn expects() -> String {
+                $expects.into()
+            }
+
+            fn fits(node: &Node) -> bool {
+                matches!(node.value, $fits)
+            }
+
+            fn read(node: Node, out: &mut Complaints) -> Option<Self> {
+                let read: fn(Node, &mut Complaints) -> Option<Self> = $read;
+                read(node, out)
+            }
+        }
+    };
+}
+
+impl JsonSchema for Text {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Text".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string" })
+    }
+}
+
+plain!(Text, "a string", Value::Text(_), |node, _| match node.value {
+    Value::Text(text) => Some(text),
+    _ => None,
+});
+plain!(bool, "true or false", Value::Bool(_), |node, _| match node.value {
+    Value::Bool(yes) => Some(yes),
+    _ => None,
+});
+plain!(f64, "a decimal number", Value::Float(_) | Value::Integer(_), |node, _| match node.value {
+    Value::Float(number) => Some(number),
+    // Exact below 2^53, and every caller checks a range far below.
+    Value::Integer(number) => number.map(|n| n as f64),
+    _ => None,
+});
+
+/// A whole number from `MIN` to `MAX`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Whole<const MIN: u32, const MAX: u32>(pub u32);
+
+impl<const MIN: u32, const MAX: u32> Shape for Whole<MIN, MAX> {
+    fn expects() -> String {
+        format!("a whole number from {MIN} to {MAX}")
+    }
+
+    fn fits(node: &Node) -> bool {
+        matches!(node.value, Value::Integer(_))
+    }
+
+    fn read(node: Node, out: &mut Complaints) -> Option<Self> {
+        let Value::Integer(number) = node.value else { return None };
+        match number.and_then(|n| u32::try_from(n).ok()).filter(|n| (MIN..=MAX).contains(n)) {
+            Some(number) => Some(Self(number)),
+            None => {
+                let found = number.map_or("one beyond 64 bits".to_owned(), |n| n.to_string());
+                out.add(Code::BadValue, node.place, format!("expected {}, found {found}", Self::expects()));
+                None
+            }
+        }
+    }
+}
+
+impl<const MIN: u32, const MAX: u32> JsonSchema for Whole<MIN, MAX> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        format!("Whole_{MIN}_{MAX}").into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "integer", "minimum": MIN, "maximum": MAX })
+    }
+}
+
+/// `["a", "b"]`; a bad element does not hide the others.
+#[derive(Clone, Debug)]
+pub struct List<T>(pub Vec<At<T>>);
+
+impl<T: Shape> Shape for List<T> {
+    fn expects() -> String {
+        format!("a list, each {}", T::expects())
+    }
+
+    fn fits(node: &Node) -> bool {
+        matches!(node.value, Value::Array(_))
+    }
+
+    fn read(node: Node, out: &mut Complaints) -> Option<Self> {
+        let Value::Array(items) = node.value else { return None };
+        let read: Vec<Option<At<T>>> = items.into_iter().map(|item| read(item, out).given()).collect();
+        read.into_iter().collect::<Option<Vec<_>>>().map(Self)
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for List<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        format!("List_of_{}", T::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "array", "items": generator.subschema_for::<T>() })
+    }
+}
+
+/// `"a"` or `["a", "b"]`.
+#[derive(Clone, Debug)]
+pub struct Some1<T>(pub Vec<At<T>>);
+
+impl<T: Shape> Shape for Some1<T> {
+    fn expects() -> String {
+        format!("{} or a list of such", T::expects())
+    }
+
+    fn fits(node: &Node) -> bool {
+        T::fits(node) || List::<T>::fits(node)
+    }
+
+    fn read(node: Node, out: &mut Complaints) -> Option<Self> {
+        if T::fits(&node) { read(node, out).given().map(|one| Self(vec![one])) } else { List::read(node, out).map(|list| Self(list.0)) }
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for Some1<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        format!("One_or_more_{}", T::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let one = generator.subschema_for::<T>();
+        json_schema!({ "anyOf": [one.clone(), { "type": "array", "items": one }] })
+    }
+}
+
+/// A table whose keys are the user's own names, in file order.
+#[derive(Clone, Debug)]
+pub struct Named<T>(pub Vec<(At<String>, Field<T>)>);
+
+impl<T: Shape> Shape for Named<T> {
+    fn expects() -> String {
+        "a table of names".into()
+    }
+
+    fn fits(node: &Node) -> bool {
+        matches!(node.value, Value::Table(_))
+    }
+
+    fn read(node: Node, out: &mut Complaints) -> Option<Self> {
+        let Value::Table(entries) = node.value else { return None };
+        Some(Self(entries.into_iter().map(|entry| (At { value: entry.key, place: entry.place }, read(entry.node, out))).collect()))
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for Named<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        format!("Named_{}", T::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "object", "additionalProperties": generator.subschema_for::<T>() })
+    }
+}
+
+/// A short form or a long one, told apart by the kind of value.
+#[derive(Clone, Debug)]
+pub enum Either<A, B> {
+    This(A),
+    That(B),
+}
+
+impl<A: Shape, B: Shape> Shape for Either<A, B> {
+    fn expects() -> String {
+        format!("{} or {}", A::expects(), B::expects())
+    }
+
+    fn fits(node: &Node) -> bool {
+        A::fits(node) || B::fits(node)
+    }
+
+    fn read(node: Node, out: &mut Complaints) -> Option<Self> {
+        if A::fits(&node) { A::read(node, out).map(Self::This) } else { B::read(node, out).map(Self::That) }
+    }
+}
+
+impl<A: JsonSchema, B: JsonSchema> JsonSchema for Either<A, B> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        format!("{}_or_{}", A::schema_name(), B::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [generator.subschema_for::<A>(), generator.subschema_for::<B>()] })
+    }
+}
+
+/// A value, or `"off"`.
+#[derive(Clone, Debug)]
+pub enum OrOff<T> {
+    Off,
+    On(T),
+}
+
+impl<T: Shape> Shape for OrOff<T> {
+    fn expects() -> String {
+        format!("{} or \"off\"", T::expects())
+    }
+
+    fn fits(node: &Node) -> bool {
+        T::fits(node)
+    }
+
+    fn read(node: Node, out: &mut Complaints) -> Option<Self> {
+        match &node.value {
+            Value::Text(text) if text.value == "off" => Some(Self::Off),
+            _ => T::read(node, out).map(Self::On),
+        }
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for OrOff<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        format!("{}_or_off", T::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [generator.subschema_for::<T>(), { "const": "off" }] })
+    }
+}
+
+/// Anything at all: a shape for what is refused as a whole.
+#[derive(Clone, Debug)]
+pub struct Anything;
+
+impl Shape for Anything {
+    fn expects() -> String {
+        "anything".into()
+    }
+
+    fn fits(_: &Node) -> bool {
+        true
+    }
+
+    fn read(_: Node, _: &mut Complaints) -> Option<Self> {
+        Some(Self)
+    }
+}
+
+impl JsonSchema for Anything {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Anything".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({})
+    }
+}
