@@ -2,5 +2,10 @@
 
 pub mod backoff;
 pub mod balance;
+pub mod clientip;
+pub mod header;
 pub mod health;
+pub mod limit;
+pub mod route;
+pub mod screen;
 pub mod restart;
