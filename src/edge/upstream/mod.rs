@@ -4,12 +4,13 @@
 //!        A reload builds new `Pools` that carry over what they can; requests keep the servers they hold.
 //! Units: every `now` is [`Pools::now`].
 
-pub mod instances;
-pub mod pool;
-pub mod pools;
-pub mod probe;
+mod check;
+mod instances;
+mod pool;
+mod pools;
+mod probe;
 pub mod retry;
-pub mod server;
+mod server;
 #[cfg(test)]
 mod testing;
 

@@ -121,8 +121,12 @@ impl Vitals {
     }
 
     pub(super) fn set_verdict(&self, verdict: Verdict, complaint: Option<String>) {
-        *lock(&self.complaint) = complaint;
+        self.complain(complaint);
         self.verdict.store(verdict as u8, Ordering::Relaxed);
+    }
+
+    pub(super) fn complain(&self, complaint: Option<String>) {
+        *lock(&self.complaint) = complaint;
     }
 
     pub(super) fn complaint(&self) -> Option<String> {
@@ -207,7 +211,6 @@ pub struct Server {
     pub(super) max_conns: Option<NonZeroU32>,
     /// Everything but the address that two kept connections must agree in.
     group: u64,
-    pub(super) instance: Option<(InstanceId, Incarnation)>,
     pub(super) vitals: Arc<Vitals>,
     pub(super) metrics: Arc<ServerMetrics>,
     pub(super) shared: Arc<Shared>,
@@ -231,7 +234,7 @@ impl Server {
     pub(super) fn new(parts: Parts) -> Arc<Self> {
         let Parts { label, address, weight, role, max_conns, spec, instance, vitals, metrics, shared } = parts;
         let group = hash(&(shared.name.as_str(), &label, spec, &instance));
-        Arc::new(Self { id: ServerId::next(), label, address, weight, role, max_conns, group, instance, vitals, metrics, shared })
+        Arc::new(Self { id: ServerId::next(), label, address, weight, role, max_conns, group, vitals, metrics, shared })
     }
 
     #[must_use]
