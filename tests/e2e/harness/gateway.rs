@@ -166,7 +166,7 @@ impl Gateway {
     pub fn instances(&self) -> Vec<Instance> {
         let mut out = Vec::new();
         let apps = self.ask(&json!({ "command": "apps" })).expect("apps answers");
-        collect_instances(&apps, None, &mut out);
+        collect_instances(&apps, &mut out);
         out.sort_by(|a, b| (&a.app, a.n).cmp(&(&b.app, b.n)));
         out
     }
@@ -335,21 +335,21 @@ fn bound(status: &Value) -> BTreeMap<String, SocketAddr> {
     out
 }
 
-/// The edge has said that every listener accepts.
+/// Every listener accepts.
 fn settled(status: &Value) -> bool {
-    status["edge"]["ready"].as_bool().unwrap_or(true)
+    status["listeners"].as_array().is_some_and(|all| all.iter().all(|listener| listener["accepting"] == true))
 }
 
-fn collect_instances(value: &Value, app: Option<&str>, out: &mut Vec<Instance>) {
+fn collect_instances(value: &Value, out: &mut Vec<Instance>) {
     match value {
-        Value::Array(items) => items.iter().for_each(|item| collect_instances(item, app, out)),
+        Value::Array(items) => items.iter().for_each(|item| collect_instances(item, out)),
         Value::Object(map) => {
-            let id = map.get("id").filter(|id| id.is_object()).unwrap_or(value);
-            let name = id["app"].as_str().or(app);
-            if let (Some(name), Some(n), Some(state)) = (name, id["n"].as_u64(), map.get("state").and_then(Value::as_str)) {
+            let id = map.get("id").and_then(Value::as_str).and_then(|id| id.rsplit_once('.'));
+            let state = map.get("state").and_then(Value::as_str);
+            if let (Some((app, n)), Some(state)) = (id, state) {
                 out.push(Instance {
-                    app: name.into(),
-                    n,
+                    app: app.into(),
+                    n: n.parse().expect("NAME.N"),
                     state: state.into(),
                     pid: map.get("pid").and_then(Value::as_u64).and_then(|pid| u32::try_from(pid).ok()),
                     restarts: map.get("restarts").and_then(Value::as_u64).unwrap_or_default(),
@@ -357,10 +357,7 @@ fn collect_instances(value: &Value, app: Option<&str>, out: &mut Vec<Instance>) 
                 });
                 return;
             }
-            let name = map.get("name").and_then(Value::as_str).or(app);
-            for item in map.values() {
-                collect_instances(item, name, out);
-            }
+            map.values().for_each(|item| collect_instances(item, out));
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }

@@ -17,7 +17,7 @@ use super::{
 
 /// Whom the client trusts; keeps session tickets between connections.
 #[derive(Clone)]
-pub struct TlsClient(ClientConfig);
+pub struct TlsClient(Arc<ClientConfig>);
 
 impl TlsClient {
     /// Trusts the gateway's own CA alone.
@@ -33,16 +33,16 @@ impl TlsClient {
         for cert in CertificateDer::pem_slice_iter(pem) {
             roots.add(cert.expect("PEM")).expect("a root");
         }
-        Self(builder().with_root_certificates(roots).with_no_client_auth())
+        Self(Arc::new(builder().with_root_certificates(roots).with_no_client_auth()))
     }
 
     /// Takes any certificate, to look at which one is served.
     pub fn gullible() -> Self {
-        Self(builder().dangerous().with_custom_certificate_verifier(Arc::new(Gullible)).with_no_client_auth())
+        Self(Arc::new(builder().dangerous().with_custom_certificate_verifier(Arc::new(Gullible)).with_no_client_auth()))
     }
 
     pub async fn connect(&self, stream: TcpStream, name: &str, alpn: &[&[u8]]) -> io::Result<TlsStream<TcpStream>> {
-        let mut config = self.0.clone();
+        let mut config = ClientConfig::clone(&self.0);
         config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
         let name = ServerName::try_from(name.to_owned()).expect("a server name");
         let handshake = TlsConnector::from(Arc::new(config)).connect(name, stream);
