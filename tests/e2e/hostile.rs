@@ -140,7 +140,7 @@ async fn what_is_too_large_is_refused_by_its_own_status() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hostile_targets_methods_and_agents_are_refused_and_honest_ones_pass() {
     let echo = upstream::echo("echo").await;
-    let gateway = Gateway::start(&before(&echo, ""));
+    let gateway = Gateway::start(&before(&echo, "[defaults]\nfilters = [\"bad-uri\", \"bad-method\", \"scanner-ua\"]\n"));
     let addr = gateway.http();
     for target in [
         "/../etc/passwd",

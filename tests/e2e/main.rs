@@ -13,6 +13,7 @@ mod logs;
 mod pingora;
 mod real;
 mod reload;
+mod selftest;
 mod stop;
 mod streaming;
 mod tls;

@@ -28,8 +28,7 @@ app = "good"
     )
 }
 
-const QUICK: &str =
-    "restart = { delay = \"100ms\", max_delay = \"300ms\", budget = \"3/1m\" }\nstop = { timeout = \"1s\", drain = \"1s\" }";
+const QUICK: &str = "restart = { policy = \"always\", delay = \"100ms\", max_delay = \"300ms\", budget = \"3/1m\" }\nstop = { timeout = \"1s\", drain = \"1s\" }";
 
 async fn the_good_one_serves(gateway: &Gateway) {
     eventually_async("the good app serves", secs(20), || async {

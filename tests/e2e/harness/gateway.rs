@@ -64,10 +64,7 @@ impl Gateway {
 
     /// Starts it and does not wait.
     pub fn launch(config: &str) -> Self {
-        Self::launch_in(workdir(), config)
-    }
-
-    pub fn launch_in(dir: TempDir, config: &str) -> Self {
+        let dir = workdir();
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let mark = format!("GATEWAY_TEST_ID={}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         fs::write(dir.path().join("gateway.toml"), complete(config)).expect("the configuration is written");
@@ -236,7 +233,7 @@ impl Gateway {
 
     /// Processes that carry this test's mark, the master included.
     pub fn processes(&self) -> Vec<u32> {
-        proc::marked(&self.mark)
+        proc::marked(&self.mark, self.dir.path())
     }
 
     /// `/metrics`, one series a line, comments left out.

@@ -1,13 +1,17 @@
 //! What /proc knows of the processes a test started.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use nix::{sys::signal::Signal, unistd::Pid};
 
-/// Every live process whose environment carries `NAME=value`: the children of a test, however deep and whoever adopted them.
-pub fn marked(mark: &str) -> Vec<u32> {
-    let wanted = mark.as_bytes();
-    pids().filter(|pid| alive(*pid) && read(*pid, "environ").split(|b| *b == 0).any(|entry| entry == wanted)).collect()
+/// Every live process whose environment carries `NAME=value`, or that runs in this directory: the children of a test, however deep and whoever adopted them.
+pub fn marked(mark: &str, dir: &Path) -> Vec<u32> {
+    let carries = |pid: u32| read(pid, "environ").split(|b| *b == 0).any(|entry| entry == mark.as_bytes());
+    let inside = |pid: u32| fs::read_link(path(pid, "cwd")).is_ok_and(|cwd| cwd.starts_with(dir));
+    pids().filter(|pid| alive(*pid) && (carries(*pid) || inside(*pid))).collect()
 }
 
 pub fn children(parent: u32) -> Vec<u32> {
