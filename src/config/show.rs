@@ -1,1 +1,441 @@
-//! `gateway config show`: the effective configuration.
+//! `gateway config show`: the effective configuration, with every default and every include filled in.
+//!
+//! Pure. Shape: it is a configuration itself and compiles to an equal plan, but for secrets, which are masked (`token`, every value of an `env`).
+
+use std::{fmt::Display, time::Duration};
+
+use http::Method;
+use ipnet::IpNet;
+
+use crate::{
+    plan::{self, Action, AppPort, FilterMode, HeaderEdit, PathMatch, Plan, app::Policy, app::StopSignal},
+    vocab::units::duration_text,
+};
+
+/// Stands for every secret.
+const MASK: &str = "…";
+
+/// TOML of the whole plan.
+#[must_use]
+pub fn effective(plan: &Plan) -> String {
+    let Plan {
+        files,
+        state,
+        run,
+        user,
+        workers,
+        trusted_proxies,
+        listen,
+        timeouts,
+        limits,
+        tls,
+        admin,
+        log,
+        apps,
+        upstreams,
+        zones,
+        sites,
+    } = plan;
+    let mut to = Writer(String::new());
+    for file in files {
+        to.comment(&format!("from {}", file.display()));
+    }
+    to.pair("state", path(state));
+    to.pair("run", path(run));
+    to.pair("user", quote(user));
+    to.pair("workers", workers);
+    to.pair("trusted_proxies", nets(trusted_proxies));
+    self::listen(&mut to, listen, timeouts, limits);
+    to.table("[tls]");
+    let min = match tls.min {
+        plan::TlsVersion::V1_2 => "1.2",
+        plan::TlsVersion::V1_3 => "1.3",
+    };
+    to.pair("min", quote(min));
+    to.table("[admin]");
+    to.pair("listen", quote(&admin.as_ref().map_or("off".into(), |admin| admin.listen.to_string())));
+    if admin.as_ref().is_some_and(|admin| admin.token.is_some()) {
+        to.pair("token", quote(MASK));
+    }
+    self::log(&mut to, log);
+    for (name, app) in apps {
+        to.table(&format!("[app.{}]", key(name.as_str())));
+        self::app(&mut to, app);
+    }
+    for (name, upstream) in upstreams {
+        to.table(&format!("[upstream.{}]", key(name.as_str())));
+        self::upstream(&mut to, upstream);
+    }
+    for (name, zone) in zones {
+        to.table(&format!("[zone.{}]", key(name.as_str())));
+        let plan::Zone { key, rate, burst, status, max_keys } = zone;
+        to.pair(
+            "key",
+            match key {
+                plan::ZoneKey::Ip => quote("ip"),
+                plan::ZoneKey::Header(name) => quote(&format!("header:{name}")),
+            },
+        );
+        to.pair("rate", quote(&rate.to_string()));
+        to.pair("burst", burst);
+        to.pair("status", status.as_u16());
+        to.pair("max_keys", max_keys);
+    }
+    for site in sites {
+        self::site(&mut to, site);
+    }
+    to.0
+}
+
+fn listen(to: &mut Writer, listen: &plan::Listen, timeouts: &plan::Timeouts, limits: &plan::Limits) {
+    to.table("[listen]");
+    let plan::Listen { http, https, proxy_protocol, max_connections } = listen;
+    to.pair("http", quoted(http));
+    to.pair("https", quoted(https));
+    to.pair("proxy_protocol", proxy_protocol);
+    to.pair("max_connections", max_connections);
+    to.table("[timeouts]");
+    let plan::Timeouts { header, idle, body, send, drain } = timeouts;
+    for (key, value) in [("header", header), ("idle", idle), ("body", body), ("send", send), ("drain", drain)] {
+        to.pair(key, time(*value));
+    }
+    to.table("[limits]");
+    let plan::Limits { headers, header_count, uri, body, streams, resets } = limits;
+    to.pair("headers", quote(&headers.to_string()));
+    to.pair("header_count", header_count);
+    to.pair("uri", quote(&uri.to_string()));
+    to.pair("body", quote(&body.to_string()));
+    to.pair("streams", streams);
+    to.pair("resets", quote(&resets.to_string()));
+}
+
+fn log(to: &mut Writer, log: &plan::Log) {
+    let plan::Log { level, format, dir, access, rotate } = log;
+    to.table("[log]");
+    to.pair(
+        "level",
+        quote(match level {
+            plan::LogLevel::Error => "error",
+            plan::LogLevel::Warn => "warn",
+            plan::LogLevel::Info => "info",
+            plan::LogLevel::Debug => "debug",
+            plan::LogLevel::Trace => "trace",
+        }),
+    );
+    to.pair(
+        "format",
+        quote(match format {
+            plan::LogFormat::Text => "text",
+            plan::LogFormat::Json => "json",
+        }),
+    );
+    if let Some(dir) = dir {
+        to.pair("dir", path(dir));
+    }
+    match access {
+        None => to.pair("access", quote("off")),
+        Some(plan::AccessLog { format, sample }) => {
+            let format = match format {
+                plan::AccessFormat::Json => "json",
+                plan::AccessFormat::Combined => "combined",
+            };
+            to.pair("access", inline(&[("format", quote(format)), ("sample", format!("{sample:?}"))]));
+        }
+    }
+    to.pair("rotate", rotation(rotate));
+}
+
+fn rotation(rotate: &plan::Rotation) -> String {
+    let plan::Rotation { size, age, keep, compress } = rotate;
+    let age = age.map_or_else(|| quote("off"), time);
+    inline(&[("size", quote(&size.to_string())), ("age", age), ("keep", keep.to_string()), ("compress", compress.to_string())])
+}
+
+fn app(to: &mut Writer, app: &plan::App) {
+    let plan::App { command, dir, user, group, env, procs, port, ready, live, restart, stop, nofile, log, timeouts } = app;
+    to.pair("command", quoted(command));
+    if let Some(dir) = dir {
+        to.pair("dir", path(dir));
+    }
+    for (key, value) in [("user", user), ("group", group)] {
+        if let Some(value) = value {
+            to.pair(key, quote(value));
+        }
+    }
+    if !env.is_empty() {
+        let masked: Vec<_> = env.keys().map(|name| (name.as_str(), quote(MASK))).collect();
+        to.pair("env", inline(&masked));
+    }
+    to.pair("procs", procs);
+    // {port} and {socket} stand in the command.
+    if let AppPort::Fixed { first } = port {
+        to.pair("port", first);
+    }
+    let proof = match ready {
+        plan::Ready::Http { path, .. } => Some(("http", quote(path))),
+        plan::Ready::Tcp { .. } => Some(("tcp", "true".into())),
+        plan::Ready::Log { pattern, .. } => Some(("log", quote(pattern))),
+        plan::Ready::Notify { .. } => Some(("notify", "true".into())),
+        plan::Ready::Started => None,
+    };
+    if let (Some((key, value)), Some(timeout)) = (proof, ready.timeout()) {
+        to.pair("ready", inline(&[(key, value), ("timeout", time(timeout))]));
+    }
+    if let Some(plan::Live { path, interval, timeout, fail, pass }) = live {
+        let (interval, timeout) = (time(*interval), time(*timeout));
+        to.pair(
+            "live",
+            inline(&[
+                ("http", quote(path)),
+                ("interval", interval),
+                ("timeout", timeout),
+                ("fail", fail.to_string()),
+                ("pass", pass.to_string()),
+            ]),
+        );
+    }
+    let plan::RestartPolicy { policy, delay, max_delay, budget } = restart;
+    let policy = match policy {
+        Policy::Always => "always",
+        Policy::OnFailure => "on-failure",
+        Policy::Never => "never",
+    };
+    let (delay, max_delay) = (time(*delay), time(*max_delay));
+    to.pair(
+        "restart",
+        inline(&[("policy", quote(policy)), ("delay", delay), ("max_delay", max_delay), ("budget", quote(&budget.to_string()))]),
+    );
+    let plan::Stop { signal, timeout, drain } = stop;
+    let signal = match signal {
+        StopSignal::Term => "TERM",
+        StopSignal::Int => "INT",
+        StopSignal::Quit => "QUIT",
+        StopSignal::Hup => "HUP",
+        StopSignal::Usr1 => "USR1",
+        StopSignal::Usr2 => "USR2",
+        StopSignal::Kill => "KILL",
+    };
+    to.pair("stop", inline(&[("signal", quote(signal)), ("timeout", time(*timeout)), ("drain", time(*drain))]));
+    if let Some(nofile) = nofile {
+        to.pair("limits", inline(&[("nofile", nofile.to_string())]));
+    }
+    to.pair("timeouts", self::timeouts(timeouts));
+    to.pair("log", inline(&[("rotate", rotation(log))]));
+}
+
+fn timeouts(timeouts: &plan::UpstreamTimeouts) -> String {
+    let plan::UpstreamTimeouts { connect, read, send, idle } = timeouts;
+    inline(&[("connect", time(*connect)), ("read", time(*read)), ("send", time(*send)), ("idle", time(*idle))])
+}
+
+fn upstream(to: &mut Writer, upstream: &plan::Upstream) {
+    let plan::Upstream { servers, balance, health, passive, retry, timeouts, http } = upstream;
+    let server = |server: &plan::Server| {
+        let plan::Server { addr, weight, backup, max_conns } = server;
+        let mut pairs = vec![("addr", quote(&addr.to_string())), ("weight", weight.to_string()), ("backup", backup.to_string())];
+        pairs.extend(max_conns.map(|most| ("max_conns", most.to_string())));
+        inline(&pairs)
+    };
+    to.pair("servers", list(servers.iter().map(server)));
+    to.pair(
+        "balance",
+        quote(match balance {
+            plan::Balance::RoundRobin => "round_robin",
+            plan::Balance::LeastConn => "least_conn",
+            plan::Balance::P2c => "p2c",
+        }),
+    );
+    if let Some(plan::Health { kind, interval, timeout, fail, pass }) = health {
+        let mut pairs = match kind {
+            plan::HealthKind::Tcp => vec![("type", quote("tcp"))],
+            plan::HealthKind::Http { path, host, expect } => {
+                let expect: Vec<_> = expect.iter().map(|(from, to)| format!("{from}-{to}")).collect();
+                let mut pairs = vec![("path", quote(path)), ("expect", quote(&expect.join(",")))];
+                pairs.extend(host.as_ref().map(|host| ("host", quote(host))));
+                pairs
+            }
+        };
+        pairs.extend([("interval", time(*interval)), ("timeout", time(*timeout)), ("fail", fail.to_string()), ("pass", pass.to_string())]);
+        to.pair("health", inline(&pairs));
+    }
+    let plan::Passive { fails, within, eject } = passive;
+    to.pair("passive", inline(&[("fails", fails.to_string()), ("within", time(*within)), ("for", time(*eject))]));
+    let plan::Retry { tries, on, budget } = retry;
+    let on = list(on.iter().map(|on| match on {
+        plan::RetryOn::Connect => quote("connect"),
+        plan::RetryOn::Timeout => quote("timeout"),
+        plan::RetryOn::Status(status) => quote(&status.to_string()),
+    }));
+    to.pair("retry", inline(&[("tries", tries.to_string()), ("on", on), ("budget", format!("{budget:?}"))]));
+    to.pair("timeouts", self::timeouts(timeouts));
+    to.pair(
+        "http",
+        quote(match http {
+            plan::UpstreamHttp::V1 => "1",
+            plan::UpstreamHttp::V2 => "2",
+        }),
+    );
+}
+
+fn site(to: &mut Writer, site: &plan::Site) {
+    let plan::Site { name: _, hosts, redirected, canonical: _, tls, headers, filters, allow, deny, routes } = site;
+    to.table("[[site]]");
+    let first = hosts.first().map(ToString::to_string);
+    to.pair("host", quoted(first.into_iter().chain(redirected.iter().map(ToString::to_string))));
+    to.pair("aliases", quoted(hosts.iter().skip(1)));
+    to.pair(
+        "tls",
+        match tls {
+            plan::SiteTls::Off => quote("off"),
+            plan::SiteTls::Internal => quote("internal"),
+            plan::SiteTls::Files { cert, key } => inline(&[("cert", path(cert)), ("key", path(key))]),
+            plan::SiteTls::Directory { dir } => inline(&[("dir", path(dir))]),
+        },
+    );
+    to.pair("headers", if headers.is_empty() { quote("off") } else { edits(headers) });
+    to.pair("filters", self::filters(*filters));
+    to.pair("allow", nets(allow));
+    to.pair("deny", nets(deny));
+    for route in routes {
+        self::route(to, route);
+    }
+}
+
+fn route(to: &mut Writer, route: &plan::Route) {
+    let plan::Route {
+        path,
+        action,
+        strip,
+        rewrite,
+        zones,
+        methods,
+        request_headers,
+        response_headers,
+        body_limit,
+        filters,
+        extensions,
+        allow,
+        deny,
+    } = route;
+    let path = match path {
+        PathMatch::Exact(path) => format!("= {path}"),
+        PathMatch::Prefix(path) => path.clone(),
+        PathMatch::Regex(pattern) => format!("~ {pattern}"),
+    };
+    to.table(&format!("[site.route.{}]", quote(&path)));
+    match action {
+        Action::Proxy { upstream } => to.pair("upstream", quote(upstream.as_str())),
+        Action::Redirect { to: target, status } => {
+            to.pair("redirect", inline(&[("to", quote(target)), ("status", status.as_u16().to_string())]))
+        }
+        Action::Respond { status, body, content_type } => to.pair(
+            "respond",
+            inline(&[("status", status.as_u16().to_string()), ("body", quote(body)), ("content_type", quote(content_type))]),
+        ),
+        Action::NotFound => to.pair("respond", inline(&[("status", "404".into())])),
+    }
+    if let Some(strip) = strip {
+        to.pair("strip", quote(strip));
+    }
+    if let Some(plan::Rewrite { pattern, to: target }) = rewrite {
+        to.pair("rewrite", list([quote(pattern), quote(target)].into_iter()));
+    }
+    to.pair("zone", quoted(zones));
+    to.pair("methods", quoted(methods.iter().map(Method::as_str)));
+    if !request_headers.is_empty() {
+        to.pair("request_headers", edits(request_headers));
+    }
+    if !response_headers.is_empty() {
+        to.pair("response_headers", edits(response_headers));
+    }
+    to.pair("limits", inline(&[("body", quote(&body_limit.to_string()))]));
+    to.pair("filters", self::filters(*filters));
+    to.pair("extensions", quoted(extensions));
+    to.pair("allow", nets(allow));
+    to.pair("deny", nets(deny));
+}
+
+fn filters(filters: plan::Filters) -> String {
+    let mode = |mode| {
+        quote(match mode {
+            FilterMode::Off => "off",
+            FilterMode::Observe => "observe",
+            FilterMode::Enforce => "enforce",
+        })
+    };
+    let plan::Filters { bad_uri, bad_method, scanner_ua } = filters;
+    inline(&[("bad-uri", mode(bad_uri)), ("bad-method", mode(bad_method)), ("scanner-ua", mode(scanner_ua))])
+}
+
+fn edits(edits: &[HeaderEdit]) -> String {
+    let text = |edit: &HeaderEdit| {
+        let value = edit.value.as_ref().map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+        (edit.name.to_string(), quote(&value.unwrap_or_default()))
+    };
+    let pairs: Vec<_> = edits.iter().map(text).collect();
+    inline(&pairs.iter().map(|(name, value)| (name.as_str(), value.clone())).collect::<Vec<_>>())
+}
+
+fn nets(nets: &[IpNet]) -> String {
+    quoted(nets)
+}
+
+fn path(path: &std::path::Path) -> String {
+    quote(&path.display().to_string())
+}
+
+fn time(duration: Duration) -> String {
+    quote(&duration_text(duration))
+}
+
+fn quoted<T: Display>(items: impl IntoIterator<Item = T>) -> String {
+    list(items.into_iter().map(|item| quote(&item.to_string())))
+}
+
+fn list(items: impl Iterator<Item = String>) -> String {
+    format!("[{}]", items.collect::<Vec<_>>().join(", "))
+}
+
+fn inline(pairs: &[(&str, String)]) -> String {
+    let pairs: Vec<_> = pairs.iter().map(|(name, value)| format!("{} = {value}", key(name))).collect();
+    format!("{{ {} }}", pairs.join(", "))
+}
+
+fn key(name: &str) -> String {
+    let bare = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+    if bare { name.to_owned() } else { quote(name) }
+}
+
+/// A basic string of TOML.
+fn quote(text: &str) -> String {
+    let mut out = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\t' => out.push_str("\\t"),
+            c if c.is_control() => out.push_str(&format!("\\u{:04X}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+struct Writer(String);
+
+impl Writer {
+    fn comment(&mut self, text: &str) {
+        let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        self.0.push_str(&format!("# {text}\n"));
+    }
+
+    fn table(&mut self, header: &str) {
+        self.0.push_str(&format!("\n{header}\n"));
+    }
+
+    fn pair(&mut self, name: &str, value: impl Display) {
+        self.0.push_str(&format!("{} = {value}\n", key(name)));
+    }
+}

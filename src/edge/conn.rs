@@ -39,14 +39,14 @@ use crate::{plan, vocab::Pace};
 mod alarm;
 mod frames;
 pub mod head;
-mod io_kind;
 pub mod linger;
 mod refusal;
+mod stream;
 
 use alarm::Alarm;
 use frames::Frames;
 use head::{Body, Caps, Scan, Scanner};
-pub use io_kind::Io;
+pub use stream::Io;
 
 /// Written at once at most; larger pieces pass without a copy.
 const OUTBOX: usize = 16 * 1024;
@@ -89,6 +89,8 @@ pub struct Client {
     /// Who connected; behind a PROXY header, who it names.
     pub peer: SocketAddr,
     pub tls: bool,
+    /// "TLSv1.3"
+    pub tls_version: Option<&'static str>,
     /// Lower case.
     pub sni: Option<Box<str>>,
     pub draining: CancellationToken,
@@ -101,8 +103,18 @@ const SERVING: u8 = 1;
 
 impl Client {
     #[must_use]
-    pub fn new(peer: SocketAddr, tls: bool, sni: Option<Box<str>>, draining: CancellationToken) -> Self {
-        Self { peer, tls, sni, draining, stage: AtomicU8::new(PARSING) }
+    pub fn plain(peer: SocketAddr, draining: CancellationToken) -> Self {
+        Self { peer, tls: false, tls_version: None, sni: None, draining, stage: AtomicU8::new(PARSING) }
+    }
+
+    #[must_use]
+    pub fn secure(peer: SocketAddr, draining: CancellationToken, session: &rustls::ServerConnection) -> Self {
+        let tls_version = session.protocol_version().and_then(|version| match version {
+            rustls::ProtocolVersion::TLSv1_2 => Some("TLSv1.2"),
+            rustls::ProtocolVersion::TLSv1_3 => Some("TLSv1.3"),
+            _ => None,
+        });
+        Self { tls: true, tls_version, sni: session.server_name().map(Into::into), ..Self::plain(peer, draining) }
     }
 
     /// The request was parsed and is ours: from here on answers are made by us.
@@ -131,10 +143,20 @@ pub enum Next {
 #[derive(Debug)]
 enum Phase {
     /// Between requests. `since`: when it began to wait, or when the first byte of the head came.
-    Waiting { since: Instant, begun: bool, scanner: Scanner },
+    Waiting {
+        since: Instant,
+        begun: bool,
+        scanner: Scanner,
+    },
     /// `head` and `body` bytes are still to be handed over.
-    Request { head: usize, body: Body },
-    Streams { frames: Frames, quiet_until: Option<Instant> },
+    Request {
+        head: usize,
+        body: Body,
+    },
+    Streams {
+        frames: Frames,
+        quiet_until: Option<Instant>,
+    },
 }
 
 /// See the head of this file.

@@ -202,7 +202,14 @@ mod tests {
         let had: HeaderMap = had.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect();
         let (host, request_id) = (HeaderValue::from_static("a.test:8443"), HeaderValue::from_static("id"));
         let ip = |text: &str| text.parse().expect("an address");
-        let origin = Origin { peer: ip("::ffff:10.0.0.1"), client: ip("203.0.113.7"), trusted, tls: true, host: Some(&host), request_id: &request_id };
+        let origin = Origin {
+            peer: ip("::ffff:10.0.0.1"),
+            client: ip("203.0.113.7"),
+            trusted,
+            tls: true,
+            host: Some(&host),
+            request_id: &request_id,
+        };
         let mut out = HeaderMap::new();
         fields(&origin, &had, |name, value| {
             out.insert(name, value);

@@ -20,7 +20,10 @@ use crate::{
     ipc::message::{Config, Generation, Listener, Material, Role},
     plan::{self, Action, HeaderEdit, PathMatch, Plan},
     rules::{route::Router, screen::Screen},
-    telemetry::{Metrics, NO_SITE, SiteMetrics, accesslog::{AccessLog, AccessWriter}},
+    telemetry::{
+        Metrics, NO_SITE, SiteMetrics,
+        accesslog::{AccessLog, AccessWriter},
+    },
     vocab::{Host, UpstreamName},
 };
 
@@ -91,8 +94,15 @@ pub struct LiveRoute {
 pub enum LiveAction {
     Proxy(Arc<Pool>),
     /// `{path}` and `{query}` are filled in.
-    Redirect { to: String, status: StatusCode },
-    Respond { status: StatusCode, content_type: HeaderValue, body: Bytes },
+    Redirect {
+        to: String,
+        status: StatusCode,
+    },
+    Respond {
+        status: StatusCode,
+        content_type: HeaderValue,
+        body: Bytes,
+    },
     NotFound,
 }
 
@@ -178,7 +188,8 @@ impl Build<'_> {
             PathMatch::Prefix(path) => path.clone(),
             PathMatch::Regex(pattern) => format!("~ {pattern}"),
         };
-        let rewrite_error = |source| LiveError::Rewrite { pattern: route.rewrite.as_ref().map_or_else(String::new, |r| r.pattern.clone()), source };
+        let rewrite_error =
+            |source| LiveError::Rewrite { pattern: route.rewrite.as_ref().map_or_else(String::new, |r| r.pattern.clone()), source };
         Ok(LiveRoute {
             label,
             gate: GateRoute::new(site, route, self.zones, &self.base.screen, &self.base.metrics),

@@ -89,7 +89,13 @@ impl Tls {
     /// `None`: no site has TLS.
     ///
     /// Errors: [`TlsError`], under [`OnBadPair::Refuse`].
-    pub fn build(base: &TlsBase, plan: &Plan, materials: &[Material], old: Option<&Self>, bad: OnBadPair) -> Result<Option<Self>, TlsError> {
+    pub fn build(
+        base: &TlsBase,
+        plan: &Plan,
+        materials: &[Material],
+        old: Option<&Self>,
+        bad: OnBadPair,
+    ) -> Result<Option<Self>, TlsError> {
         if plan.sites.iter().all(|site| site.tls == SiteTls::Off) {
             return Ok(None);
         }
@@ -120,7 +126,9 @@ impl Tls {
                     None if bad == OnBadPair::Refuse => return Err(TlsError::Missing(cert.clone())),
                     None => Source::None,
                 },
-                SiteTls::Directory { dir } => Source::Names(Arc::new(ByName::new(pairs.iter().filter_map(|(cert, pair)| cert.starts_with(dir).then_some(pair))))),
+                SiteTls::Directory { dir } => {
+                    Source::Names(Arc::new(ByName::new(pairs.iter().filter_map(|(cert, pair)| cert.starts_with(dir).then_some(pair)))))
+                }
             };
             let problem = problems.iter().find_map(|(cert, problem)| match &site.tls {
                 SiteTls::Files { cert: own, .. } => (own == cert).then(|| problem.clone()),

@@ -4,7 +4,7 @@
 
 use std::fmt::{self, Display, Write as _};
 
-use super::view::{App, Certificate, Listener, Site, Status, System, Traffic, Upstream, Verdict, Zone};
+use super::view::{App, Certificate, Listener, Site, Status, System, Traffic, Upstream, Zone};
 use crate::ipc::message::InstanceState;
 
 pub const CSS: &str = include_str!("page.css");
@@ -290,6 +290,7 @@ impl Display for Span {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::view::Verdict;
 
     #[test]
     fn numbers_read_as_people_write_them() {

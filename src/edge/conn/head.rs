@@ -84,7 +84,9 @@ impl Scanner {
 
     fn field(&mut self, line: &[u8]) {
         // Most fields start with another letter.
-        let (Some(b'c' | b'C' | b't' | b'T' | b'u' | b'U'), Some(colon)) = (line.first(), line.iter().position(|b| *b == b':')) else { return };
+        let (Some(b'c' | b'C' | b't' | b'T' | b'u' | b'U'), Some(colon)) = (line.first(), line.iter().position(|b| *b == b':')) else {
+            return;
+        };
         let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
         if name.eq_ignore_ascii_case(b"content-length") {
             let value = std::str::from_utf8(value).ok().filter(|v| v.bytes().all(|b| b.is_ascii_digit())).and_then(|v| v.parse().ok());
@@ -132,7 +134,13 @@ mod tests {
             other => panic!("{other:?}"),
         };
         assert_eq!(body("content-Length: 12"), Body::Length(12));
-        for unclear in ["Content-Length: +1", "Content-Length: 1, 1", "Content-Length: 1\r\nContent-Length: 1", "Transfer-Encoding: chunked", "Upgrade: x"] {
+        for unclear in [
+            "Content-Length: +1",
+            "Content-Length: 1, 1",
+            "Content-Length: 1\r\nContent-Length: 1",
+            "Transfer-Encoding: chunked",
+            "Upgrade: x",
+        ] {
             assert_eq!(body(unclear), Body::Open, "{unclear}");
         }
     }

@@ -47,13 +47,15 @@ impl Pair {
     pub fn read(material: &Material, provider: &CryptoProvider) -> Result<Self, PairError> {
         let Material { cert, key, pem } = material;
         let Pem { chain, key: secret } = pem.as_ref().map_err(|reason| PairError::Unread { path: cert.clone(), reason: reason.clone() })?;
-        let chain: Vec<_> =
-            CertificateDer::pem_slice_iter(chain).collect::<Result<_, _>>().map_err(|_| PairError::Chain(cert.clone()))?;
+        let chain: Vec<_> = CertificateDer::pem_slice_iter(chain).collect::<Result<_, _>>().map_err(|_| PairError::Chain(cert.clone()))?;
         let leaf = chain.first().ok_or_else(|| PairError::Chain(cert.clone()))?;
         let (names, not_after) = facts(leaf).ok_or_else(|| PairError::Certificate(cert.clone()))?;
         let secret = PrivateKeyDer::from_pem_slice(secret.reveal()).map_err(|_| PairError::Key(key.clone()))?;
-        let certified = CertifiedKey::from_der(chain, secret, provider)
-            .map_err(|source| PairError::Mismatch { cert: cert.clone(), key: key.clone(), source })?;
+        let certified = CertifiedKey::from_der(chain, secret, provider).map_err(|source| PairError::Mismatch {
+            cert: cert.clone(),
+            key: key.clone(),
+            source,
+        })?;
         Ok(Self { certified: Arc::new(certified), names, not_after })
     }
 }
