@@ -100,8 +100,8 @@ const OWNERS: [(&str, &[&str]); 16] = [
     ("clap", &["cli/"]),
     ("clap_complete", &["cli/"]),
     ("comfy_table", &["cli/"]),
-    // Descriptors, signals, users; reading a file that may be a pipe; waiting for the log pipe; free disk.
-    ("nix", &["master/", "ipc/", "store/", "boot/", "cli/", "config/load", "telemetry/accesslog", "telemetry/node"]),
+    // Descriptors, signals, users; reading a file that may be a pipe; waiting for the log pipe; free disk; a patient's vices.
+    ("nix", &["master/", "ipc/", "store/", "boot/", "cli/", "config/load", "telemetry/accesslog", "telemetry/node", "demo/"]),
     ("libc", &["master/", "ipc/", "store/", "boot/", "config/load"]),
     ("rustls", &["edge/"]),
     ("tokio_rustls", &["edge/"]),
