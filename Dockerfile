@@ -2,13 +2,10 @@
 FROM rust:1.95-bookworm AS build
 RUN apt-get update && apt-get install -y --no-install-recommends cmake && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
-# Dependencies first, so that a change of our own code does not build them again.
-COPY Cargo.toml Cargo.lock ./
-RUN mkdir src && echo 'fn main() {}' > src/main.rs && touch src/lib.rs \
- && cargo build --locked --release \
- && rm -rf src target/release/gateway target/release/deps/gateway-* target/release/deps/libgateway-* target/release/.fingerprint/gateway-*
-COPY src src
-RUN cargo build --locked --release --bin gateway
+COPY . .
+# What was downloaded and built stays in BuildKit's caches: a change of our own code does not build the dependencies again.
+RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target \
+    cargo build --locked --release --bin gateway && cp target/release/gateway /gateway
 
 FROM debian:bookworm-slim
 # uid 10001 owns nothing but its state and run directories; everything else may be mounted read-only.
@@ -16,7 +13,7 @@ RUN useradd --uid 10001 --no-create-home --home-dir /var/lib/gateway --shell /us
  && install -d -o gateway -g gateway -m 0700 /var/lib/gateway \
  && install -d -o gateway -g gateway -m 0755 /run/gateway \
  && install -d /etc/gateway
-COPY --from=build /src/target/release/gateway /usr/local/bin/gateway
+COPY --from=build /gateway /usr/local/bin/gateway
 USER gateway
 WORKDIR /var/lib/gateway
 VOLUME ["/var/lib/gateway"]
