@@ -41,7 +41,7 @@ fn slot() -> usize {
 struct Padded<T>(T);
 
 #[derive(Debug)]
-struct Slots<T>(Box<[Padded<T>]>);
+pub(super) struct Slots<T>(Box<[Padded<T>]>);
 
 impl<T: Default> Default for Slots<T> {
     fn default() -> Self {
@@ -50,12 +50,12 @@ impl<T: Default> Default for Slots<T> {
 }
 
 impl<T> Slots<T> {
-    fn mine(&self) -> &T {
+    pub(super) fn mine(&self) -> &T {
         // The length is a power of two and at least 1, so the mask keeps the index inside.
         &self.0[slot() & (self.0.len() - 1)].0
     }
 
-    fn iter(&self) -> impl Iterator<Item = &T> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
         self.0.iter().map(|padded| &padded.0)
     }
 }

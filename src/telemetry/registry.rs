@@ -70,6 +70,18 @@ pub struct Totals {
     pub connections: u64,
 }
 
+impl Totals {
+    fn add(&mut self, site: &SiteMetrics) {
+        let (all, client, server) = site.totals();
+        self.requests += all;
+        self.client_errors += client;
+        self.errors += server;
+        self.received_bytes += site.received.read();
+        self.sent_bytes += site.sent.read();
+        self.in_flight += site.in_flight.read();
+    }
+}
+
 impl Default for Metrics {
     fn default() -> Self {
         Self::new()
@@ -163,6 +175,17 @@ impl Metrics {
         self.node.sample()
     }
 
+    /// Of one site; all zero where nobody holds it.
+    #[must_use]
+    pub fn site_totals(&self, name: &str) -> Totals {
+        let site = lock(&self.handles).sites.get(name).and_then(Weak::upgrade);
+        let mut totals = Totals::default();
+        if let Some(site) = site {
+            totals.add(&site);
+        }
+        totals
+    }
+
     #[must_use]
     pub fn totals(&self) -> Totals {
         let mut handles = lock(&self.handles);
@@ -176,13 +199,7 @@ impl Metrics {
             ..Totals::default()
         };
         for site in living(&mut handles.sites).values() {
-            let (all, client, server) = site.totals();
-            totals.requests += all;
-            totals.client_errors += client;
-            totals.errors += server;
-            totals.received_bytes += site.received.read();
-            totals.sent_bytes += site.sent.read();
-            totals.in_flight += site.in_flight.read();
+            totals.add(site);
         }
         totals.connections = living(&mut handles.listeners).values().map(|listener| listener.open.read()).sum();
         totals
