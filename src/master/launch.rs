@@ -114,8 +114,8 @@ impl Workshop {
         let mut notify = None;
         match &app.ready {
             Ready::Log { pattern, .. } => {
-                let pattern =
-                    Regex::new(pattern).map_err(|error| SpawnError::Prepare { what: "ready.log".to_owned(), source: io::Error::other(error) })?;
+                let pattern = Regex::new(pattern)
+                    .map_err(|error| SpawnError::Prepare { what: "ready.log".to_owned(), source: io::Error::other(error) })?;
                 awaited = Some(Awaited { pattern, seen: Box::new(seen) });
             }
             Ready::Notify { .. } => {
@@ -126,7 +126,8 @@ impl Workshop {
             }
             Ready::Http { .. } | Ready::Tcp { .. } | Ready::Started => {}
         }
-        let pipes = self.output.app_pipes(id, awaited).map_err(|source| SpawnError::Prepare { what: "pipes for its output".to_owned(), source });
+        let pipes =
+            self.output.app_pipes(id, awaited).map_err(|source| SpawnError::Prepare { what: "pipes for its output".to_owned(), source });
         let started = pipes.and_then(|(stdout, stderr, tail)| {
             let root = identity.uid.is_root();
             let launch = Launch {

@@ -108,7 +108,8 @@ impl Conductor {
     async fn prepare(&self, now: &Score) -> Result<(Arc<Plan>, Arc<Sockets>), ReloadError> {
         let load = self.load.clone();
         // Files are read on another thread: a slow disk must not hold up a restart.
-        let plan = tokio::task::spawn_blocking(move || load()).await.map_err(|_| ReloadError::Stopping)?.map_err(ReloadError::Configuration)?;
+        let plan =
+            tokio::task::spawn_blocking(move || load()).await.map_err(|_| ReloadError::Stopping)?.map_err(ReloadError::Configuration)?;
         if let Some(key) = fixed(&now.plan, &plan) {
             return Err(ReloadError::Fixed { key });
         }
@@ -150,4 +151,3 @@ pub fn story(error: &ReloadError) -> String {
     }
     text
 }
-

@@ -2,12 +2,7 @@
 //!
 //! Shape: K = workers sockets with SO_REUSEPORT for each http and https listener, all on one port; one for admin. A reload keeps those it still names.
 
-use std::{
-    io,
-    net::SocketAddr,
-    os::fd::OwnedFd,
-    sync::Arc,
-};
+use std::{io, net::SocketAddr, os::fd::OwnedFd, sync::Arc};
 
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;

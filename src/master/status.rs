@@ -77,7 +77,19 @@ fn apps(table: &AppTable) -> Value {
 }
 
 fn row(instance: &Instance) -> Value {
-    let Instance { id: InstanceId { app: _, n }, incarnation: _, state, since_ms, pid, addr, restarts, last_exit, last_restart_ms, due_ms, .. } = instance;
+    let Instance {
+        id: InstanceId { app: _, n },
+        incarnation: _,
+        state,
+        since_ms,
+        pid,
+        addr,
+        restarts,
+        last_exit,
+        last_restart_ms,
+        due_ms,
+        ..
+    } = instance;
     json!({
         "n": n,
         "state": state,

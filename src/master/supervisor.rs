@@ -8,10 +8,7 @@ use std::{
     time::Duration,
 };
 
-use nix::{
-    sys::signal::Signal,
-    unistd::Pid,
-};
+use nix::{sys::signal::Signal, unistd::Pid};
 use tokio::{
     sync::{
         mpsc::{self, UnboundedReceiver, UnboundedSender, unbounded_channel},
@@ -86,9 +83,16 @@ pub enum Word {
 /// What a process of ours tells; unbounded, because each process tells at most twice.
 #[derive(Debug)]
 pub enum Notice {
-    Exited { id: InstanceId, incarnation: u64, exit: Exit },
+    Exited {
+        id: InstanceId,
+        incarnation: u64,
+        exit: Exit,
+    },
     /// It wrote the awaited line, or notified.
-    Seen { id: InstanceId, incarnation: u64 },
+    Seen {
+        id: InstanceId,
+        incarnation: u64,
+    },
 }
 
 /// The state of all apps, for the edge and for people.
@@ -531,8 +535,9 @@ impl Waiter {
     fn hears(&self, report: &Report, text: &str) -> bool {
         let end = match (self.order, report) {
             (Order::Restart, Report::RollDone) => Some(Word::Done(text.to_owned())),
-            (Order::Restart, Report::RollAborted { .. })
-            | (Order::Start, Report::Again { .. } | Report::BudgetSpent { .. }) => Some(Word::Failed(text.to_owned())),
+            (Order::Restart, Report::RollAborted { .. }) | (Order::Start, Report::Again { .. } | Report::BudgetSpent { .. }) => {
+                Some(Word::Failed(text.to_owned()))
+            }
             (
                 Order::Start | Order::Stop | Order::Restart,
                 Report::Ready { .. }
@@ -547,10 +552,20 @@ impl Waiter {
                 | Report::RollAborted { .. },
             ) => None,
         };
-        // A client that does not read loses the words, not the supervisor's time.
-        let over = end.is_some();
-        let _ = self.tell.try_send(end.unwrap_or_else(|| Word::Progress(text.to_owned())));
-        !over && !self.tell.is_closed()
+        match end {
+            Some(end) => {
+                // There is room: progress leaves the last place free.
+                let _ = self.tell.try_send(end);
+                false
+            }
+            None => {
+                // A client that does not read loses words, not the supervisor's time.
+                if self.tell.capacity() > 1 {
+                    let _ = self.tell.try_send(Word::Progress(text.to_owned()));
+                }
+                !self.tell.is_closed()
+            }
+        }
     }
 
     fn is_over(&self, life: &Life) -> bool {
