@@ -380,7 +380,8 @@ fn every_key_of_the_contract_is_in_the_schema() {
 /// A key that the schema calls unsupported is refused; every other one is read.
 #[test]
 fn every_key_that_waits_is_refused_and_no_other() {
-    for (key, refused) in keys() {
+    // What belongs to a [[site]] is refused in [defaults] as a whole.
+    for (key, refused) in keys().into_iter().filter(|(key, _)| !key.starts_with("defaults.route.")) {
         let mut parts: Vec<String> = key.split('.').map(|part| if part == "*" { "/x".into() } else { part.to_owned() }).collect();
         if ["app", "upstream", "zone"].contains(&parts[0].as_str()) && parts.len() > 1 {
             parts[1] = "x".into();

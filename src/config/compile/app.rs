@@ -437,11 +437,12 @@ fn environment(
             c.out.add(
                 Code::BadName,
                 name.place,
-                format!("{:?} is not the name of an environment variable, or its value holds a zero byte", name.value),
+                format!("{:?} cannot be an environment variable: its name holds a space or '=', or its value a zero byte", name.value),
             );
         } else if name.value == "GATEWAY_INSTANCE" || (name.value == "PORT" && listens) {
             let message = format!("{} is set by gateway for each instance", name.value);
-            c.out.add_with_cure(Code::Conflict, name.place, message, "take it out; `port` chooses the port");
+            let cure = if name.value == "PORT" { "take it out; `port` chooses the port" } else { "take it out" };
+            c.out.add_with_cure(Code::Conflict, name.place, message, cure);
         }
         all.insert(name.value, Secret::new(value.value));
     }
