@@ -37,6 +37,9 @@ use crate::{
     telemetry::log::{self, InstallError},
 };
 
+#[cfg(test)]
+mod tests;
+
 /// After everything has been told to stop: until what is left is killed.
 const MARGIN: Duration = Duration::from_secs(2);
 
@@ -118,6 +121,10 @@ fn os(what: &'static str) -> impl FnOnce(io::Error) -> Fatal {
 
 /// Runs until TERM or INT. Returns when everything has stopped.
 pub fn run(config: &Path) -> Result<(), Fatal> {
+    run_with(config, Program::this())
+}
+
+fn run_with(config: &Path, program: Program) -> Result<(), Fatal> {
     let path = config.to_owned();
     let read = move || load::load(&path, &|name| std::env::var(name).ok());
     let plan = read().map_err(Fatal::Configuration)?;
@@ -140,7 +147,7 @@ pub fn run(config: &Path) -> Result<(), Fatal> {
         sockets,
         listener,
         output,
-        program: Program::this(),
+        program,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -152,16 +159,16 @@ pub fn run(config: &Path) -> Result<(), Fatal> {
 }
 
 /// What the run loop is made of.
-pub(crate) struct Parts {
-    pub load: Load,
-    pub in_force: InForce,
-    pub plan: Plan,
-    pub places: Places,
-    pub nursery: Nursery,
-    pub sockets: Sockets,
-    pub listener: std::os::unix::net::UnixListener,
-    pub output: Output,
-    pub program: Program,
+struct Parts {
+    load: Load,
+    in_force: InForce,
+    plan: Plan,
+    places: Places,
+    nursery: Nursery,
+    sockets: Sockets,
+    listener: std::os::unix::net::UnixListener,
+    output: Output,
+    program: Program,
 }
 
 /// The signals that concern us.
@@ -278,7 +285,7 @@ async fn conduct(parts: Parts) -> Result<(), Fatal> {
     }
     let _ = fs::remove_file(places.control());
     tracing::info!("gateway ends");
-    output.flush(MARGIN);
+    output.finish(MARGIN);
     result
 }
 

@@ -291,7 +291,9 @@ impl EdgeLink {
             let _ = self.supervisor.send(supervisor::Message::EdgeDied).await;
         }
         if let Some((_, told)) = self.stopping.take() {
-            told.into_iter().for_each(|done| drop(done.send(())));
+            for done in told {
+                let _ = done.send(());
+            }
         }
         while let Some(command) = self.commands.recv().await {
             self.answer_without_edge(command).await;
@@ -326,7 +328,10 @@ impl EdgeLink {
         };
         let link = Link::<ToEdge, ToMaster>::from_std(ours).map_err(prepare("the link to the edge"))?;
         let (told, exit) = oneshot::channel();
-        let pid = self.nursery.spawn(launch, move |how| drop(told.send(how)))?;
+        let pid = self.nursery.spawn(launch, move |how| {
+            // Whoever waited has given it up.
+            let _ = told.send(how);
+        })?;
         let (sender, receiver) = link.split();
         // A few hundred messages are minutes of silence from an edge: full, it is given up.
         let (parcels, outgoing) = mpsc::channel(256);
@@ -472,7 +477,9 @@ impl EdgeLink {
 
     async fn answer_without_edge(&mut self, command: Command) {
         match command {
-            Command::Apply { reply, .. } => drop(reply.send(Err(ApplyError::Stopping))),
+            Command::Apply { reply, .. } => {
+                let _ = reply.send(Err(ApplyError::Stopping));
+            }
             // Dropped: who asks learns that nobody is there.
             Command::Ask { .. } | Command::KillNow => {}
             Command::Materials(materials) => self.setting.materials = materials,
@@ -480,7 +487,9 @@ impl EdgeLink {
                 let _ = self.supervisor.send(supervisor::Message::Drained { id, incarnation }).await;
             }
             Command::Refused => self.setting.reloads.1 += 1,
-            Command::Shutdown { done, .. } => drop(done.send(())),
+            Command::Shutdown { done, .. } => {
+                let _ = done.send(());
+            }
         }
     }
 

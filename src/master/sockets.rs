@@ -182,14 +182,15 @@ mod tests {
 
     #[test]
     fn a_taken_port_is_an_error_with_advice_even_among_ourselves() {
-        let taken = TcpListener::bind("127.0.0.1:0").expect("bound").local_addr().expect("address");
         let mut plan = plan();
         plan.listen.http = vec!["127.0.0.1:0".parse().expect("valid")];
         let first = Sockets::bind(&plan, &Sockets::default()).expect("bound");
         plan.listen.http = vec![first.open[0].bound];
         let error = Sockets::bind(&plan, &Sockets::default()).expect_err("another gateway has it");
         assert!(matches!(error, BindError::Taken { .. }) && error.advice().is_some());
-        drop(taken);
+        let other = TcpListener::bind("127.0.0.1:0").expect("bound");
+        plan.listen.http = vec![other.local_addr().expect("address")];
+        assert!(matches!(Sockets::bind(&plan, &first), Err(BindError::Taken { .. })));
     }
 
     #[test]

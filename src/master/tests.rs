@@ -79,3 +79,28 @@ pub fn site(tls: SiteTls) -> Site {
         routes: vec![route],
     }
 }
+
+mod children;
+pub mod fake_edge;
+mod link;
+mod supervise;
+
+/// Waits for a condition of the outside world.
+pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    while !condition() {
+        assert!(tokio::time::Instant::now() < deadline, "never came: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Whether a process is there and not merely unreaped.
+pub fn lives(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+}
+
+/// Numbers that a script wrote, one a line.
+pub fn pids(file: &std::path::Path) -> Vec<i32> {
+    std::fs::read_to_string(file).unwrap_or_default().lines().filter_map(|line| line.trim().parse().ok()).collect()
+}
