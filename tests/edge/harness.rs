@@ -16,7 +16,7 @@ use gateway::{
         live::{Base, Live, LiveCell},
         tls::{self, OnBadPair, TlsBase, ca::Authority},
     },
-    ipc::message::{Config, Generation, Listener, Role},
+    ipc::message::{Config, Generation, Listener, Material, Role},
     rules::screen::Screen,
     telemetry::Metrics,
 };
@@ -31,6 +31,7 @@ pub struct Edge {
     pub http: SocketAddr,
     pub https: SocketAddr,
     pub live: LiveCell,
+    pub base: Base,
     pub metrics: Arc<Metrics>,
     pub dir: TempDir,
     orders: mpsc::Sender<Order>,
@@ -38,17 +39,19 @@ pub struct Edge {
 }
 
 impl Edge {
-    /// Serves what `text` says beside the listeners, which are added here.
+    /// Serves what `text` says; the listeners are this harness's own.
     pub fn start(text: &str) -> Self {
+        Self::with(text, Vec::new())
+    }
+
+    /// The same with certificates from files.
+    pub fn with(text: &str, materials: Vec<Material>) -> Self {
         tls::install_provider();
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("gateway.toml");
         let (http, https) = (bind(), bind());
         let addr = |socket: &StdListener| socket.local_addr().expect("bound");
-        let whole = format!(
-            "state = \"{0}/state\"\nrun = \"{0}/run\"\n{text}\n",
-            dir.path().display()
-        );
+        let whole = format!("state = \"{0}/state\"\nrun = \"{0}/run\"\n{text}\n", dir.path().display());
         std::fs::write(&file, whole).expect("written");
         let plan = match config::load::load(&file, &|_| None) {
             Ok(plan) => plan,
@@ -58,10 +61,11 @@ impl Edge {
         std::fs::create_dir_all(&home).expect("made");
         let authority = Arc::new(Authority::open(&home).expect("a CA"));
         let metrics = Arc::new(Metrics::new());
-        let base = Base { metrics: metrics.clone(), tls: TlsBase::new(authority).expect("TLS"), access: None, screen: Arc::new(Screen::new()) };
+        let base =
+            Base { metrics: metrics.clone(), tls: TlsBase::new(authority).expect("TLS"), access: None, screen: Arc::new(Screen::new()) };
         let listener = |role, bound| Listener { role, asked: bound, bound, descriptors: 0 };
         let listeners = vec![listener(Role::Http, addr(&http)), listener(Role::Https, addr(&https))];
-        let config = Config { generation: Generation(1), plan, listeners, materials: Vec::new() };
+        let config = Config { generation: Generation(1), plan, listeners, materials };
         let live = Live::build(&base, &config, None, OnBadPair::Refuse).unwrap_or_else(|error| panic!("{error}"));
         let live: LiveCell = Arc::new(ArcSwap::from_pointee(live));
         let common = Common { live: live.clone(), crowd: Arc::new(Crowd::default()), tls_metrics: metrics.tls() };
@@ -75,10 +79,10 @@ impl Edge {
             };
             runtime.block_on(worker.run());
         });
-        let edge = Self { http: addr(&http), https: addr(&https), live, metrics, dir, orders, thread: Some(thread) };
+        let edge = Self { http: addr(&http), https: addr(&https), live, base, metrics, dir, orders, thread: Some(thread) };
         for (role, socket) in [(Role::Http, http), (Role::Https, https)] {
             let asked = addr(&socket);
-            edge.orders.blocking_send(Order::Open { key: (role, asked), socket, metrics: edge.metrics.listener(asked) }).expect("running");
+            edge.orders.try_send(Order::Open { key: (role, asked), socket, metrics: edge.metrics.listener(asked) }).expect("running");
         }
         edge
     }
@@ -107,6 +111,14 @@ fn bind() -> StdListener {
 pub fn run<T>(test: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     runtime.block_on(async { tokio::time::timeout(Duration::from_secs(30), test).await.expect("in time") })
+}
+
+/// A site `a.test` without TLS before one app on these servers, with more lines for the top, the upstream and the site.
+pub fn site(servers: &[SocketAddr], top: &str, upstream: &str, site: &str) -> String {
+    let servers: Vec<_> = servers.iter().map(ToString::to_string).collect();
+    format!(
+        "{top}\n[upstream.app]\nservers = {servers:?}\n{upstream}\n[[site]]\nhost = \"a.test\"\ntls = \"off\"\nupstream = \"app\"\n{site}\n"
+    )
 }
 
 /// Answers each connection by what `serve` does with it.
@@ -154,7 +166,11 @@ pub async fn echo(mut stream: TcpStream) {
 }
 
 pub fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
-    head.lines().skip(1).filter_map(|line| line.split_once(':')).find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
+    head.lines()
+        .skip(1)
+        .filter_map(|line| line.split_once(':'))
+        .find(|(key, _)| key.eq_ignore_ascii_case(name))
+        .map(|(_, value)| value.trim())
 }
 
 /// One answer with its body.
@@ -200,6 +216,16 @@ impl Answer {
 pub async fn ask(stream: &mut (impl AsyncReadExt + AsyncWriteExt + Unpin), request: &str) -> Answer {
     stream.write_all(request.as_bytes()).await.expect("sent");
     Answer::read(stream).await.expect("an answer")
+}
+
+/// Sends `text` in pieces of `size`, `pause` apart, until it is all sent or refused.
+pub async fn drip(stream: &mut (impl AsyncWriteExt + Unpin), text: &str, size: usize, pause: Duration) {
+    for piece in text.as_bytes().chunks(size) {
+        if stream.write_all(piece).await.is_err() {
+            return;
+        }
+        tokio::time::sleep(pause).await;
+    }
 }
 
 pub async fn closed(stream: &mut (impl AsyncReadExt + Unpin)) -> bool {

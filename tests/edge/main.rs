@@ -2,3 +2,5 @@
 
 mod harness;
 mod http1;
+mod http2;
+mod tls;
