@@ -280,6 +280,3 @@ impl ResolvesServerCert for Names {
         self.source(sni)?.certified(sni, &self.authority)
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -41,6 +41,9 @@ pub struct Scanner {
     /// Complete lines, the request line first.
     lines: usize,
     length: Option<u64>,
+    chunked: bool,
+    upgrade: bool,
+    /// A length that is none, or named twice: the engine's to refuse.
     open: bool,
 }
 
@@ -60,6 +63,8 @@ impl Scanner {
                 (0, []) => continue,
                 (0, line) if !starts_request(line) => return Scan::Bad(StatusCode::BAD_REQUEST),
                 (0, line) if line.len() > caps.target + REQUEST_LINE_REST => return Scan::Bad(StatusCode::URI_TOO_LONG),
+                // Two framings make two readers see two bodies, and the engine would drop one without a word (pingora#945).
+                (_, []) if self.chunked && (self.length.is_some() || self.open) => return Scan::Bad(StatusCode::BAD_REQUEST),
                 (_, []) => return Scan::Whole { len: end + 1, body: self.body() },
                 (n, _) if n > caps.fields => return Scan::Bad(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
                 (0, _) => {}
@@ -92,13 +97,16 @@ impl Scanner {
             let value = std::str::from_utf8(value).ok().filter(|v| v.bytes().all(|b| b.is_ascii_digit())).and_then(|v| v.parse().ok());
             self.open |= value.is_none() || self.length.is_some();
             self.length = value;
-        } else if name.eq_ignore_ascii_case(b"transfer-encoding") || name.eq_ignore_ascii_case(b"upgrade") {
-            self.open = true;
+        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
+            self.open |= self.chunked;
+            self.chunked = true;
+        } else if name.eq_ignore_ascii_case(b"upgrade") {
+            self.upgrade = true;
         }
     }
 
     fn body(&self) -> Body {
-        if self.open { Body::Open } else { Body::Length(self.length.unwrap_or(0)) }
+        if self.open || self.chunked || self.upgrade { Body::Open } else { Body::Length(self.length.unwrap_or(0)) }
     }
 }
 
@@ -142,6 +150,17 @@ mod tests {
             "Upgrade: x",
         ] {
             assert_eq!(body(unclear), Body::Open, "{unclear}");
+        }
+    }
+
+    #[test]
+    fn two_framings_are_none() {
+        for bad in [
+            "Content-Length: 1\r\nTransfer-Encoding: chunked",
+            "Transfer-Encoding: chunked\r\ntransfer-encoding: chunked",
+            "TRANSFER-ENCODING: x\r\nContent-Length: ,",
+        ] {
+            assert_eq!(scan(&format!("POST / HTTP/1.1\r\n{bad}\r\n\r\n")), Scan::Bad(StatusCode::BAD_REQUEST), "{bad}");
         }
     }
 

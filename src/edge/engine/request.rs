@@ -115,9 +115,13 @@ pub fn body(read: usize, body: &mut Option<Bytes>, end: bool, exchange: &Exchang
     if exchange.route().is_some_and(|route| read as u64 > route.body_limit) && exchange.status.is_none_or(|status| status != 101) {
         return Err(Error::new_down(ErrorType::HTTPStatus(413)));
     }
-    // #935: an empty last piece makes pingora end a chunked body twice, and the second end poisons the kept connection.
+    end_once(body, end);
+    Ok(())
+}
+
+/// #935: an empty last piece makes pingora end a chunked body twice, and the second end poisons the kept connection.
+pub fn end_once(body: &mut Option<Bytes>, end: bool) {
     if end && body.as_ref().is_some_and(Bytes::is_empty) {
         *body = None;
     }
-    Ok(())
 }

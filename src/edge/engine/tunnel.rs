@@ -155,3 +155,6 @@ pub fn timed_out(error: &Error) -> bool {
     let cause = error.cause.as_ref().and_then(|cause| cause.downcast_ref::<io::Error>());
     cause.is_some_and(|cause| cause.kind() == io::ErrorKind::TimedOut)
 }
+
+#[cfg(test)]
+mod tests;
