@@ -1,1 +1,3 @@
-//! (room under construction)
+//! Composition roots: the only places that know every room.
+
+pub mod master;

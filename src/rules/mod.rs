@@ -1,5 +1,6 @@
 //! The rules: pure functions and small state machines that decide. Shells bring time, dice and sockets, and act.
 
+pub mod backoff;
 pub mod balance;
 pub mod clientip;
 pub mod header;
@@ -7,3 +8,4 @@ pub mod health;
 pub mod limit;
 pub mod route;
 pub mod screen;
+pub mod restart;
