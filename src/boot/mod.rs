@@ -1,3 +1,6 @@
 //! Composition roots: the only places that know every room.
 
 pub mod master;
+//! Composition roots: only these know every room.
+
+pub mod edge;

@@ -1,0 +1,4 @@
+//! The edge without its master: real sockets, real bytes, one worker thread in this process.
+
+mod harness;
+mod http1;
