@@ -174,12 +174,16 @@ fn act(cli: &Cli, request: &Request) -> Exit {
         Ok(value) => value,
         Err(exit) => return exit,
     };
-    match value {
-        serde_json::Value::Null => print("done\n"),
-        serde_json::Value::String(text) => print(&line(&escape_lines(&text))),
-        serde_json::Value::Bool(_) | serde_json::Value::Number(_) | serde_json::Value::Array(_) | serde_json::Value::Object(_) => {
-            print(&json(&value))
-        }
+    print(&line(&escape_lines(&outcome(&value))))
+}
+
+/// What was done, in words: gateway's own where it has some.
+fn outcome(value: &serde_json::Value) -> String {
+    let word = |key| value.get(key).and_then(serde_json::Value::as_str);
+    match (word("message"), value.get("generation")) {
+        (Some(message), _) => message.to_owned(),
+        (None, Some(generation)) => format!("configuration {generation} is in force"),
+        (None, None) => "done".to_owned(),
     }
 }
 
@@ -208,7 +212,13 @@ fn typed<T: DeserializeOwned>(value: &serde_json::Value) -> Option<T> {
 }
 
 fn status(value: &serde_json::Value, look: Look) -> Option<String> {
-    Some(render::status(&typed(value)?, look))
+    if let Some(status) = typed(value) {
+        return Some(render::status(&status, look));
+    }
+    // Without an edge the master knows this much.
+    let word = |key| value.get(key).and_then(serde_json::Value::as_str).map(escape);
+    let verdict = look.paint.with(Tone::Bad, &word("status")?);
+    Some(format!("gateway is {verdict}: {}\n`gateway apps` shows the apps, `gateway status --json` all there is\n", word("message")?))
 }
 
 fn apps(value: &serde_json::Value, look: Look) -> Option<String> {
@@ -300,6 +310,20 @@ mod tests {
         let shown = text(&value, Form { json: false }, apps);
         assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).expect("json"), value);
         assert!(!shown.contains('\u{202e}'));
+    }
+
+    #[test]
+    fn a_gateway_without_an_edge_says_so() {
+        let value = serde_json::json!({ "status": "unhealthy", "message": "the edge does not answer", "master": {} });
+        let shown = status(&value, Look { paint: Paint::Plain, now: Timestamp::UNIX_EPOCH }).expect("text");
+        assert!(shown.starts_with("gateway is unhealthy: the edge does not answer\n"), "{shown}");
+    }
+
+    #[test]
+    fn what_was_done_is_said_in_words() {
+        assert_eq!(outcome(&serde_json::json!({ "message": "web is started" })), "web is started");
+        assert_eq!(outcome(&serde_json::json!({ "generation": 4 })), "configuration 4 is in force");
+        assert_eq!(outcome(&serde_json::Value::Null), "done");
     }
 
     #[test]
