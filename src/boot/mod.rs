@@ -1,1 +1,3 @@
-//! (room under construction)
+//! Composition roots: only these know every room.
+
+pub mod edge;

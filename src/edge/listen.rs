@@ -31,8 +31,7 @@ use crate::{
 
 mod serve;
 
-pub use serve::Proxy;
-use serve::Service;
+use serve::{Proxy, Service};
 
 /// How long a worker leaves a listener alone whose accept fails: descriptors come back when connections end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -103,9 +102,10 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// To be called on the thread that will [`Worker::run`] it.
+    /// `roots` is any file with a certificate in it: pingora would else read all of the system's, twice a thread, for TLS upstreams that we do not have.
     #[must_use]
-    pub fn new(common: Common, proxy: Arc<Proxy>, orders: mpsc::Receiver<Order>) -> Self {
+    pub fn new(common: Common, roots: &std::path::Path, orders: mpsc::Receiver<Order>) -> Self {
+        let proxy = Arc::new(serve::proxy(common.live.clone(), roots));
         Self { common, proxy, orders }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Shape: zones, pools, metrics and good certificates are carried over from the one before where name and spec are equal.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -154,12 +154,6 @@ impl Live {
     #[must_use]
     pub fn is_trusted(&self, peer: std::net::IpAddr) -> bool {
         !self.plan.trusted_proxies.is_empty() && crate::rules::clientip::is_trusted(peer, &self.plan.trusted_proxies)
-    }
-
-    /// Listeners that are in force, by what names them.
-    #[must_use]
-    pub fn doors(&self) -> HashSet<(Role, std::net::SocketAddr)> {
-        self.listeners.iter().map(|listener| (listener.role, listener.asked)).collect()
     }
 }
 

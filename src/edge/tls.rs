@@ -65,6 +65,12 @@ impl TlsBase {
     }
 }
 
+/// Makes aws-lc-rs what every rustls of this process speaks with. To be called before pingora, which would take ring.
+pub fn install_provider() {
+    // Errs where one is installed already, which then is ours: nobody else was there before.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+}
+
 /// A certificate that is served, for status and metrics.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Served {

@@ -2,8 +2,6 @@
 //!
 //! Pure but for the clock it is given. Source: RFC 9113 §3.4 (preface), §4.1 (frame head), §6.4; CVE-2023-44487 (rapid reset).
 
-use std::time::Duration;
-
 use tokio::time::Instant;
 
 use crate::vocab::Pace;
@@ -64,15 +62,15 @@ impl Frames {
     }
 }
 
-/// A pace that no client breaks, for listeners that count nothing.
-#[cfg(test)]
-fn pace(count: u32, per: Duration) -> Pace {
-    Pace::new(count, per).expect("a valid pace")
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    fn pace(count: u32, per: Duration) -> Pace {
+        Pace::new(count, per).expect("a valid pace")
+    }
 
     fn frame(kind: u8, payload: usize) -> Vec<u8> {
         let mut frame = vec![0, 0, u8::try_from(payload).expect("short"), kind, 0, 0, 0, 0, 1];

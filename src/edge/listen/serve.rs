@@ -1,6 +1,6 @@
 //! Serving one connection: PROXY header, TLS handshake, then request after request into pingora.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use pingora::{
@@ -9,8 +9,8 @@ use pingora::{
         ServerSession,
         v2::server::{H2Options, default_h2_options},
     },
-    proxy::HttpProxy,
-    server::ShutdownWatch,
+    proxy::{HttpProxy, http_proxy},
+    server::{ShutdownWatch, configuration::ServerConf},
 };
 use rustls::server::Acceptor;
 use tokio::{
@@ -26,7 +26,7 @@ use crate::{
     edge::{
         conn::{Allowance, Client, Conn, Io, Next},
         engine::Engine,
-        live::Live,
+        live::{Live, LiveCell},
         proxy_protocol,
     },
     ipc::message::Role,
@@ -35,6 +35,23 @@ use crate::{
 
 /// pingora's proxy with our hooks; one a thread, so that a kept upstream connection never changes threads.
 pub type Proxy = HttpProxy<Engine>;
+
+/// Idle connections to upstreams that a thread keeps; their age is the upstream's `idle`.
+const KEPT: usize = 512;
+/// Tries that pingora may make; the plan's `tries` are fewer, and its budget counts.
+const TRIES: usize = 16;
+
+/// A thread's proxy.
+pub fn proxy(live: LiveCell, roots: &Path) -> Proxy {
+    let conf = ServerConf {
+        threads: 1,
+        upstream_keepalive_pool_size: KEPT,
+        max_retries: TRIES,
+        ca_file: Some(roots.to_string_lossy().into_owned()),
+        ..ServerConf::default()
+    };
+    http_proxy(&Arc::new(conf), Engine::new(live))
+}
 
 /// A fatal alert of our own, which rustls has no word for: `unrecognized_name` (RFC 6066 §3).
 const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];

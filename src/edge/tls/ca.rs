@@ -25,7 +25,8 @@ use thiserror::Error;
 
 use crate::store::atomic;
 
-const CERT: &str = "internal-ca.pem";
+/// The CA's certificate, in its directory.
+pub const CERT: &str = "internal-ca.pem";
 const KEY: &str = "internal-ca.key";
 const DAY: Duration = Duration::from_secs(86_400);
 const CA_LIFE: Duration = Duration::from_secs(3650 * 86_400);
