@@ -179,8 +179,11 @@ fn has(command: &[String], token: &str) -> bool {
 fn procs(field: Field<Either<Whole<1, 1000>, file::Scale>>, c: &mut Context<'_>) -> NonZeroU16 {
     match field.given() {
         Some(At { value: Either::This(count), .. }) => u16::try_from(count.0).ok().and_then(NonZeroU16::new).unwrap_or(NonZeroU16::MIN),
-        Some(At { value: Either::That(file::Scale { place, min: _, max: _, queue_time: _ }), .. }) => {
-            not_yet(place, "scaling by load", "write a number, as in procs = 2", c.out);
+        Some(At { value: Either::That(file::Scale { place, min, max, queue_time }), .. }) => {
+            let places: Vec<Place> = [min.place(), max.place(), queue_time.place()].into_iter().flatten().collect();
+            for place in if places.is_empty() { vec![place] } else { places } {
+                not_yet(place, "scaling by load", "write a number, as in procs = 2", c.out);
+            }
             NonZeroU16::MIN
         }
         None => NonZeroU16::MIN,
