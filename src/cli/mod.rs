@@ -42,7 +42,11 @@ pub fn run() -> ExitCode {
         return demo::run(words.iter().skip(2).map(|word| word.to_string_lossy().into_owned()));
     }
     match Cli::try_parse_from(words) {
-        Ok(cli) => dispatch(&cli).into(),
+        Ok(cli) => match &cli.command {
+            None => start::master(cli.config.as_deref()),
+            Some(Command::Edge) => start::edge(),
+            Some(command) => dispatch(&cli, command).into(),
+        },
         Err(error) => {
             // A closed standard output is not worth a word.
             let _ = error.print();
@@ -54,11 +58,10 @@ pub fn run() -> ExitCode {
     }
 }
 
-fn dispatch(cli: &Cli) -> Exit {
+fn dispatch(cli: &Cli, command: &Command) -> Exit {
     let config = cli.config.as_deref();
-    let Some(command) = &cli.command else { return start::master(config) };
     match command {
-        Command::Edge => start::edge(),
+        Command::Edge => Exit::Usage,
         Command::Check { live: true } => not_yet("check --live", "`gateway check` without it reads the files alone"),
         Command::Check { live: false } => told(&check::check(config)),
         Command::Config(Config::Show) => match check::check(config).effective() {
@@ -248,11 +251,6 @@ fn watch(cli: &Cli, form: Form) -> Exit {
         }
         std::thread::sleep(WATCH.saturating_sub(began.elapsed()));
     }
-}
-
-/// For [`start`] and tests.
-fn environment(name: &str) -> Option<String> {
-    std::env::var(name).ok()
 }
 
 #[cfg(test)]

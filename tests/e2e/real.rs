@@ -33,10 +33,7 @@ fn venv() -> PathBuf {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fastapi_app_on_uvicorn_behind_a_unix_socket() {
     let _turn = heavy().await;
-    let dir = workdir();
-    fs::write(
-        dir.path().join("main.py"),
-        r#"
+    let program = r#"
 from fastapi import FastAPI, Request, WebSocket
 from fastapi.responses import StreamingResponse
 app = FastAPI()
@@ -54,14 +51,12 @@ def stream(): return StreamingResponse((f"line {i}\n" for i in range(1000)), med
 async def ws(socket: WebSocket):
     await socket.accept()
     while True: await socket.send_text(await socket.receive_text())
-"#,
-    )
-    .expect("written");
-    let gateway = Gateway::start(&format!(
-        "[app.api]\ncommand = \"{}/bin/uvicorn main:app --uds {{socket}} --proxy-headers --forwarded-allow-ips=*\"\ndir = \"{}\"\nprocs = 2\nhealth = \"/healthz\"\n[[site]]\nhost = \"localhost\"\ntls = \"internal\"\napp = \"api\"\n[[site]]\nhost = \"a.test\"\ntls = \"off\"\napp = \"api\"\n",
-        venv().display(),
-        dir.path().display()
-    ));
+"#;
+    let config = format!(
+        "[app.api]\ncommand = \"{}/bin/uvicorn main:app --uds {{socket}} --proxy-headers --forwarded-allow-ips=*\"\nprocs = 2\nhealth = \"/healthz\"\n[[site]]\nhost = \"localhost\"\ntls = \"internal\"\napp = \"api\"\n[[site]]\nhost = \"a.test\"\ntls = \"off\"\napp = \"api\"\n",
+        venv().display()
+    );
+    let gateway = Gateway::start_beside(&[("main.py", program)], &config);
     let both = gateway.wait_app_for("api", "ready", secs(60));
     let tls = TlsClient::internal(&gateway);
     let mut conn = Conn::h1_tls(gateway.https(), &tls, "localhost").await.expect("connected");
@@ -90,10 +85,7 @@ async def ws(socket: WebSocket):
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_app_behind_a_port() {
-    let dir = workdir();
-    fs::write(
-        dir.path().join("app.js"),
-        r#"
+    let program = r#"
 const http = require("http");
 http.createServer((request, response) => {
   if (request.url === "/crash") process.exit(7);
@@ -105,13 +97,11 @@ http.createServer((request, response) => {
     response.end(JSON.stringify({ url: request.url, body, host: request.headers.host, ip: request.headers["x-real-ip"], n: process.env.GATEWAY_INSTANCE }));
   });
 }).listen(Number(process.argv[2]), "127.0.0.1");
-"#,
-    )
-    .expect("written");
-    let gateway = Gateway::start(&format!(
-        "[app.node]\ncommand = \"node app.js {{port}}\"\ndir = \"{}\"\nhealth = \"/healthz\"\nrestart = {{ delay = \"100ms\" }}\n[[site]]\nhost = \"a.test\"\ntls = \"off\"\napp = \"node\"\n",
-        dir.path().display()
-    ));
+"#;
+    let gateway = Gateway::start_beside(
+        &[("app.js", program)],
+        "[app.node]\ncommand = \"node app.js {port}\"\nhealth = \"/healthz\"\nrestart = { delay = \"100ms\" }\n[[site]]\nhost = \"a.test\"\ntls = \"off\"\napp = \"node\"\n",
+    );
     gateway.wait_app("node", "ready");
     let answer =
         send(gateway.http(), request("POST", "a.test", "/x?y=1").body(Full::from("body")).expect("a request")).await.expect("an answer");

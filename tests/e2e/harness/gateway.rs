@@ -62,9 +62,23 @@ impl Gateway {
         gateway
     }
 
+    /// As [`Gateway::start`], with these files beside the configuration.
+    pub fn start_beside(files: &[(&str, &str)], config: &str) -> Self {
+        let mut gateway = Self::launch_beside(files, config);
+        gateway.wait_ready();
+        gateway
+    }
+
     /// Starts it and does not wait.
     pub fn launch(config: &str) -> Self {
+        Self::launch_beside(&[], config)
+    }
+
+    fn launch_beside(files: &[(&str, &str)], config: &str) -> Self {
         let dir = workdir();
+        for (name, text) in files {
+            fs::write(dir.path().join(name), text).expect("a file is written");
+        }
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let mark = format!("GATEWAY_TEST_ID={}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         fs::write(dir.path().join("gateway.toml"), complete(config)).expect("the configuration is written");
@@ -341,12 +355,11 @@ fn collect_instances(value: &Value, out: &mut Vec<Instance>) {
     match value {
         Value::Array(items) => items.iter().for_each(|item| collect_instances(item, out)),
         Value::Object(map) => {
-            let id = map.get("id").and_then(Value::as_str).and_then(|id| id.rsplit_once('.'));
             let state = map.get("state").and_then(Value::as_str);
-            if let (Some((app, n)), Some(state)) = (id, state) {
+            if let (Some(app), Some(n), Some(state)) = (value["id"]["app"].as_str(), value["id"]["n"].as_u64(), state) {
                 out.push(Instance {
                     app: app.into(),
-                    n: n.parse().expect("NAME.N"),
+                    n,
                     state: state.into(),
                     pid: map.get("pid").and_then(Value::as_u64).and_then(|pid| u32::try_from(pid).ok()),
                     restarts: map.get("restarts").and_then(Value::as_u64).unwrap_or_default(),
