@@ -99,6 +99,9 @@ pub trait Shape: Sized + JsonSchema {
 /// Reads a value, or files a complaint.
 pub fn read<T: Shape>(node: Node, out: &mut Complaints) -> Field<T> {
     let place = node.place;
+    if matches!(node.value, Value::Broken) {
+        return Field::Bad(place);
+    }
     if !T::fits(&node) {
         out.add(Code::WrongType, place, format!("expected {}, found {}", T::expects(), node.kind()));
         return Field::Bad(place);

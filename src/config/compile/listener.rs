@@ -67,7 +67,8 @@ fn addresses(
     let listed: Vec<(SocketAddr, Place)> = match field {
         Field::Given(list) => list.value.0.into_iter().map(|at| (at.value.0, at.place)).collect(),
         Field::Absent => default.iter().map(|addr| (*addr, owner)).collect(),
-        Field::Bad(_) => Vec::new(),
+        // No follow-up complaint that nobody listens.
+        Field::Bad(_) => return default.to_vec(),
     };
     for (addr, place) in &listed {
         claim(*addr, *place, format!("{role} on {addr}"), claims, c);

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use super::{Context, Names, site::filters, site::zones};
 use crate::{
     config::{
-        complaint::{Code, Place, did_you_mean},
+        complaint::{Code, Place, did_you_mean, nearest},
         defaults, file,
         shape::{Anything, At, Either, Field, List, Named},
         tree::Text,
@@ -354,8 +354,10 @@ fn methods(field: Field<List<Text>>, c: &mut Context<'_>) -> Vec<Method> {
     let mut all: Vec<Method> = Vec::new();
     for At { value, place } in field.value().map(|list| list.0).unwrap_or_default() {
         let text = &value.value;
+        // Any token is a method, but one that is nearly a known one is a slip.
+        let slip = !METHODS.contains(&text.as_str()) && nearest(&text.to_uppercase(), METHODS).is_some();
         match Method::from_bytes(text.as_bytes()) {
-            Ok(method) if text.bytes().all(|b| !b.is_ascii_lowercase()) => {
+            Ok(method) if !slip && text.bytes().all(|b| !b.is_ascii_lowercase()) => {
                 if !all.contains(&method) {
                     all.push(method);
                 }

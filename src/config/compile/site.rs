@@ -1,6 +1,6 @@
 //! `[[site]]`, with what `[defaults]` gives it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use http::{HeaderName, HeaderValue};
 
@@ -33,7 +33,7 @@ pub fn compile(
             }
         }
     }
-    let mut taken = BTreeMap::new();
+    let mut taken = Taken::new();
     let mut all = Vec::new();
     for At { value, .. } in sites.value().map(|list| list.0).unwrap_or_default() {
         let site = with_defaults(value, defaults.as_ref());
@@ -113,7 +113,7 @@ fn with_defaults(site: file::Site, defaults: Option<&file::Site>) -> file::Site 
 
 fn site(
     mut table: file::Site,
-    taken: &mut BTreeMap<HostPattern, String>,
+    taken: &mut Taken,
     listen: &plan::Listen,
     limits: &plan::Limits,
     names: &Names,
@@ -153,18 +153,16 @@ fn refuse(
     root.not_yet("root", "take it out, and let an app serve the files", c.out);
 }
 
+/// Every host, the site that has it, and where that site names its hosts.
+type Taken = BTreeMap<HostPattern, (String, Place)>;
+
 struct Split {
     served: Vec<HostPattern>,
     redirected: Vec<Host>,
     canonical: Option<Host>,
 }
 
-fn hosts(
-    at: At<Some1<Hosts>>,
-    aliases: Field<Some1<Hosts>>,
-    taken: &mut BTreeMap<HostPattern, String>,
-    c: &mut Context<'_>,
-) -> Option<Split> {
+fn hosts(at: At<Some1<Hosts>>, aliases: Field<Some1<Hosts>>, taken: &mut Taken, c: &mut Context<'_>) -> Option<Split> {
     if at.value.0.is_empty() {
         c.out.add(Code::EmptyValue, at.place, "a site has no host: write one, or \"_\" for any name");
         return None;
@@ -172,11 +170,17 @@ fn hosts(
     let aliases = aliases.value().map(|list| list.0).unwrap_or_default();
     let name = at.value.0[0].value.0.to_string();
     for At { value, place } in at.value.0.iter().chain(&aliases) {
-        if let Some(other) = taken.get(&value.0) {
-            let whose = if *other == name { "this site".to_owned() } else { format!("site {other:?}") };
-            c.out.add(Code::DuplicateHost, *place, format!("the host \"{}\" belongs to {whose} already", value.0));
-        } else {
-            taken.insert(value.0.clone(), name.clone());
+        match taken.get(&value.0) {
+            Some((_, first)) if *first == at.place => {
+                c.out.add(Code::DuplicateHost, *place, format!("the host \"{}\" is listed twice", value.0));
+            }
+            Some((other, first)) => {
+                let line = c.out.line_and_column(*first).map_or(0, |(line, _)| line);
+                let file = c.out.files().nth(first.file).unwrap_or_else(|| Path::new("?")).display();
+                let message = format!("the host \"{}\" belongs to site {other:?} already ({file}:{line})", value.0);
+                c.out.add(Code::DuplicateHost, *place, message);
+            }
+            None => drop(taken.insert(value.0.clone(), (name.clone(), at.place))),
         }
     }
     let mut patterns = at.value.0.into_iter().map(|host| host.value.0);
