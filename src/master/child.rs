@@ -13,6 +13,7 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::OnceLock,
 };
 
 use nix::{
@@ -293,13 +294,28 @@ pub fn spawn(launch: Launch) -> Result<Pid, SpawnError> {
     Ok(Pid::from_raw(child.id().cast_signed()))
 }
 
-/// A master that is root lowers its own score; a program must not profit from that.
+/// Our own score as text, as it was before we lowered it.
+static OOM_SCORE: OnceLock<Vec<u8>> = OnceLock::new();
+
+/// The kernel shall take the master last when memory is short; only root may ask for that.
+pub fn lower_oom_score() {
+    const FILE: &str = "/proc/self/oom_score_adj";
+    if let Ok(before) = std::fs::read(FILE) {
+        if std::fs::write(FILE, "-900").is_ok() {
+            // Called once; a second call keeps the first value, which is the true one.
+            let _ = OOM_SCORE.set(before);
+        }
+    }
+}
+
+/// A child must not profit from what we asked for ourselves.
 fn restore_oom_score() {
-    // SAFETY: open, write and close on a literal path and literal bytes; a failure leaves the score as it is.
+    let Some(before) = OOM_SCORE.get() else { return };
+    // SAFETY: open, write and close on a literal path and bytes that live for ever; a failure leaves the score as it is.
     unsafe {
         let fd = libc::open(c"/proc/self/oom_score_adj".as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
         if fd >= 0 {
-            libc::write(fd, c"0".as_ptr().cast(), 1);
+            libc::write(fd, before.as_ptr().cast(), before.len());
             libc::close(fd);
         }
     }

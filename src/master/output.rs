@@ -220,11 +220,12 @@ impl Output {
         Ok((to_access.into(), to_log.into()))
     }
 
-    /// Waits until everything queued so far is written, but not longer than `within`. Blocks: for the end of the process.
-    pub fn flush(&self, within: Duration) {
+    /// Waits until everything queued so far is written, but not longer than `within`, and ends the writer. Blocks: for the end of the process.
+    pub fn finish(&self, within: Duration) {
         let (done, wait) = sync_channel(1);
         self.queue.order(Order::Flush(done));
         let _ = wait.recv_timeout(within);
+        self.queue.close();
     }
 }
 

@@ -119,11 +119,11 @@ fn the_edge_writes_its_log_and_the_access_log() {
 }
 
 #[test]
-fn what_is_flushed_is_written() {
+fn what_was_said_before_the_end_is_written() {
     let dir = tempfile::tempdir().expect("dir");
     let output = Output::start(&files(Some(dir.path()), LogFormat::Text)).expect("started");
     let log = output.own_log();
     log.make_writer().write_all(b"goodbye\n").expect("written");
-    output.flush(Duration::from_secs(20));
+    output.finish(Duration::from_secs(20));
     assert_eq!(text(&dir.path().join("gateway.log")), "goodbye\n");
 }
