@@ -66,7 +66,9 @@ impl ControlError {
     #[must_use]
     pub fn advice(&self) -> Option<&'static str> {
         match self {
-            Self::NotRunning { .. } => Some("`gateway -c FILE` starts it; if it runs with another configuration, name that one, or its socket with --socket"),
+            Self::NotRunning { .. } => {
+                Some("`gateway -c FILE` starts it; if it runs with another configuration, name that one, or its socket with --socket")
+            }
             Self::Denied { .. } => Some("gateway answers the user who started it and root"),
             Self::Garbled(_) => Some("use the binary that is running, or restart gateway with this one"),
             Self::Connect { .. } | Self::Talk(_) | Self::Silent(_) | Self::Closed | Self::Long | Self::Failed { .. } => None,

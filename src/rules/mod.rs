@@ -9,3 +9,4 @@ pub mod limit;
 pub mod restart;
 pub mod route;
 pub mod screen;
+pub mod restart;

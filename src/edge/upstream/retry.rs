@@ -12,7 +12,7 @@ use crate::plan::{Retry, RetryOn};
 pub enum Cause {
     /// Refused, unreachable, or no connection within `timeouts.connect`: nothing was sent.
     Connect,
-    /// A kept connection was closed before a byte of the answer: the server had given it up, not failed. Counts neither as a failure of the server nor as a try.
+    /// A kept connection was closed before a byte of the answer: the server had most likely given it up, not failed. No strike against it; it may be asked again.
     Stale,
     /// A new connection broke before a byte of the answer.
     Reset,
