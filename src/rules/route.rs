@@ -270,3 +270,177 @@ fn hex(digit: u8) -> Option<u8> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn routes(paths: &[&str]) -> Routes {
+        let paths: Vec<PathMatch> = paths
+            .iter()
+            .map(|path| match path.split_once(' ') {
+                Some(("=", path)) => PathMatch::Exact(path.into()),
+                Some(("~", pattern)) => PathMatch::Regex(pattern.into()),
+                Some(_) | None => PathMatch::Prefix((*path).into()),
+            })
+            .collect();
+        Routes::new(paths.iter())
+    }
+
+    fn find(paths: &[&str], path: &str) -> Option<usize> {
+        routes(paths).find(&normal(path))
+    }
+
+    #[test]
+    fn exact_before_regex_before_the_longest_prefix() {
+        let paths = ["/", "/api/", "= /api/health", "~ ^/api/v[0-9]+/", "~ \\.css$", "/api/v1/users"];
+        assert_eq!(find(&paths, "/"), Some(0));
+        assert_eq!(find(&paths, "/api/x"), Some(1));
+        assert_eq!(find(&paths, "/api/health"), Some(2));
+        assert_eq!(find(&paths, "/api/healthy"), Some(1));
+        assert_eq!(find(&paths, "/api/v1/users"), Some(3));
+        assert_eq!(find(&paths, "/api/v1/x.css"), Some(3));
+        assert_eq!(find(&paths, "/x.css"), Some(4));
+        assert_eq!(find(&["/api/"], "/apix"), None);
+    }
+
+    #[test]
+    fn no_spelling_of_a_path_dodges_its_route() {
+        let paths = ["/", "/admin/", "~ ^/secret/.*$"];
+        for path in [
+            "/admin/x",
+            "/%61dmin/x",
+            "//admin/x",
+            "/./admin/x",
+            "/a/../admin/x",
+            "/a/%2e%2e/admin/x",
+            "/a%2f..%2fadmin/x",
+            "/%2e/admin/",
+            "/../admin/",
+            "/a/b/../../admin/",
+            "/admin/%ff",
+            "/admin//x",
+            "/admin%2fx",
+            "///admin/",
+            "/admin/./",
+        ] {
+            assert_eq!(find(&paths, path), Some(1), "{path}");
+        }
+        for path in ["/secret/", "/secret/%0a", "/secret/%ff", "/secret//x"] {
+            assert_eq!(find(&paths, path), Some(2), "{path}");
+        }
+        // Decoded once, as the app does.
+        assert_eq!(find(&paths, "/%2561dmin/"), Some(0));
+        assert_eq!(find(&paths, "/admin/../x"), Some(0));
+    }
+
+    #[test]
+    fn what_is_sent_on_has_no_dot_segments() {
+        assert_eq!(resolved("/a/b%20c"), None);
+        assert_eq!(resolved("/a//b"), None);
+        assert_eq!(resolved("/.well-known/x"), None);
+        assert_eq!(resolved("/admin/../b%20c?").as_deref(), Some("/b%20c%3F"));
+        assert_eq!(resolved("/admin/..%2fx").as_deref(), Some("/x"));
+        assert_eq!(resolved("/a/%2e%2e/%C3%A9").as_deref(), Some("/%C3%A9"));
+        assert_eq!(resolved("/..").as_deref(), Some("/"));
+    }
+
+    fn site(hosts: &[&str], redirected: &[&str]) -> Site {
+        let host = |text: &&str| crate::vocab::Host::parse(text).expect("a host");
+        Site {
+            name: hosts[0].into(),
+            hosts: hosts.iter().map(|text| HostPattern::parse(text).expect("a pattern")).collect(),
+            redirected: redirected.iter().map(host).collect(),
+            canonical: None,
+            tls: crate::plan::SiteTls::Off,
+            headers: vec![],
+            filters: crate::plan::Filters {
+                bad_uri: crate::plan::FilterMode::Off,
+                bad_method: crate::plan::FilterMode::Off,
+                scanner_ua: crate::plan::FilterMode::Off,
+            },
+            allow: vec![],
+            deny: vec![],
+            routes: vec![],
+        }
+    }
+
+    #[test]
+    fn the_nearest_name_answers() {
+        let sites = [
+            site(&["example.com", "*.example.com"], &["www.example.com"]),
+            site(&["*.api.example.com"], &[]),
+            site(&["api.example.com", "::1"], &[]),
+        ];
+        let router = Router::new(&sites);
+        assert_eq!(router.site("example.com"), Some(Found::Serve(0)));
+        assert_eq!(router.site("www.example.com"), Some(Found::Canonical(0)));
+        assert_eq!(router.site("a.b.example.com"), Some(Found::Serve(0)));
+        assert_eq!(router.site("api.example.com"), Some(Found::Serve(2)));
+        assert_eq!(router.site("v1.api.example.com"), Some(Found::Serve(1)));
+        assert_eq!(router.site("::1"), Some(Found::Serve(2)));
+        assert_eq!(router.site("notexample.com"), None);
+        assert_eq!(router.site(""), None);
+        let any = Router::new(&[site(&["_"], &[]), site(&["a.b"], &[])]);
+        assert_eq!((any.site("x.y"), any.site("a.b"), any.site("")), (Some(Found::Serve(0)), Some(Found::Serve(1)), Some(Found::Serve(0))));
+        assert_eq!(any.route(0, "/"), None);
+        assert_eq!(any.route(7, "/"), None);
+    }
+
+    /// What nginx's manual says, word by word.
+    fn naive(paths: &[PathMatch], path: &str) -> Option<usize> {
+        let exact = paths.iter().position(|p| matches!(p, PathMatch::Exact(p) if p == path));
+        let regex = paths.iter().position(|p| matches!(p, PathMatch::Regex(r) if Regex::new(r).expect("a pattern").is_match(path)));
+        let longest = |(at, p): (usize, &PathMatch)| match p {
+            PathMatch::Prefix(p) if path.starts_with(p.as_str()) => Some((p.len(), std::cmp::Reverse(at))),
+            PathMatch::Prefix(_) | PathMatch::Exact(_) | PathMatch::Regex(_) => None,
+        };
+        exact.or(regex).or_else(|| paths.iter().enumerate().filter_map(longest).max().map(|(_, at)| at.0))
+    }
+
+    fn path() -> impl Strategy<Value = String> {
+        prop::collection::vec("[ab]{1,2}", 0..4).prop_flat_map(|s| {
+            prop::bool::ANY.prop_map(move |end| format!("/{}{}", s.join("/"), if end && !s.is_empty() { "/" } else { "" }))
+        })
+    }
+
+    fn path_match() -> impl Strategy<Value = PathMatch> {
+        prop_oneof![
+            3 => path().prop_map(PathMatch::Prefix),
+            1 => path().prop_map(PathMatch::Exact),
+            1 => path().prop_map(|p| PathMatch::Regex(format!("{p}b"))),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn the_table_says_what_the_naive_scan_says(paths in prop::collection::vec(path_match(), 0..12), asked in path()) {
+            prop_assert_eq!(Routes::new(paths.iter()).find(&asked), naive(&paths, &asked));
+        }
+
+        #[test]
+        fn the_order_of_prefixes_never_matters(paths in prop::collection::hash_set(path(), 0..12), asked in path()) {
+            let there: Vec<PathMatch> = paths.iter().cloned().map(PathMatch::Prefix).collect();
+            let back: Vec<PathMatch> = there.iter().rev().cloned().collect();
+            let found = Routes::new(there.iter()).find(&asked).map(|at| &there[at]);
+            prop_assert_eq!(found, Routes::new(back.iter()).find(&asked).map(|at| &back[at]));
+        }
+
+        #[test]
+        fn normalising_a_decoded_path_again_changes_nothing(path in "/[a-c./]{0,20}") {
+            let once = normal(&path).into_owned();
+            prop_assert_eq!(normal(&once).into_owned(), once.clone());
+            prop_assert!(once.starts_with('/') && !once.contains("//") && !once.split('/').any(|s| s == "." || s == ".."));
+        }
+
+        #[test]
+        fn what_is_sent_on_is_matched_as_what_was_received(path in "/([a-c./]|%2e|%2f|%20|%ff|%25){0,12}") {
+            if let Some(sent) = resolved(&path) {
+                prop_assert_eq!(normal(&sent), normal(&path));
+                prop_assert_eq!(resolved(&sent), None);
+            }
+        }
+    }
+}

@@ -29,6 +29,12 @@ impl ZoneSet {
     /// A zone whose name and spec are those of one in `old` keeps its cells; any other begins anew.
     #[must_use]
     pub fn build(plan: &plan::Plan, old: Option<&Self>, metrics: &Metrics) -> Self {
+        Self::of(&plan.zones, old, metrics)
+    }
+
+    /// As [`Self::build`], from the zones alone.
+    #[must_use]
+    pub fn of(zones: &BTreeMap<ZoneName, plan::Zone>, old: Option<&Self>, metrics: &Metrics) -> Self {
         let live = |(name, spec): (&ZoneName, &plan::Zone)| {
             let zone = match old.and_then(|old| old.get(name)).filter(|zone| zone.spec == *spec) {
                 Some(zone) => Arc::clone(zone),
@@ -38,12 +44,17 @@ impl ZoneSet {
             };
             (name.clone(), zone)
         };
-        Self(plan.zones.iter().map(live).collect())
+        Self(zones.iter().map(live).collect())
     }
 
     #[must_use]
     pub fn get(&self, name: &ZoneName) -> Option<&Arc<LiveZone>> {
         self.0.get(name)
+    }
+
+    /// Tells the metrics how many keys each zone keeps; before they are read.
+    pub fn report(&self) {
+        self.iter().for_each(|zone| zone.metrics.set_keys(zone.limiter.keys()));
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Arc<LiveZone>> {

@@ -20,6 +20,9 @@ pub mod sanity;
 pub mod screen;
 pub mod size;
 
+#[cfg(test)]
+mod tests;
+
 pub use compiled::{GateRoute, GateSite, LiveZone, ZoneSet};
 pub use https::canonical;
 pub use sanity::{drops, sanity};
@@ -59,7 +62,6 @@ impl Ask<'_> {
 
 /// What a gate says.
 #[derive(Clone, Debug, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "a Reply is moved once, and boxing it would cost the limiter an allocation on each 429")]
 pub enum Verdict {
     Pass,
     Answer(Reply),
