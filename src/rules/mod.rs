@@ -7,6 +7,6 @@ pub mod header;
 pub mod health;
 pub mod limit;
 pub mod restart;
+pub mod restart;
 pub mod route;
 pub mod screen;
-pub mod restart;
