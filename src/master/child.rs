@@ -257,6 +257,9 @@ pub fn spawn(launch: Launch) -> Result<Pid, SpawnError> {
                 return Err(Step::Descriptor.failed(nix::Error::last()));
             }
         }
+        let first = wired.iter().map(|(_, to)| *to + 1).max().unwrap_or(3);
+        // SAFETY: only marks descriptors close-on-exec: those that whoever started us left open. std's error pipe is so already.
+        unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
         restore_oom_score();
         if let Some((soft, hard)) = nofile {
             setrlimit(Resource::RLIMIT_NOFILE, soft, hard).map_err(|e| Step::Limit.failed(e))?;
