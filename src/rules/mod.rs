@@ -7,6 +7,5 @@ pub mod header;
 pub mod health;
 pub mod limit;
 pub mod restart;
-pub mod restart;
 pub mod route;
 pub mod screen;
