@@ -1,6 +1,4 @@
 //! Composition roots: the only places that know every room.
 
-pub mod master;
-//! Composition roots: only these know every room.
-
 pub mod edge;
+pub mod master;

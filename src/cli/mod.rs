@@ -42,7 +42,11 @@ pub fn run() -> ExitCode {
         return demo::run(words.iter().skip(2).map(|word| word.to_string_lossy().into_owned()));
     }
     match Cli::try_parse_from(words) {
-        Ok(cli) => dispatch(&cli).into(),
+        Ok(cli) => match &cli.command {
+            None => start::master(cli.config.as_deref()),
+            Some(Command::Edge) => start::edge(),
+            Some(command) => dispatch(&cli, command).into(),
+        },
         Err(error) => {
             // A closed standard output is not worth a word.
             let _ = error.print();
@@ -54,11 +58,9 @@ pub fn run() -> ExitCode {
     }
 }
 
-fn dispatch(cli: &Cli) -> Exit {
+fn dispatch(cli: &Cli, command: &Command) -> Exit {
     let config = cli.config.as_deref();
-    let Some(command) = &cli.command else { return start::master(config) };
     match command {
-        Command::Edge => start::edge(),
         Command::Check { live: true } => not_yet("check --live", "`gateway check` without it reads the files alone"),
         Command::Check { live: false } => told(&check::check(config)),
         Command::Config(Config::Show) => match check::check(config).effective() {
@@ -85,9 +87,9 @@ fn dispatch(cli: &Cli) -> Exit {
             look(cli, &Request::Upstreams, *form, |value, look| Some(render::upstreams(&typed::<Vec<_>>(value)?, look)))
         }
         Command::Zones { form } => look(cli, &Request::Zones, *form, |value, look| Some(render::zones(&typed::<Vec<_>>(value)?, look))),
-        // `run` has taken it already where it comes first.
-        Command::DemoApp(_) => {
-            say("error: demo-app comes before any option");
+        // `run` has taken these already where they come first.
+        Command::Edge | Command::DemoApp(_) => {
+            say("error: this command comes before any option");
             Exit::Usage
         }
         Command::Upgrade(_) => not_yet("upgrade", "stop gateway and start the new binary"),
@@ -250,17 +252,13 @@ fn watch(cli: &Cli, form: Form) -> Exit {
     }
 }
 
-/// For [`start`] and tests.
-fn environment(name: &str) -> Option<String> {
-    std::env::var(name).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn words(words: &[&str]) -> Exit {
-        dispatch(&Cli::try_parse_from(["gateway"].iter().chain(words)).expect("good words"))
+        let cli = Cli::try_parse_from(["gateway"].iter().chain(words)).expect("good words");
+        dispatch(&cli, cli.command.as_ref().expect("a command"))
     }
 
     #[test]
@@ -292,7 +290,7 @@ mod tests {
             assert_eq!(words(&[name, "--socket", "/nowhere/gateway.sock"]), Exit::NotRunning, "{name}");
         }
         assert_eq!(words(&["check", "-c", "/nowhere/gateway.toml"]), Exit::Configuration);
-        assert_eq!(words(&["-c", "/nowhere/gateway.toml"]), Exit::Configuration);
+        assert_eq!(words(&["config", "show", "-c", "/nowhere/gateway.toml"]), Exit::Configuration);
     }
 
     #[test]

@@ -1,29 +1,29 @@
 //! Starts the two processes: the only place where the command line meets `boot`.
 
-use std::path::Path;
+use std::{path::Path, process::ExitCode};
 
 use super::{check, exit::Exit, terminal::say};
-use crate::config::load;
+use crate::{boot, config::load};
 
-/// Runs the master until it ends.
-pub fn master(config: Option<&Path>) -> Exit {
+/// Runs the master until it ends. To be called before any thread is started.
+pub fn master(config: Option<&Path>) -> ExitCode {
     let path = match load::find(config) {
         Ok(path) => path,
         Err(missing) => {
             say(&check::not_found(&missing));
-            return Exit::Configuration;
+            return Exit::Configuration.into();
         }
     };
-    if let Err(complaints) = load::load(&path, &super::environment) {
-        say(&complaints.to_string());
-        return Exit::Configuration;
+    match boot::master::run(&path) {
+        Ok(()) => Exit::Done.into(),
+        Err(fatal) => {
+            say(&fatal.story());
+            fatal.exit_code().into()
+        }
     }
-    say("error: could not start: this build has no master yet");
-    Exit::Failed
 }
 
 /// Is the edge until the master says otherwise.
-pub fn edge() -> Exit {
-    say("error: could not start: this build has no edge yet");
-    Exit::Failed
+pub fn edge() -> ExitCode {
+    boot::edge::run()
 }

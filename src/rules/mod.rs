@@ -9,4 +9,3 @@ pub mod limit;
 pub mod restart;
 pub mod route;
 pub mod screen;
-pub mod restart;

@@ -45,10 +45,7 @@ impl Edge {
         let file = dir.path().join("gateway.toml");
         let (http, https) = (bind(), bind());
         let addr = |socket: &StdListener| socket.local_addr().expect("bound");
-        let whole = format!(
-            "state = \"{0}/state\"\nrun = \"{0}/run\"\n{text}\n",
-            dir.path().display()
-        );
+        let whole = format!("state = \"{0}/state\"\nrun = \"{0}/run\"\n{text}\n", dir.path().display());
         std::fs::write(&file, whole).expect("written");
         let plan = match config::load::load(&file, &|_| None) {
             Ok(plan) => plan,
@@ -58,7 +55,8 @@ impl Edge {
         std::fs::create_dir_all(&home).expect("made");
         let authority = Arc::new(Authority::open(&home).expect("a CA"));
         let metrics = Arc::new(Metrics::new());
-        let base = Base { metrics: metrics.clone(), tls: TlsBase::new(authority).expect("TLS"), access: None, screen: Arc::new(Screen::new()) };
+        let base =
+            Base { metrics: metrics.clone(), tls: TlsBase::new(authority).expect("TLS"), access: None, screen: Arc::new(Screen::new()) };
         let listener = |role, bound| Listener { role, asked: bound, bound, descriptors: 0 };
         let listeners = vec![listener(Role::Http, addr(&http)), listener(Role::Https, addr(&https))];
         let config = Config { generation: Generation(1), plan, listeners, materials: Vec::new() };
@@ -154,7 +152,11 @@ pub async fn echo(mut stream: TcpStream) {
 }
 
 pub fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
-    head.lines().skip(1).filter_map(|line| line.split_once(':')).find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
+    head.lines()
+        .skip(1)
+        .filter_map(|line| line.split_once(':'))
+        .find(|(key, _)| key.eq_ignore_ascii_case(name))
+        .map(|(_, value)| value.trim())
 }
 
 /// One answer with its body.

@@ -6,9 +6,7 @@ use crate::harness::{Edge, ask, echo, origin, run};
 fn a_request_reaches_its_app_and_comes_back_dressed() {
     let (edge, mut client) = run(async {
         let app = origin(echo).await;
-        let text = format!(
-            "[upstream.app]\nservers = [\"{app}\"]\n[[site]]\nhost = \"a.test\"\ntls = \"off\"\nupstream = \"app\"\n"
-        );
+        let text = format!("[upstream.app]\nservers = [\"{app}\"]\n[[site]]\nhost = \"a.test\"\ntls = \"off\"\nupstream = \"app\"\n");
         let edge = tokio::task::spawn_blocking(move || Edge::start(&text)).await.expect("started");
         let mut client = edge.connect().await;
         for _ in 0..3 {
