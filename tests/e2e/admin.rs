@@ -38,7 +38,7 @@ async fn the_health_endpoints_have_the_shapes_that_monitors_expect() {
     assert_eq!(ask("/health/live").await.status, 200);
     assert_eq!(ask("/health/ready").await.status, 200);
     let detailed = ask("/health/detailed").await.json().to_string();
-    for word in ["web", "uptime", "error_rate"] {
+    for word in ["apps", "upstreams", "certificates", "disk", "uptime", "error_rate"] {
         assert!(detailed.contains(word), "{word}: {detailed}");
     }
     let figures = ask("/health/metrics").await.json().to_string();

@@ -14,7 +14,7 @@ use crate::harness::{
 
 fn config() -> String {
     format!(
-        "[app.web]\ncommand = \"{}\"\nprocs = 2\nhealth = \"/healthz\"\n[zone.api]\nrate = \"1000r/s\"\nburst = 1000\n[[site]]\nhost = \"a.test\"\ntls = \"off\"\napp = \"web\"\nzone = \"api\"\n",
+        "[app.web]\ncommand = \"{}\"\nprocs = 2\nhealth = \"/healthz\"\n[zone.api]\nrate = \"1000000r/s\"\nburst = 1000000\n[[site]]\nhost = \"a.test\"\ntls = \"off\"\napp = \"web\"\nzone = \"api\"\n",
         demo_app("--port {port}")
     )
 }

@@ -42,11 +42,13 @@ async fn the_access_log_in_json_has_a_line_for_every_request_and_no_request_can_
     let log = lines(&gateway.dir().join("logs/access.log"), 6);
     assert_eq!(log.len(), 6, "{log:#?}");
     let records: Vec<Value> = log.iter().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect();
-    assert!(records[0].to_string().contains(&id), "{}", records[0]);
-    for record in &records[..5] {
-        let text = record.to_string();
-        assert!(text.contains("a.test") && text.contains("127.0.0.1") && text.contains("200"), "{text}");
+    assert_eq!(records.iter().filter(|record| record["id"] == id.as_str()).count(), 1, "{records:?}");
+    let of = |host: &str| records.iter().filter(|record| record["host"] == host).collect::<Vec<_>>();
+    assert_eq!(of("a.test").len(), 5);
+    for record in of("a.test") {
+        assert!(record["client"] == "127.0.0.1" && record["status"] == 200 && record["site"] == "a.test", "{record}");
     }
+    assert_eq!(of("unknown.test")[0]["status"], 404);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

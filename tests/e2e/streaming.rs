@@ -55,10 +55,17 @@ async fn long_bodies_arrive_whole_in_both_directions() {
     let answer =
         h2.send(request_h2("GET", "localhost", "/bytes/20000000").body(Full::default()).expect("a request")).await.expect("an answer");
     assert_eq!(answer.body.len(), 20_000_000);
-    let up = request("POST", "a.test", "/echo").body(Full::from(vec![b'x'; 8 << 20])).expect("a request");
+    let up = request("POST", "a.test", "/upload").body(Full::from(vec![b'x'; 8 << 20])).expect("a request");
     let answer = send(gateway.http(), up).await.expect("an answer");
     assert_eq!(answer.status, 200);
-    assert!(answer.text().contains(&(8 << 20).to_string()) || answer.body.len() >= 8 << 20, "{}", &answer.text()[..200]);
+    assert_eq!(
+        answer.text(),
+        format!(
+            "{}
+",
+            8 << 20
+        )
+    );
     let head =
         send(gateway.http(), request("HEAD", "a.test", "/bytes/1000").body(Full::default()).expect("a request")).await.expect("an answer");
     assert!(head.body.is_empty());

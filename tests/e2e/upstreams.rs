@@ -72,14 +72,15 @@ async fn a_server_is_down_until_it_has_passed_and_comes_back_by_itself() {
         gateway.metric("gateway_upstream_up", &["upstream=\"api\"", &format!("server=\"{}\"", server.addr)]).await
     };
     assert_eq!((up(&one).await, up(&two).await), (0.0, 1.0));
-    // The last one is never ejected: with both down it is still asked.
+    // Proven down, all of them: nobody is asked, and the client is told when to come again.
     set(&two, 500);
-    eventually_async("the pool is in panic", secs(20), || async {
-        let panic = gateway.metric("gateway_upstream_panic", &["upstream=\"api\""]).await;
-        if panic == 1.0 { Ok(()) } else { Err(panic) }
+    let asked = eventually_async("503", secs(20), || async {
+        let answer = get(gateway.http(), "a.test", "/").await.expect("an answer");
+        if answer.status == 503 && answer.headers.contains_key("retry-after") { Ok(two.hits()) } else { Err(answer.status) }
     })
     .await;
-    assert_eq!(status(&gateway).await, 200);
+    assert_eq!(status(&gateway).await, 503);
+    assert_eq!(two.hits(), asked);
     set(&one, 200);
     set(&two, 200);
     eventually_async("both are back", secs(20), || async {
@@ -118,6 +119,7 @@ async fn a_server_that_keeps_failing_is_set_aside_but_never_the_last() {
         assert_eq!(status(&gateway).await, 503);
     }
     assert_eq!(bad.hits(), before + 10, "the last server is asked whatever it does");
+    assert_eq!(gateway.metric("gateway_upstream_panic", &["upstream=\"api\""]).await, 1.0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

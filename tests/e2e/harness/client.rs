@@ -59,6 +59,8 @@ enum Sender {
 /// One connection. Dropped: closed.
 pub struct Conn {
     sender: Sender,
+    /// The server has said `Connection: close`.
+    leaving: bool,
     /// Ends with it.
     _driver: JoinSet<()>,
 }
@@ -78,14 +80,14 @@ impl Conn {
         let (sender, connection) = conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
         let mut driver = JoinSet::new();
         driver.spawn(async move { drop(connection.await) });
-        Ok(Self { sender: Sender::H2(sender), _driver: driver })
+        Ok(Self { sender: Sender::H2(sender), leaving: false, _driver: driver })
     }
 
     pub async fn h1_over<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S) -> Result<Self, ClientError> {
         let (sender, connection) = conn::http1::Builder::new().preserve_header_case(true).handshake(TokioIo::new(stream)).await?;
         let mut driver = JoinSet::new();
         driver.spawn(async move { drop(connection.with_upgrades().await) });
-        Ok(Self { sender: Sender::H1(sender), _driver: driver })
+        Ok(Self { sender: Sender::H1(sender), leaving: false, _driver: driver })
     }
 
     /// The head of the answer; its body can be read as it comes.
@@ -107,6 +109,7 @@ impl Conn {
 
     pub async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Answer, ClientError> {
         let (head, body) = self.start(request).await?.into_parts();
+        self.leaving = head.headers.get("connection").is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"));
         let body = tokio::time::timeout(secs(30), body.collect()).await.map_err(|_| ClientError::Late)??.to_bytes();
         Ok(Answer { status: head.status, headers: head.headers, body })
     }
@@ -121,10 +124,11 @@ impl Conn {
 
     /// It can carry another request.
     pub fn open(&self) -> bool {
-        match &self.sender {
-            Sender::H1(sender) => !sender.is_closed(),
-            Sender::H2(sender) => !sender.is_closed(),
-        }
+        let closed = match &self.sender {
+            Sender::H1(sender) => sender.is_closed(),
+            Sender::H2(sender) => sender.is_closed(),
+        };
+        !closed && !self.leaving
     }
 }
 

@@ -199,8 +199,16 @@ impl Gateway {
     pub fn wait_app_for(&self, app: &str, state: &str, deadline: Duration) -> Vec<Instance> {
         eventually(&format!("app {app} is {state}"), deadline, || {
             let of_app: Vec<Instance> = self.instances().into_iter().filter(|i| i.app == app).collect();
-            if !of_app.is_empty() && of_app.iter().all(|i| i.state == state) { Ok(of_app) } else { Err(of_app) }
+            let there = !of_app.is_empty() && of_app.iter().all(|i| i.state == state);
+            if there && (state != "ready" || self.backends_up(app)) { Ok(of_app) } else { Err(of_app) }
         })
+    }
+
+    /// The edge has taken in that they are ready; an app without a port has no backends.
+    fn backends_up(&self, app: &str) -> bool {
+        let status = self.status();
+        let of_app = status["upstreams"].as_array().into_iter().flatten().filter(|upstream| upstream["name"] == app);
+        of_app.flat_map(|upstream| upstream["servers"].as_array().into_iter().flatten()).all(|server| server["up"] == true)
     }
 
     /// Writes the configuration and asks for a reload.

@@ -1,6 +1,6 @@
 //! The client's side of TLS, and certificates made for a test.
 
-use std::{io, net::SocketAddr, path::Path, sync::Arc};
+use std::{io, net::SocketAddr, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
 
 use rustls::{
     ClientConfig, RootCertStore, SignatureScheme,
@@ -106,6 +106,7 @@ pub fn write_certificate(dir: &Path, file: &str, names: &[&str]) -> Vec<u8> {
     for (extension, text) in [("key", made.signing_key.serialize_pem()), ("pem", made.cert.pem())] {
         let aside = dir.join(format!("{file}.{extension}.new"));
         std::fs::write(&aside, text).expect("written");
+        std::fs::set_permissions(&aside, std::fs::Permissions::from_mode(0o600)).expect("its mode");
         std::fs::rename(aside, dir.join(format!("{file}.{extension}"))).expect("put in place");
     }
     made.cert.der().to_vec()
