@@ -1,1 +1,5 @@
-//! (room under construction)
+//! Composition roots: only these know every room.
+//! Composition roots: the only places that know every room.
+
+pub mod edge;
+pub mod master;

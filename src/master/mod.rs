@@ -1,1 +1,22 @@
-//! (room under construction)
+//! The master: binds and keeps the sockets, starts and watches every child, writes every log, answers the control socket.
+//!
+//! Never parses a byte from the network. Runs on one thread (a death signal follows the thread that started the child); only [`output`] has threads of its own.
+
+pub mod child;
+pub mod clock;
+pub mod control;
+pub mod edge_link;
+pub mod handle;
+mod launch;
+pub mod materials;
+pub mod nursery;
+pub mod output;
+pub mod places;
+pub mod reload;
+pub mod sockets;
+pub mod status;
+pub mod supervisor;
+mod usage;
+
+#[cfg(test)]
+pub mod tests;

@@ -1,1 +1,18 @@
-//! (room under construction)
+//! What is measured and written down: metrics, access log, our own log, figures of the machine.
+
+pub mod access;
+pub mod accesslog;
+pub mod cell;
+pub mod exposition;
+pub mod handle;
+pub mod log;
+pub mod metric;
+pub mod node;
+pub mod registry;
+
+pub use handle::{
+    ConnectionGuard, FilterMetrics, Handshake, InFlight, ListenerMetrics, Refusal, ServerMetrics, SiteMetrics, TlsMetrics, UpstreamMetrics,
+    ZoneMetrics,
+};
+pub use metric::NO_SITE;
+pub use registry::{Metrics, Totals};

@@ -1,0 +1,459 @@
+//! What the admin endpoints and `gateway status --json` say, as JSON shapes.
+//!
+//! Pure. Names are a contract: extend, never rename. Secrets never come here.
+//! Units: bytes, seconds, ratios from 0 to 1; moments as RFC 3339 in UTC.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    ipc::message::{self, AppTable, InstanceState},
+    plan::{self, Action, PathMatch, SiteTls, ZoneKey},
+    telemetry::{Totals, node::NodeSample},
+};
+
+/// How it goes, worst last.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    Healthy,
+    /// Everything is served, something wants a look.
+    Degraded,
+    /// A site is not served.
+    Unhealthy,
+}
+
+impl Verdict {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Degraded => "degraded",
+            Self::Unhealthy => "unhealthy",
+        }
+    }
+}
+
+/// `/api/status`: all of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    pub status: Verdict,
+    pub message: String,
+    pub timestamp: String,
+    pub version: String,
+    pub uptime_seconds: u64,
+    pub process: Process,
+    pub traffic: Traffic,
+    pub listeners: Vec<Listener>,
+    pub sites: Vec<Site>,
+    pub apps: Vec<App>,
+    pub upstreams: Vec<Upstream>,
+    pub zones: Vec<Zone>,
+    pub certificates: Vec<Certificate>,
+    pub system: System,
+}
+
+/// Master and edge.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Process {
+    pub master_pid: u32,
+    pub edge_pid: u32,
+    /// Of the master.
+    pub started: String,
+    pub edge_started: String,
+    pub edge_restarts: u64,
+    pub generation: u64,
+    pub reloads: u64,
+    pub reloads_refused: u64,
+}
+
+/// Since the edge started.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Traffic {
+    pub requests: u64,
+    /// 4xx
+    pub client_errors: u64,
+    /// 5xx
+    pub errors: u64,
+    /// `errors` of `requests`.
+    pub error_rate: f64,
+    pub in_flight: u64,
+    pub connections: u64,
+    pub received_bytes: u64,
+    pub sent_bytes: u64,
+    /// Over the last minute; missing until it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recent: Option<Recent>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Recent {
+    pub requests_per_second: f64,
+    pub error_rate: f64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Listener {
+    /// "http", "https", "admin"
+    pub role: String,
+    /// As configured, and as the kernel gave it (port 0).
+    pub address: String,
+    pub bound: String,
+    pub accepting: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Site {
+    pub name: String,
+    pub hosts: Vec<String>,
+    /// "off", "internal", "files"
+    pub tls: String,
+    pub routes: Vec<Route>,
+    pub requests: u64,
+    pub errors: u64,
+    pub in_flight: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Route {
+    pub path: String,
+    /// "upstream web", "redirect 301 https://…", "respond 200"
+    pub action: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct App {
+    pub name: String,
+    /// Instances that are ready.
+    pub ready: usize,
+    pub instances: Vec<Instance>,
+    /// By reason.
+    pub restarts: BTreeMap<String, u64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Instance {
+    /// `NAME.N`
+    pub id: String,
+    pub state: InstanceState,
+    pub since: String,
+    pub pid: Option<u32>,
+    pub address: Option<String>,
+    pub restarts: u64,
+    pub last_exit: Option<String>,
+    pub last_exit_at: Option<String>,
+    pub last_restart: Option<String>,
+    pub next_start: Option<String>,
+    pub cpu_seconds: f64,
+    pub memory_bytes: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Upstream {
+    pub name: String,
+    /// Its servers are the instances of the app of its name.
+    pub app: bool,
+    /// Every server is down and the last ones are used all the same.
+    pub panic: bool,
+    pub servers: Vec<Server>,
+}
+
+impl Upstream {
+    #[must_use]
+    pub fn up(&self) -> usize {
+        self.servers.iter().filter(|server| server.up).count()
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Server {
+    /// As in the metrics: the address as configured, for an app `NAME.N`.
+    pub server: String,
+    /// Where it is reached.
+    pub address: String,
+    pub up: bool,
+    /// Why it is down, or up against appearances.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    pub in_flight: u64,
+    pub weight: u16,
+    pub backup: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Zone {
+    pub name: String,
+    pub key: String,
+    pub rate: String,
+    pub burst: u32,
+    pub keys: u64,
+    pub max_keys: u32,
+    pub passed: u64,
+    pub rejected: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Certificate {
+    pub host: String,
+    /// Missing where nothing could be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<String>,
+    /// "files", "internal", "stand-in"
+    pub source: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// The machine.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct System {
+    pub cpu: Cpu,
+    pub memory: Memory,
+    pub disk: Vec<Disk>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Cpu {
+    pub usage_ratio: f64,
+    pub load1: f64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Memory {
+    pub total_bytes: u64,
+    pub used_bytes: u64,
+    pub available_bytes: u64,
+    pub used_ratio: f64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Disk {
+    pub mount: String,
+    pub total_bytes: u64,
+    pub free_bytes: u64,
+    pub used_ratio: f64,
+}
+
+/// `/health`, `/health/live`, `/health/ready`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Health {
+    pub status: Verdict,
+    pub message: String,
+    pub timestamp: String,
+}
+
+/// `/health/detailed`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Detailed {
+    #[serde(flatten)]
+    pub health: Health,
+    pub version: String,
+    pub uptime_seconds: u64,
+    /// `listeners`, `apps`, `upstreams`, `certificates`, `disk`
+    pub components: BTreeMap<String, Component>,
+    pub system: System,
+    pub requests: Requests,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Component {
+    pub status: Verdict,
+    pub message: String,
+}
+
+/// `/health/metrics`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HealthMetrics {
+    pub timestamp: String,
+    pub uptime_seconds: u64,
+    #[serde(flatten)]
+    pub system: System,
+    pub requests: Requests,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Requests {
+    pub total: u64,
+    pub errors: u64,
+    pub client_errors: u64,
+    pub error_rate: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recent: Option<Recent>,
+}
+
+/// A moment as people and programs read it, to the second.
+#[must_use]
+pub fn moment(unix_ms: u64) -> String {
+    i64::try_from(unix_ms / 1000).ok().and_then(|second| Timestamp::from_second(second).ok()).unwrap_or_default().to_string()
+}
+
+fn share(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+}
+
+impl Traffic {
+    #[must_use]
+    pub fn new(totals: Totals, recent: Option<Recent>) -> Self {
+        let Totals { requests, client_errors, errors, received_bytes, sent_bytes, in_flight, connections } = totals;
+        Self {
+            requests,
+            client_errors,
+            errors,
+            error_rate: share(errors, requests),
+            in_flight,
+            connections,
+            received_bytes,
+            sent_bytes,
+            recent,
+        }
+    }
+
+    #[must_use]
+    pub fn requests(&self) -> Requests {
+        Requests {
+            total: self.requests,
+            errors: self.errors,
+            client_errors: self.client_errors,
+            error_rate: self.error_rate,
+            recent: self.recent,
+        }
+    }
+}
+
+impl Site {
+    /// `totals` of this site alone.
+    #[must_use]
+    pub fn new(site: &plan::Site, totals: Totals) -> Self {
+        Self {
+            name: site.name.clone(),
+            hosts: site.hosts.iter().map(ToString::to_string).collect(),
+            tls: match site.tls {
+                SiteTls::Off => "off",
+                SiteTls::Internal => "internal",
+                SiteTls::Files { .. } | SiteTls::Directory { .. } => "files",
+            }
+            .into(),
+            routes: site.routes.iter().map(Route::new).collect(),
+            requests: totals.requests,
+            errors: totals.errors,
+            in_flight: totals.in_flight,
+        }
+    }
+}
+
+impl Route {
+    fn new(route: &plan::Route) -> Self {
+        let (action, upstream) = match &route.action {
+            Action::Proxy { upstream } => (format!("upstream {upstream}"), Some(upstream.to_string())),
+            Action::Redirect { to, status } => (format!("redirect {} {to}", status.as_u16()), None),
+            Action::Respond { status, .. } => (format!("respond {}", status.as_u16()), None),
+            Action::NotFound => ("not found".to_owned(), None),
+        };
+        let path = match &route.path {
+            PathMatch::Exact(path) => format!("= {path}"),
+            PathMatch::Prefix(path) => path.clone(),
+            PathMatch::Regex(pattern) => format!("~ {pattern}"),
+        };
+        Self { path, action, upstream }
+    }
+}
+
+/// Every app of the table, by name.
+#[must_use]
+pub fn apps(table: &AppTable) -> Vec<App> {
+    let mut apps: BTreeMap<&str, App> = BTreeMap::new();
+    for instance in &table.instances {
+        let name = instance.id.app.as_str();
+        let app = apps.entry(name).or_insert_with(|| App {
+            name: name.to_owned(),
+            ready: 0,
+            instances: Vec::new(),
+            restarts: table.restarts.get(name).cloned().unwrap_or_default(),
+        });
+        app.ready += usize::from(instance.state == InstanceState::Ready);
+        app.instances.push(Instance::new(instance));
+    }
+    apps.into_values().collect()
+}
+
+impl Instance {
+    #[must_use]
+    pub fn new(instance: &message::Instance) -> Self {
+        let message::Instance {
+            id,
+            incarnation: _,
+            state,
+            since_ms,
+            pid,
+            addr,
+            restarts,
+            last_exit,
+            last_restart_ms,
+            due_ms,
+            cpu_ms,
+            memory_bytes,
+        } = instance;
+        Self {
+            id: id.to_string(),
+            state: *state,
+            since: moment(*since_ms),
+            pid: *pid,
+            address: addr.as_ref().map(ToString::to_string),
+            restarts: *restarts,
+            last_exit: last_exit.as_ref().map(|(how, _)| how.clone()),
+            last_exit_at: last_exit.as_ref().map(|(_, at)| moment(*at)),
+            last_restart: last_restart_ms.map(moment),
+            next_start: due_ms.map(moment),
+            cpu_seconds: *cpu_ms as f64 / 1000.0,
+            memory_bytes: *memory_bytes,
+        }
+    }
+}
+
+impl Zone {
+    #[must_use]
+    pub fn new(name: &str, zone: &plan::Zone, keys: u64, passed: u64, rejected: u64) -> Self {
+        Self {
+            name: name.to_owned(),
+            key: match &zone.key {
+                ZoneKey::Ip => "ip".to_owned(),
+                ZoneKey::Header(header) => format!("header:{header}"),
+            },
+            rate: zone.rate.to_string(),
+            burst: zone.burst,
+            keys,
+            max_keys: zone.max_keys.get(),
+            passed,
+            rejected,
+        }
+    }
+}
+
+impl From<NodeSample> for System {
+    fn from(sample: NodeSample) -> Self {
+        let NodeSample { cpu_ratio, memory_total, memory_available, load1, disks } = sample;
+        let used = memory_total.saturating_sub(memory_available);
+        Self {
+            cpu: Cpu { usage_ratio: cpu_ratio, load1 },
+            memory: Memory {
+                total_bytes: memory_total,
+                used_bytes: used,
+                available_bytes: memory_available,
+                used_ratio: share(used, memory_total),
+            },
+            disk: disks
+                .into_iter()
+                .map(|disk| Disk {
+                    mount: disk.mount.to_string_lossy().into_owned(),
+                    total_bytes: disk.total,
+                    free_bytes: disk.free,
+                    used_ratio: share(disk.total.saturating_sub(disk.free), disk.total),
+                })
+                .collect(),
+        }
+    }
+}

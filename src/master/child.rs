@@ -1,0 +1,480 @@
+//! One process: how it is started as somebody, signalled, and found to have ended. And the guard, which outlives the master by a moment.
+//!
+//! Shape: every child leads its own session and group, dies by TERM with the master's main thread, and has no descriptor it was not given.
+//!        Start children on the main thread only: the death signal follows the thread that started them.
+
+use std::{
+    collections::BTreeMap,
+    ffi::{CString, OsStr, OsString},
+    io,
+    os::{
+        fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+        unix::{ffi::OsStrExt, fs::PermissionsExt, process::CommandExt},
+    },
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::OnceLock,
+};
+
+use nix::{
+    sys::{
+        prctl,
+        resource::{Resource, setrlimit},
+        signal::Signal,
+        stat::{Mode, umask},
+    },
+    unistd::{self, Gid, Pid, Uid},
+};
+use thiserror::Error;
+
+use crate::rules::restart::Exit;
+
+/// Who a process becomes.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Identity {
+    pub name: String,
+    pub uid: Uid,
+    pub gid: Gid,
+    pub home: PathBuf,
+    groups: Vec<Gid>,
+    /// Whether that differs from what we are, so that the child must change.
+    changes: bool,
+}
+
+impl Identity {
+    /// `user` and `group` as written in the configuration; without them what this process is.
+    ///
+    /// Errors: an unknown name, or another user than ours while we are not root.
+    pub fn of(user: Option<&str>, group: Option<&str>) -> Result<Self, SpawnError> {
+        let us = Uid::effective();
+        let found = match user {
+            Some(name) => unistd::User::from_name(name)
+                .ok()
+                .flatten()
+                .or_else(|| name.parse().ok().and_then(|uid| unistd::User::from_uid(Uid::from_raw(uid)).ok().flatten()))
+                .ok_or_else(|| SpawnError::NoUser { user: name.to_owned() })?,
+            None => match unistd::User::from_uid(us).ok().flatten() {
+                Some(found) => found,
+                // As in a container that runs under a bare number.
+                None => {
+                    return Ok(Self {
+                        name: us.to_string(),
+                        uid: us,
+                        gid: Gid::effective(),
+                        home: "/".into(),
+                        groups: Vec::new(),
+                        changes: false,
+                    });
+                }
+            },
+        };
+        let gid = match group {
+            Some(name) => unistd::Group::from_name(name)
+                .ok()
+                .flatten()
+                .map(|g| g.gid)
+                .or_else(|| name.parse().ok().map(Gid::from_raw))
+                .ok_or_else(|| SpawnError::NoGroup { group: name.to_owned() })?,
+            None => found.gid,
+        };
+        let changes = user.is_some() && found.uid != us || group.is_some() && gid != Gid::effective();
+        if changes && !us.is_root() {
+            return Err(SpawnError::NotRoot { user: found.name });
+        }
+        let mut groups = Vec::new();
+        if changes {
+            let name = CString::new(found.name.as_bytes()).map_err(|_| SpawnError::NoUser { user: found.name.clone() })?;
+            groups = unistd::getgrouplist(&name, gid).unwrap_or_else(|_| vec![gid]);
+        }
+        Ok(Self { name: found.name, uid: found.uid, gid, home: found.dir, groups, changes })
+    }
+}
+
+/// What to start, completely.
+#[derive(Debug)]
+pub struct Launch {
+    pub argv: Vec<OsString>,
+    /// Shown in `ps` instead of the program.
+    pub arg0: Option<String>,
+    pub dir: Option<PathBuf>,
+    /// All of it: nothing is inherited.
+    pub env: BTreeMap<OsString, OsString>,
+    pub identity: Identity,
+    pub umask: u32,
+    /// Soft and hard limit of open files; `None`: as ours.
+    pub nofile: Option<(u64, u64)>,
+    pub stdout: OwnedFd,
+    pub stderr: OwnedFd,
+    /// Further descriptors and the numbers at which the child finds them; all are 10 or above on our side.
+    pub descriptors: Vec<(OwnedFd, RawFd)>,
+}
+
+/// Why a process could not be started.
+#[derive(Debug, Error)]
+pub enum SpawnError {
+    #[error("start an empty command")]
+    Empty,
+    #[error("find program {program:?} in PATH ({path})")]
+    NotFound { program: String, path: String },
+    #[error("find program {program:?}: there is no such file")]
+    NoFile { program: String },
+    #[error("run program {program:?}: it is not executable")]
+    NotExecutable { program: String },
+    #[error("find user {user:?}")]
+    NoUser { user: String },
+    #[error("find group {group:?}")]
+    NoGroup { group: String },
+    #[error("become user {user:?}: gateway does not run as root")]
+    NotRoot { user: String },
+    #[error("enter directory {dir}: it does not exist")]
+    NoDir { dir: String },
+    #[error("{step}")]
+    Step {
+        step: Step,
+        #[source]
+        source: io::Error,
+    },
+    #[error("use an argument or a value with a zero byte")]
+    Zero,
+    #[error("prepare {what}")]
+    Prepare {
+        what: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("use the socket path {path}: it is longer than 107 bytes")]
+    LongPath { path: String },
+    #[error("find a free port for it")]
+    NoPort,
+    #[error("start the program")]
+    Os(#[source] io::Error),
+}
+
+impl SpawnError {
+    /// How to mend it.
+    #[must_use]
+    pub fn advice(&self) -> Option<&'static str> {
+        match self {
+            Self::NotFound { .. } => Some("give its full path in `command`, or set PATH in the app's `env`"),
+            Self::NoFile { .. } => Some("the path is taken from `dir`, or from where gateway runs if there is none"),
+            Self::NotExecutable { .. } => Some("chmod +x it, or start it through its interpreter"),
+            Self::NoUser { .. } => Some("create it with: useradd --system --no-create-home NAME"),
+            Self::NoGroup { .. } => Some("create it with: groupadd --system NAME"),
+            Self::NotRoot { .. } => Some("leave out `user` and `group`, or start gateway as root"),
+            Self::NoDir { .. } => Some("create it, or correct `dir`"),
+            Self::Step { step: Step::Dir, .. } => Some("the app's user must be able to enter it"),
+            Self::Step { step: Step::Limit, .. } => Some("lower limits.nofile, or raise the hard limit of gateway (LimitNOFILE=)"),
+            Self::LongPath { .. } => Some("set `run` to a shorter directory"),
+            Self::NoPort => Some("set `port` to the first of a range of your own"),
+            Self::Empty | Self::Step { .. } | Self::Zero | Self::Prepare { .. } | Self::Os(_) => None,
+        }
+    }
+
+    /// The whole story in one line.
+    #[must_use]
+    pub fn story(&self) -> String {
+        let mut text = format!("could not {self}");
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            text.push_str(&format!(": {error}"));
+            cause = error.source();
+        }
+        if let Some(advice) = self.advice() {
+            text.push_str(&format!(" ({advice})"));
+        }
+        text
+    }
+}
+
+/// What the child does between fork and exec; the first to fail is told to the parent.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(i32)]
+pub enum Step {
+    Session = 1,
+    Limit = 2,
+    Group = 3,
+    User = 4,
+    Dir = 5,
+    Privileges = 6,
+    Parent = 7,
+    Descriptor = 8,
+}
+
+/// Codes above this are a step and an errno: the pipe through which std reports a failed start carries one number.
+const STEP_BASE: i32 = 100_000;
+
+impl Step {
+    const ALL: [Self; 8] =
+        [Self::Session, Self::Limit, Self::Group, Self::User, Self::Dir, Self::Privileges, Self::Parent, Self::Descriptor];
+
+    fn failed(self, errno: nix::Error) -> io::Error {
+        io::Error::from_raw_os_error(self as i32 * STEP_BASE + errno as i32)
+    }
+
+    fn of(error: &io::Error) -> Option<(Self, io::Error)> {
+        let code = error.raw_os_error()?;
+        let step = Self::ALL.into_iter().find(|step| *step as i32 == code / STEP_BASE)?;
+        Some((step, io::Error::from_raw_os_error(code % STEP_BASE)))
+    }
+}
+
+impl std::fmt::Display for Step {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Session => "make a session for it",
+            Self::Limit => "set its limit of open files",
+            Self::Group => "take on its group",
+            Self::User => "take on its user",
+            Self::Dir => "enter its directory",
+            Self::Privileges => "give up privileges",
+            Self::Parent => "bind its life to ours",
+            Self::Descriptor => "hand it its descriptors",
+        })
+    }
+}
+
+/// Starts it and gives its pid, which is its group and session too.
+pub fn spawn(launch: Launch) -> Result<Pid, SpawnError> {
+    let Launch { argv, arg0, dir, env, identity, umask: mask, nofile, stdout, stderr, descriptors } = launch;
+    let (program, arguments) = argv.split_first().ok_or(SpawnError::Empty)?;
+    find_program(program, dir.as_deref(), env.get(OsStr::new("PATH")).map(OsString::as_os_str))?;
+    if let Some(dir) = dir.as_ref().filter(|dir| !dir.is_dir()) {
+        return Err(SpawnError::NoDir { dir: dir.display().to_string() });
+    }
+    let dir = dir.map(|dir| CString::new(dir.into_os_string().as_bytes())).transpose().map_err(|_| SpawnError::Zero)?;
+    let us = unistd::getpid();
+    let wired: Vec<(RawFd, RawFd)> = descriptors.iter().map(|(fd, number)| (fd.as_raw_fd(), *number)).collect();
+    let prepare = move || -> io::Result<()> {
+        for signal in 1..32 {
+            // SAFETY: signal(2) is async-signal-safe; KILL and STOP refuse harmlessly. What we ignore or handle must not reach the program.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
+        }
+        unistd::setsid().map_err(|e| Step::Session.failed(e))?;
+        umask(Mode::from_bits_truncate(mask));
+        for (from, to) in &wired {
+            // SAFETY: both numbers are plain descriptors of this process; the source is kept open by `descriptors` until after the spawn.
+            if unsafe { libc::dup2(*from, *to) } < 0 {
+                return Err(Step::Descriptor.failed(nix::Error::last()));
+            }
+        }
+        let first = wired.iter().map(|(_, to)| *to + 1).max().unwrap_or(3);
+        // SAFETY: only marks descriptors close-on-exec: those that whoever started us left open. std's error pipe is so already.
+        unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+        restore_oom_score();
+        if let Some((soft, hard)) = nofile {
+            setrlimit(Resource::RLIMIT_NOFILE, soft, hard).map_err(|e| Step::Limit.failed(e))?;
+        }
+        if identity.changes {
+            unistd::setgroups(&identity.groups).map_err(|e| Step::Group.failed(e))?;
+            unistd::setresgid(identity.gid, identity.gid, identity.gid).map_err(|e| Step::Group.failed(e))?;
+            unistd::setresuid(identity.uid, identity.uid, identity.uid).map_err(|e| Step::User.failed(e))?;
+            prctl::set_no_new_privs().map_err(|e| Step::Privileges.failed(e))?;
+        }
+        if let Some(dir) = &dir {
+            unistd::chdir(dir.as_c_str()).map_err(|e| Step::Dir.failed(e))?;
+        }
+        // After the change of user, which clears it.
+        prctl::set_pdeathsig(Signal::SIGTERM).map_err(|e| Step::Parent.failed(e))?;
+        if unistd::getppid() != us {
+            return Err(Step::Parent.failed(nix::Error::ESRCH));
+        }
+        Ok(())
+    };
+    let mut command = Command::new(program);
+    command.args(arguments).env_clear().envs(env).stdin(Stdio::null()).stdout(stdout).stderr(stderr);
+    if let Some(arg0) = arg0 {
+        command.arg0(arg0);
+    }
+    // SAFETY: `prepare` runs between fork and exec: it makes system calls on values prepared before the fork, allocates nothing and takes no lock.
+    unsafe { command.pre_exec(prepare) };
+    let child = command.spawn().map_err(|error| match Step::of(&error) {
+        Some((step, source)) => SpawnError::Step { step, source },
+        None if error.kind() == io::ErrorKind::InvalidInput => SpawnError::Zero,
+        None => SpawnError::Os(error),
+    })?;
+    drop(descriptors);
+    // Dropping std's handle neither waits nor kills: the nursery reaps by pid.
+    Ok(Pid::from_raw(child.id().cast_signed()))
+}
+
+/// Our own score as text, as it was before we lowered it.
+static OOM_SCORE: OnceLock<Vec<u8>> = OnceLock::new();
+
+/// The kernel shall take the master last when memory is short; only root may ask for that.
+pub fn lower_oom_score() {
+    const FILE: &str = "/proc/self/oom_score_adj";
+    if let Ok(before) = std::fs::read(FILE) {
+        if std::fs::write(FILE, "-900").is_ok() {
+            // Called once; a second call keeps the first value, which is the true one.
+            let _ = OOM_SCORE.set(before);
+        }
+    }
+}
+
+/// A child must not profit from what we asked for ourselves.
+fn restore_oom_score() {
+    let Some(before) = OOM_SCORE.get() else { return };
+    // SAFETY: open, write and close on a literal path and bytes that live for ever; a failure leaves the score as it is.
+    unsafe {
+        let fd = libc::open(c"/proc/self/oom_score_adj".as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
+        if fd >= 0 {
+            libc::write(fd, before.as_ptr().cast(), before.len());
+            libc::close(fd);
+        }
+    }
+}
+
+/// So that the reason is clear before the kernel says only "not found".
+fn find_program(program: &OsStr, dir: Option<&Path>, path: Option<&OsStr>) -> Result<(), SpawnError> {
+    let name = program.to_string_lossy().into_owned();
+    if name.is_empty() {
+        return Err(SpawnError::Empty);
+    }
+    if program.as_bytes().contains(&b'/') {
+        let file = dir.map_or_else(|| PathBuf::from(program), |dir| dir.join(program));
+        return match executable(&file) {
+            Some(true) => Ok(()),
+            Some(false) => Err(SpawnError::NotExecutable { program: name }),
+            None => Err(SpawnError::NoFile { program: file.display().to_string() }),
+        };
+    }
+    let path = path.unwrap_or_default();
+    let found: Vec<bool> = std::env::split_paths(path).filter_map(|dir| executable(&dir.join(program))).collect();
+    if found.contains(&true) {
+        Ok(())
+    } else if found.is_empty() {
+        Err(SpawnError::NotFound { program: name, path: path.to_string_lossy().into_owned() })
+    } else {
+        Err(SpawnError::NotExecutable { program: name })
+    }
+}
+
+fn executable(file: &Path) -> Option<bool> {
+    let data = file.metadata().ok().filter(|data| data.is_file())?;
+    Some(data.permissions().mode() & 0o111 != 0)
+}
+
+/// A child that has ended and still lies there.
+///
+/// `of`: only this one; `None`: any child at all, strangers that were left to us too.
+#[must_use]
+pub fn ended(of: Option<Pid>) -> Option<Pid> {
+    // SAFETY: siginfo_t is plain data for which zeros are valid; waitid fills it in and touches nothing else. WNOWAIT leaves the child as it is.
+    let pid = unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        let (kind, id) = of.map_or((libc::P_ALL, 0), |pid| (libc::P_PID, pid.as_raw().cast_unsigned()));
+        if libc::waitid(kind, id, &raw mut info, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT) != 0 {
+            return None;
+        }
+        info.si_pid()
+    };
+    (pid > 0).then(|| Pid::from_raw(pid))
+}
+
+/// Takes away a child that [`ended`] found, and says how it ended.
+#[must_use]
+pub fn reap(pid: Pid) -> Option<Exit> {
+    let mut status = 0;
+    // SAFETY: waitpid writes one int that we own. By pid: no other child can be taken by mistake.
+    let got = unsafe { libc::waitpid(pid.as_raw(), &raw mut status, libc::WNOHANG) };
+    if got != pid.as_raw() {
+        return None;
+    }
+    if libc::WIFSIGNALED(status) { Some(Exit::Signal(libc::WTERMSIG(status))) } else { Some(Exit::Code(libc::WEXITSTATUS(status))) }
+}
+
+/// Whether anything of the group is left, unreaped processes too.
+#[must_use]
+pub fn group_exists(group: Pid) -> bool {
+    nix::sys::signal::killpg(group, None).is_ok_and(|()| true)
+}
+
+/// A descriptor copied to a number of 10 or above, so that handing it over at 3 or 4 never hits its source.
+pub fn high(fd: &OwnedFd) -> io::Result<OwnedFd> {
+    // SAFETY: F_DUPFD_CLOEXEC makes a new descriptor that nobody else owns; `fd` is open for the length of the call.
+    unsafe {
+        let copy = libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 10);
+        if copy < 0 { Err(io::Error::last_os_error()) } else { Ok(OwnedFd::from_raw_fd(copy)) }
+    }
+}
+
+/// Occupies the low numbers for the life of the process: std's own error pipe must not stand where a child's descriptors are put.
+pub fn reserve_low_descriptors() -> io::Result<Vec<OwnedFd>> {
+    let mut kept = Vec::new();
+    loop {
+        let fd = OwnedFd::from(std::fs::File::open("/dev/null")?);
+        if fd.as_raw_fd() >= 10 {
+            return Ok(kept);
+        }
+        kept.push(fd);
+    }
+}
+
+/// How many groups the guard can remember.
+const GROUPS: usize = 4096;
+/// From the master's death to KILL; nothing may be left after 2 s.
+const GRACE_STEPS: u32 = 14;
+
+/// Forks the guard: it reads group numbers (`+` to remember, `-` to forget, as i32) until the master's end of the pipe closes,
+/// then sends TERM and soon KILL to the groups still remembered. A death signal reaches only leaders; this reaches everybody.
+pub fn fork_guard(pipe: OwnedFd) -> io::Result<Pid> {
+    // SAFETY: the child only calls `guard`, which makes system calls, allocates nothing, takes no lock and never returns.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => guard(pipe.as_raw_fd()),
+        pid => Ok(Pid::from_raw(pid)),
+    }
+}
+
+fn guard(pipe: RawFd) -> ! {
+    let mut groups = [0i32; GROUPS];
+    let mut known = 0;
+    // SAFETY: system calls on numbers and on arrays of this stack frame. We are alone in a freshly forked process: its descriptors are ours to
+    // close, `pipe` is moved to 0 first. Nothing of Rust's is dropped: the process ends by _exit.
+    unsafe {
+        libc::setsid();
+        libc::dup2(pipe, 0);
+        libc::syscall(libc::SYS_close_range, 1, u32::MAX, 0);
+        libc::prctl(libc::PR_SET_NAME, c"gateway-guard".as_ptr());
+        for signal in 1..32 {
+            libc::signal(signal, libc::SIG_IGN);
+        }
+        let mut buffer = [0i32; 256];
+        loop {
+            let bytes = libc::read(0, buffer.as_mut_ptr().cast(), size_of_val(&buffer));
+            if bytes < 0 && *libc::__errno_location() == libc::EINTR {
+                continue;
+            }
+            if bytes <= 0 {
+                break;
+            }
+            // Every write is one number, so every read is whole numbers.
+            for word in buffer.iter().take(bytes.cast_unsigned() / 4) {
+                if *word > 1 && known < GROUPS {
+                    groups[known] = *word;
+                    known += 1;
+                } else if let Some(at) = groups.iter().take(known).position(|group| *group == -*word) {
+                    known -= 1;
+                    groups[at] = groups[known];
+                }
+            }
+        }
+        for group in groups.iter().take(known) {
+            libc::kill(-*group, libc::SIGTERM);
+        }
+        for _ in 0..GRACE_STEPS {
+            let mut left = false;
+            for group in groups.iter().take(known) {
+                left |= libc::kill(-*group, 0) == 0;
+            }
+            if !left {
+                break;
+            }
+            libc::poll(std::ptr::null_mut(), 0, 100);
+        }
+        for group in groups.iter().take(known) {
+            libc::kill(-*group, libc::SIGKILL);
+        }
+        libc::_exit(0)
+    }
+}

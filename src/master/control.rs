@@ -1,0 +1,180 @@
+//! The control socket: RUN/gateway.sock, where the command line asks.
+//!
+//! Shape: 0600, and only root and our own user are answered. Bounded connections, lines and waits; a client can do no harm but its commands.
+
+use std::{
+    fs, io,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use nix::unistd::Uid;
+use serde_json::{Value, json};
+use thiserror::Error;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{UnixListener, UnixStream},
+    sync::Semaphore,
+    task::JoinSet,
+    time::timeout,
+};
+
+use super::{
+    handle::Handle,
+    reload::{self, ReloadError},
+    supervisor::{Order, Word},
+};
+use crate::{
+    ipc::{
+        control::{Answer, Failure, Request},
+        message::Query,
+    },
+    vocab::AppName,
+};
+
+const CONNECTIONS: usize = 32;
+/// A request names a command and an app: it is short.
+const LONGEST_REQUEST: u64 = 64 * 1024;
+const IDLE: Duration = Duration::from_secs(30);
+/// An order is bounded by the app's own deadlines; this is for those who set them to a day.
+const ORDER_WITHIN: Duration = Duration::from_secs(3600);
+
+/// Why there is no control socket.
+#[derive(Debug, Error)]
+pub enum ControlError {
+    #[error("open the control socket {}", path.display())]
+    Open {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Opens it. What lies there is of a master that is gone: the state directory is locked.
+pub fn open(path: &Path) -> Result<std::os::unix::net::UnixListener, ControlError> {
+    let opened = || {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        let before = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o177));
+        let listener = std::os::unix::net::UnixListener::bind(path);
+        nix::sys::stat::umask(before);
+        let listener = listener?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    };
+    opened().map_err(|source| ControlError::Open { path: path.into(), source })
+}
+
+/// Answers until it is dropped.
+pub async fn serve(listener: UnixListener, handle: Handle) {
+    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut tasks = JoinSet::new();
+    loop {
+        let Ok(slot) = slots.clone().acquire_owned().await else { return };
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    let handle = handle.clone();
+                    tasks.spawn(async move {
+                        // The client is gone: nobody is left to tell.
+                        let _ = converse(stream, handle).await;
+                        drop(slot);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "control socket could not accept");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            },
+            Some(_) = tasks.join_next() => {}
+        }
+    }
+}
+
+async fn converse(stream: UnixStream, handle: Handle) -> io::Result<()> {
+    let uid = stream.peer_cred()?.uid();
+    let (read, write) = stream.into_split();
+    let mut speaker = Speaker { write };
+    if uid != 0 && uid != Uid::effective().as_raw() {
+        let error = format!("user {uid} may not command this gateway: it runs as user {}", Uid::effective());
+        return speaker.say(&Answer::Failed { error, kind: Failure::Permission }).await;
+    }
+    let mut line = String::new();
+    let mut lines = BufReader::new(read.take(LONGEST_REQUEST));
+    let got = timeout(IDLE, lines.read_line(&mut line)).await;
+    if !matches!(got, Ok(Ok(1..))) || !line.ends_with('\n') {
+        return speaker.refuse("no request came: one line of JSON, in time and not too long".to_owned()).await;
+    }
+    let request = match serde_json::from_str(&line) {
+        Ok(request) => request,
+        Err(error) => return speaker.refuse(format!("the request is not understood: {error}")).await,
+    };
+    match request {
+        Request::Status => {
+            let status = handle.status().await;
+            speaker.done(status).await
+        }
+        Request::Apps => speaker.done(serde_json::to_value(handle.apps()).unwrap_or_default()).await,
+        Request::Upstreams => speaker.ask(&handle, Query::Upstreams).await,
+        Request::Zones => speaker.ask(&handle, Query::Zones).await,
+        Request::Reload => match handle.reload().await {
+            Ok(generation) => speaker.done(json!({ "generation": generation })).await,
+            Err(error) => {
+                let kind = match &error {
+                    ReloadError::Configuration(_) | ReloadError::Fixed { .. } => Failure::Configuration,
+                    ReloadError::Bind(_) | ReloadError::Edge(_) | ReloadError::Stopping => Failure::Refused,
+                };
+                speaker.say(&Answer::Failed { error: reload::story(&error), kind }).await
+            }
+        },
+        Request::Start { app } => speaker.order(&handle, app, Order::Start).await,
+        Request::Stop { app } => speaker.order(&handle, app, Order::Stop).await,
+        Request::Restart { app } => speaker.order(&handle, app, Order::Restart).await,
+    }
+}
+
+struct Speaker {
+    write: tokio::net::unix::OwnedWriteHalf,
+}
+
+impl Speaker {
+    async fn say(&mut self, answer: &Answer) -> io::Result<()> {
+        let mut line = serde_json::to_vec(answer)?;
+        line.push(b'\n');
+        timeout(IDLE, self.write.write_all(&line)).await?
+    }
+
+    async fn done(&mut self, result: Value) -> io::Result<()> {
+        self.say(&Answer::Done { result }).await
+    }
+
+    async fn refuse(&mut self, error: String) -> io::Result<()> {
+        self.say(&Answer::Failed { error, kind: Failure::Refused }).await
+    }
+
+    async fn ask(&mut self, handle: &Handle, query: Query) -> io::Result<()> {
+        match handle.ask(query).await {
+            Some(result) => self.done(result).await,
+            None => self.refuse("the edge does not answer: it is down or busy, try again".to_owned()).await,
+        }
+    }
+
+    async fn order(&mut self, handle: &Handle, app: AppName, order: Order) -> io::Result<()> {
+        let mut words = handle.order(app, order).await;
+        let deadline = tokio::time::Instant::now() + ORDER_WITHIN;
+        loop {
+            match tokio::time::timeout_at(deadline, words.recv()).await {
+                Ok(Some(Word::Progress(text))) => self.say(&Answer::Progress { text }).await?,
+                Ok(Some(Word::Done(text))) => return self.done(json!({ "message": text })).await,
+                Ok(Some(Word::Failed(error))) => return self.refuse(error).await,
+                Ok(None) => return self.refuse("gateway is stopping".to_owned()).await,
+                Err(_) => return self.refuse("it is still under way after an hour; see `gateway apps`".to_owned()).await,
+            }
+        }
+    }
+}

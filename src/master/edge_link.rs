@@ -1,0 +1,663 @@
+//! The edge as a child: started, given its configuration, watched, and replaced at once when it dies.
+//!
+//! Shape: Down ─start→ Greeting ─Hello, Ready→ Serving ─death→ Down … ; the sockets stay open all the while, so connections wait and none is refused.
+//!        A configuration is in force when the edge says so: a refusal, a death or silence leaves the one before.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    ffi::OsString,
+    io,
+    os::fd::{AsFd, OwnedFd},
+    sync::Arc,
+    time::Duration,
+};
+
+use nix::{
+    sys::resource::{Resource, getrlimit},
+    unistd::Pid,
+};
+use thiserror::Error;
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinSet,
+    time::Instant,
+};
+
+use super::{
+    child::{self, Identity, Launch, SpawnError},
+    nursery::Nursery,
+    output::Output,
+    sockets::Sockets,
+    supervisor::{self, Table},
+};
+use crate::{
+    ipc::{
+        link::{Link, LinkError, Receiver, Sender},
+        message::{Build, Config, Generation, Incarnation, InstanceId, Material, Query, ToEdge, ToMaster},
+    },
+    plan::Plan,
+    rules::restart::Exit,
+};
+
+/// From its start until every listener accepts.
+const READY_WITHIN: Duration = Duration::from_secs(15);
+/// It says that it lives once a second.
+const ALIVE_WITHIN: Duration = Duration::from_secs(10);
+const APPLY_WITHIN: Duration = Duration::from_secs(10);
+/// One that served so long may start again at once.
+const SETTLED: Duration = Duration::from_secs(10);
+/// Before the next start, by how often in a row it died young.
+const DELAYS_MS: [u64; 6] = [0, 100, 200, 400, 800, 1000];
+/// Of our environment, what an edge may see.
+const ENVIRONMENT: [&str; 7] = ["PATH", "LANG", "LC_ALL", "TZ", "RUST_BACKTRACE", "SSL_CERT_FILE", "SSL_CERT_DIR"];
+
+/// A configuration as an edge gets it, with the sockets that belong to it.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    pub generation: Generation,
+    pub plan: Arc<Plan>,
+    pub sockets: Arc<Sockets>,
+    pub materials: Vec<Material>,
+    /// Done and refused so far.
+    pub reloads: (u64, u64),
+}
+
+/// Why a configuration is not in force.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+pub enum ApplyError {
+    #[error("apply the configuration: the edge refuses it: {0}")]
+    Refused(String),
+    #[error("apply the configuration: the edge did not answer within {} s", APPLY_WITHIN.as_secs())]
+    Silent,
+    #[error("apply the configuration: the edge died of it")]
+    Died,
+    #[error("apply the configuration: gateway is stopping")]
+    Stopping,
+}
+
+/// How the edge stands, for people.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Facts {
+    pub pid: Option<u32>,
+    pub ready: bool,
+    pub restarts: u64,
+    pub connections: u64,
+    pub in_flight: u64,
+}
+
+/// Which program is the edge: itself, but for tests.
+#[derive(Clone, Debug)]
+pub struct Program {
+    pub argv: Vec<OsString>,
+    pub env: BTreeMap<OsString, OsString>,
+}
+
+impl Program {
+    /// This very binary, even if its file was replaced meanwhile.
+    #[must_use]
+    pub fn this() -> Self {
+        let env = ENVIRONMENT.iter().filter_map(|name| Some(((*name).into(), std::env::var_os(name)?)));
+        Self { argv: vec!["/proc/self/exe".into(), "edge".into()], env: env.collect() }
+    }
+}
+
+enum Command {
+    Apply { setting: Box<Setting>, reply: oneshot::Sender<Result<(), ApplyError>> },
+    Ask { query: Query, reply: oneshot::Sender<String> },
+    Materials(Vec<Material>),
+    Drain { id: InstanceId, incarnation: Incarnation, within: Duration },
+    Refused,
+    Shutdown { within: Duration, done: oneshot::Sender<()> },
+    KillNow,
+}
+
+/// The actor's door.
+#[derive(Clone)]
+pub struct Handle {
+    commands: mpsc::Sender<Command>,
+    facts: watch::Receiver<Facts>,
+}
+
+impl Handle {
+    /// Waits until the configuration is in force, or is not.
+    pub async fn apply(&self, setting: Setting) -> Result<(), ApplyError> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Command::Apply { setting: Box::new(setting), reply }).await;
+        answer.await.unwrap_or(Err(ApplyError::Stopping))
+    }
+
+    /// A JSON document; `None`: the edge is down or silent.
+    pub async fn ask(&self, query: Query, within: Duration) -> Option<String> {
+        let (reply, answer) = oneshot::channel();
+        let asked = async {
+            self.tell(Command::Ask { query, reply }).await;
+            answer.await.ok()
+        };
+        tokio::time::timeout(within, asked).await.ok().flatten()
+    }
+
+    pub async fn materials(&self, materials: Vec<Material>) {
+        self.tell(Command::Materials(materials)).await;
+    }
+
+    /// Takes an instance out of rotation; false: the edge cannot be told now, so it serves nobody either.
+    #[must_use]
+    pub fn drain(&self, id: InstanceId, incarnation: Incarnation, within: Duration) -> bool {
+        self.commands.try_send(Command::Drain { id, incarnation, within }).is_ok()
+    }
+
+    /// A reload was refused before the edge saw it.
+    pub async fn refused(&self) {
+        self.tell(Command::Refused).await;
+    }
+
+    /// Waits until it has finished what is in flight and is gone.
+    pub async fn shutdown(&self, within: Duration) {
+        let (done, gone) = oneshot::channel();
+        self.tell(Command::Shutdown { within, done }).await;
+        let _ = gone.await;
+    }
+
+    pub async fn kill_now(&self) {
+        self.tell(Command::KillNow).await;
+    }
+
+    #[must_use]
+    pub fn facts(&self) -> watch::Receiver<Facts> {
+        self.facts.clone()
+    }
+
+    async fn tell(&self, command: Command) {
+        // The actor lives as long as the master; at its end nobody needs an answer.
+        let _ = self.commands.send(command).await;
+    }
+}
+
+/// Something to send, with its descriptors.
+struct Parcel {
+    message: ToEdge,
+    descriptors: Vec<Arc<OwnedFd>>,
+}
+
+/// A configuration on trial.
+struct Trial {
+    setting: Setting,
+    reply: oneshot::Sender<Result<(), ApplyError>>,
+    deadline: Instant,
+    /// The edge did not serve when it came: should that one die, the next starts with this.
+    fresh: bool,
+}
+
+/// A running edge.
+struct Running {
+    pid: Pid,
+    exit: oneshot::Receiver<Exit>,
+    parcels: mpsc::Sender<Parcel>,
+    receiver: Receiver<ToMaster>,
+    /// Sends; ends with the link.
+    writer: JoinSet<Result<(), LinkError>>,
+    since: Instant,
+    greeted: bool,
+    ready: bool,
+    /// It is killed if nothing is heard until then.
+    patience: Instant,
+    /// The setting it was started with was the one on trial.
+    on_trial: bool,
+}
+
+/// How a life of the edge ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum End {
+    Died,
+    Stopped,
+}
+
+/// The actor.
+pub struct EdgeLink {
+    program: Program,
+    nursery: Nursery,
+    output: Output,
+    table: watch::Receiver<Table>,
+    supervisor: mpsc::Sender<supervisor::Message>,
+    started_ms: u64,
+    setting: Setting,
+    commands: mpsc::Receiver<Command>,
+    facts: watch::Sender<Facts>,
+    trial: Option<Trial>,
+    asks: HashMap<u64, oneshot::Sender<String>>,
+    next_ask: u64,
+    drains: Vec<(InstanceId, Incarnation)>,
+    deaths: usize,
+    /// Since a shutdown was asked for: KILL at the moment, and whom to tell.
+    stopping: Option<(Instant, Vec<oneshot::Sender<()>>)>,
+}
+
+/// What the actor needs from others.
+pub struct Wiring {
+    pub program: Program,
+    pub nursery: Nursery,
+    pub output: Output,
+    pub table: watch::Receiver<Table>,
+    pub supervisor: mpsc::Sender<supervisor::Message>,
+    pub started_ms: u64,
+}
+
+impl EdgeLink {
+    #[must_use]
+    pub fn new(wiring: Wiring, setting: Setting) -> (Self, Handle) {
+        // One command for each draining instance or control connection; full: `drain` says so, the others wait.
+        let (send, commands) = mpsc::channel(128);
+        let (facts, facts_out) = watch::channel(Facts::default());
+        let Wiring { program, nursery, output, table, supervisor, started_ms } = wiring;
+        let link = Self {
+            program,
+            nursery,
+            output,
+            table,
+            supervisor,
+            started_ms,
+            setting,
+            commands,
+            facts,
+            trial: None,
+            asks: HashMap::new(),
+            next_ask: 0,
+            drains: Vec::new(),
+            deaths: 0,
+            stopping: None,
+        };
+        (link, Handle { commands: send, facts: facts_out })
+    }
+
+    /// Until the handles are gone.
+    pub async fn run(mut self) {
+        loop {
+            let end = match self.launch() {
+                Ok(running) => {
+                    tracing::info!(pid = running.pid.as_raw(), "edge started");
+                    self.live(running).await
+                }
+                Err(error) => {
+                    tracing::error!(error = error.story(), "edge could not be started");
+                    self.deaths += 1;
+                    End::Died
+                }
+            };
+            self.mourn().await;
+            if end == End::Stopped || self.wait_for_next().await == End::Stopped {
+                break;
+            }
+            self.facts.send_modify(|facts| facts.restarts += 1);
+            let _ = self.supervisor.send(supervisor::Message::EdgeDied).await;
+        }
+        if let Some((_, told)) = self.stopping.take() {
+            for done in told {
+                let _ = done.send(());
+            }
+        }
+        while let Some(command) = self.commands.recv().await {
+            self.answer_without_edge(command).await;
+        }
+    }
+
+    /// Starts one. Its first message waits in the link already.
+    fn launch(&mut self) -> Result<Running, SpawnError> {
+        let prepare = |what: &str| {
+            let what = what.to_owned();
+            move |source| SpawnError::Prepare { what, source }
+        };
+        let (ours, theirs) = Link::<ToEdge, ToMaster>::pair().map_err(prepare("the link to the edge"))?;
+        let (access, stderr) = self.output.edge_pipes().map_err(prepare("pipes for the edge's logs"))?;
+        let stdout = stderr.try_clone().map_err(prepare("pipes for the edge's logs"))?;
+        let descriptors = vec![
+            (child::high(&theirs).map_err(prepare("the link to the edge"))?, 3),
+            (child::high(&access).map_err(prepare("pipes for the edge's logs"))?, 4),
+        ];
+        let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).map_err(io::Error::from).map_err(prepare("its limit of open files"))?;
+        let launch = Launch {
+            argv: self.program.argv.clone(),
+            arg0: Some("gateway".to_owned()),
+            dir: None,
+            env: self.program.env.clone(),
+            identity: Identity::of(None, None)?,
+            umask: 0o077,
+            nofile: Some((most, most)),
+            stdout,
+            stderr,
+            descriptors,
+        };
+        let link = Link::<ToEdge, ToMaster>::from_std(ours).map_err(prepare("the link to the edge"))?;
+        let (told, exit) = oneshot::channel();
+        let pid = self.nursery.spawn(launch, move |how| {
+            // Whoever waited has given it up.
+            let _ = told.send(how);
+        })?;
+        let (sender, receiver) = link.split();
+        // A few hundred messages are minutes of silence from an edge: full, it is given up.
+        let (parcels, outgoing) = mpsc::channel(256);
+        let mut writer = JoinSet::new();
+        writer.spawn(write_all(sender, outgoing, self.table.clone()));
+        let on_trial = self.trial.as_ref().is_some_and(|trial| trial.fresh);
+        let setting = if on_trial { self.trial.as_ref().map_or(&self.setting, |trial| &trial.setting) } else { &self.setting };
+        let apps = self.table.borrow().apps.clone();
+        let (config, descriptors) = config(setting, &Sockets::default());
+        let message =
+            ToEdge::Hello { build: Build::this(), config: Box::new(config), apps, reloads: setting.reloads, started_ms: self.started_ms };
+        // Empty as it is, it takes one.
+        let _ = parcels.try_send(Parcel { message, descriptors });
+        let now = Instant::now();
+        self.facts.send_modify(|facts| {
+            facts.pid = u32::try_from(pid.as_raw()).ok();
+            facts.ready = false;
+        });
+        let patience = now + READY_WITHIN;
+        Ok(Running { pid, exit, parcels, receiver, writer, since: now, greeted: false, ready: false, patience, on_trial })
+    }
+
+    /// Until it is gone.
+    async fn live(&mut self, mut edge: Running) -> End {
+        let mut open = true;
+        loop {
+            let deadline = self.deadline(&edge);
+            tokio::select! {
+                biased;
+                exit = &mut edge.exit => return self.ended(&edge, exit.ok()),
+                message = edge.receiver.receive(), if open => match message {
+                    Ok(Some((message, _))) => open = self.hear(&mut edge, message).await,
+                    Ok(None) => {
+                        // It closes the link when it ends; one that only closes the link is of no use.
+                        open = false;
+                        edge.patience = Instant::now() + Duration::from_secs(1);
+                    }
+                    Err(error) => {
+                        tracing::error!(error = story(&error), "edge speaks wrongly, killing it");
+                        open = false;
+                        self.nursery.kill_group(edge.pid);
+                    }
+                },
+                Some(sent) = edge.writer.join_next() => {
+                    if let Ok(Err(error)) = sent {
+                        tracing::debug!(error = story(&error), "edge cannot be spoken to");
+                    }
+                    edge.patience = edge.patience.min(Instant::now() + Duration::from_secs(1));
+                }
+                command = self.commands.recv() => match command {
+                    Some(command) => self.obey(&edge, command),
+                    None => {
+                        self.nursery.kill_group(edge.pid);
+                        let _ = edge.exit.await;
+                        return End::Stopped;
+                    }
+                },
+                () = tokio::time::sleep_until(deadline) => self.late(&mut edge),
+            }
+        }
+    }
+
+    fn deadline(&self, edge: &Running) -> Instant {
+        let stop = self.stopping.as_ref().map(|(at, _)| *at);
+        let trial = self.trial.as_ref().map(|trial| trial.deadline);
+        // While it drains it may be busy with that alone: its own deadline counts.
+        stop.unwrap_or_else(|| trial.map_or(edge.patience, |at| at.min(edge.patience)))
+    }
+
+    fn late(&mut self, edge: &mut Running) {
+        let now = Instant::now();
+        if self.stopping.is_some() {
+            tracing::warn!("edge did not end in time, killing it");
+        } else if edge.patience <= now {
+            let what = if edge.ready { "edge is silent, killing it" } else { "edge was not ready in time, killing it" };
+            tracing::error!(pid = edge.pid.as_raw(), "{what}");
+        } else {
+            // Whether it will still apply what it was sent nobody knows: only a new one is certain.
+            tracing::error!(pid = edge.pid.as_raw(), "edge does not answer to a configuration, killing it");
+        }
+        if let Some(Trial { reply, .. }) = self.trial.take_if(|trial| trial.deadline <= now) {
+            let _ = reply.send(Err(ApplyError::Silent));
+        }
+        self.nursery.kill_group(edge.pid);
+        edge.patience = now + Duration::from_secs(5);
+        if let Some((at, _)) = &mut self.stopping {
+            *at = now + Duration::from_secs(5);
+        }
+    }
+
+    fn ended(&mut self, edge: &Running, exit: Option<Exit>) -> End {
+        let how = exit.map_or_else(String::new, |exit| exit.to_string());
+        self.facts.send_modify(|facts| *facts = Facts { pid: None, ready: false, connections: 0, in_flight: 0, ..*facts });
+        if self.stopping.is_some() {
+            tracing::info!(exit = how, "edge stopped");
+            return End::Stopped;
+        }
+        let lived = edge.since.elapsed();
+        self.deaths = if edge.ready && lived >= SETTLED { 0 } else { self.deaths + 1 };
+        tracing::error!(exit = how, lived_ms = u64::try_from(lived.as_millis()).unwrap_or(u64::MAX), "edge died, starting another");
+        // One that came while no edge served gets its own start; one that killed a serving edge, or has had its start, is refused.
+        if let Some(trial) = self.trial.take() {
+            if trial.fresh && !edge.on_trial {
+                self.trial = Some(trial);
+            } else {
+                let _ = trial.reply.send(Err(ApplyError::Died));
+            }
+        }
+        End::Died
+    }
+
+    /// Whoever waited for the edge waits no longer.
+    async fn mourn(&mut self) {
+        self.asks.clear();
+        for (id, incarnation) in std::mem::take(&mut self.drains) {
+            let _ = self.supervisor.send(supervisor::Message::Drained { id, incarnation }).await;
+        }
+    }
+
+    /// The pause before the next start; commands are answered meanwhile.
+    async fn wait_for_next(&mut self) -> End {
+        let delay = DELAYS_MS[self.deaths.saturating_sub(1).min(DELAYS_MS.len() - 1)];
+        let due = Instant::now() + Duration::from_millis(delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = tokio::time::sleep_until(due) => return End::Died,
+                command = self.commands.recv() => match command {
+                    Some(Command::Apply { setting, reply }) => {
+                        self.put_on_trial(*setting, reply, true);
+                        return End::Died;
+                    }
+                    Some(command @ (Command::Shutdown { .. } | Command::KillNow)) => {
+                        self.answer_without_edge(command).await;
+                        return End::Stopped;
+                    }
+                    Some(command) => self.answer_without_edge(command).await,
+                    None => return End::Stopped,
+                },
+            }
+        }
+    }
+
+    async fn answer_without_edge(&mut self, command: Command) {
+        match command {
+            Command::Apply { reply, .. } => {
+                let _ = reply.send(Err(ApplyError::Stopping));
+            }
+            // Dropped: who asks learns that nobody is there.
+            Command::Ask { .. } | Command::KillNow => {}
+            Command::Materials(materials) => self.setting.materials = materials,
+            Command::Drain { id, incarnation, .. } => {
+                let _ = self.supervisor.send(supervisor::Message::Drained { id, incarnation }).await;
+            }
+            Command::Refused => self.setting.reloads.1 += 1,
+            Command::Shutdown { done, .. } => {
+                let _ = done.send(());
+            }
+        }
+    }
+
+    fn put_on_trial(&mut self, setting: Setting, reply: oneshot::Sender<Result<(), ApplyError>>, fresh: bool) {
+        let deadline = Instant::now() + APPLY_WITHIN;
+        if let Some(earlier) = self.trial.replace(Trial { setting, reply, deadline, fresh }) {
+            let _ = earlier.reply.send(Err(ApplyError::Silent));
+        }
+    }
+
+    fn obey(&mut self, edge: &Running, command: Command) {
+        let send = |message, descriptors| {
+            if edge.parcels.try_send(Parcel { message, descriptors }).is_err() {
+                tracing::error!("edge does not take its messages, killing it");
+                self.nursery.kill_group(edge.pid);
+            }
+        };
+        match command {
+            Command::Apply { setting, reply } => {
+                if edge.ready {
+                    let (config, descriptors) = config(&setting, &self.setting.sockets);
+                    send(ToEdge::Apply(Box::new(config)), descriptors);
+                } else {
+                    // The one that is starting may be the one that cannot: the next gets the new configuration.
+                    self.nursery.kill_group(edge.pid);
+                }
+                self.put_on_trial(*setting, reply, !edge.ready);
+            }
+            Command::Ask { query, reply } => {
+                self.asks.retain(|_, reply| !reply.is_closed());
+                self.next_ask += 1;
+                self.asks.insert(self.next_ask, reply);
+                send(ToEdge::Ask { ask: self.next_ask, query }, Vec::new());
+            }
+            Command::Materials(materials) => {
+                self.setting.materials.clone_from(&materials);
+                send(ToEdge::Materials(materials), Vec::new());
+            }
+            Command::Drain { id, incarnation, within } => {
+                self.drains.push((id.clone(), incarnation));
+                send(ToEdge::Drain { id, incarnation, within }, Vec::new());
+            }
+            Command::Refused => {
+                self.setting.reloads.1 += 1;
+                send(ToEdge::ReloadRefused, Vec::new());
+            }
+            Command::Shutdown { within, done } => {
+                send(ToEdge::Shutdown { within }, Vec::new());
+                let at = Instant::now() + within + Duration::from_secs(1);
+                self.stopping.get_or_insert_with(|| (at, Vec::new())).1.push(done);
+            }
+            Command::KillNow => {
+                self.stopping.get_or_insert_with(|| (Instant::now() + Duration::from_secs(1), Vec::new()));
+                self.nursery.kill_group(edge.pid);
+            }
+        }
+    }
+
+    /// False: it must not be listened to any more.
+    async fn hear(&mut self, edge: &mut Running, message: ToMaster) -> bool {
+        if !edge.greeted {
+            if message == (ToMaster::Hello { build: Build::this() }) {
+                edge.greeted = true;
+                return true;
+            }
+            tracing::error!("edge is of another build, killing it");
+            self.nursery.kill_group(edge.pid);
+            return false;
+        }
+        edge.patience = if edge.ready { Instant::now() + ALIVE_WITHIN } else { edge.patience };
+        match message {
+            ToMaster::Hello { .. } => {}
+            ToMaster::Ready { generation } => {
+                edge.ready = true;
+                edge.patience = Instant::now() + ALIVE_WITHIN;
+                let took_ms = u64::try_from(edge.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+                tracing::info!(pid = edge.pid.as_raw(), generation = generation.0, took_ms, "edge is ready");
+                self.facts.send_modify(|facts| facts.ready = true);
+                if edge.on_trial {
+                    self.commit();
+                }
+            }
+            ToMaster::Applied { generation } => {
+                if self.trial.as_ref().is_some_and(|trial| trial.setting.generation == generation) {
+                    self.commit();
+                }
+            }
+            ToMaster::Refused { generation, reason } => {
+                if let Some(trial) = self.trial.take_if(|trial| trial.setting.generation == generation) {
+                    self.setting.reloads.1 += 1;
+                    let _ = trial.reply.send(Err(ApplyError::Refused(reason)));
+                } else if !edge.ready {
+                    tracing::error!(reason, "edge refuses the configuration it was started with");
+                }
+            }
+            ToMaster::Health { id, incarnation, health } => {
+                let _ = self.supervisor.send(supervisor::Message::Health { id, incarnation, health }).await;
+            }
+            ToMaster::Drained { id, incarnation, in_flight } => {
+                if in_flight > 0 {
+                    tracing::warn!(app = %id.app, instance = id.n, in_flight, "requests were cut at the end of the drain");
+                }
+                self.drains.retain(|drain| *drain != (id.clone(), incarnation));
+                let _ = self.supervisor.send(supervisor::Message::Drained { id, incarnation }).await;
+            }
+            ToMaster::Answer { ask, json } => {
+                if let Some(reply) = self.asks.remove(&ask) {
+                    let _ = reply.send(json);
+                }
+            }
+            ToMaster::Alive { connections, in_flight } => self.facts.send_modify(|facts| {
+                facts.connections = connections;
+                facts.in_flight = in_flight;
+            }),
+        }
+        true
+    }
+
+    fn commit(&mut self) {
+        if let Some(Trial { setting, reply, .. }) = self.trial.take() {
+            self.setting = setting;
+            let _ = reply.send(Ok(()));
+        }
+    }
+}
+
+/// The message and the descriptors that an edge with the listeners of `has` needs.
+fn config(setting: &Setting, has: &Sockets) -> (Config, Vec<Arc<OwnedFd>>) {
+    let (listeners, descriptors) = setting.sockets.parcel(has);
+    let plan = Plan::clone(&setting.plan);
+    (Config { generation: setting.generation, plan, listeners, materials: setting.materials.clone() }, descriptors)
+}
+
+/// Sends what comes, and the table of apps whenever it changed; before a drain the table that shows it.
+async fn write_all(
+    mut to_edge: Sender<ToEdge>,
+    mut parcels: mpsc::Receiver<Parcel>,
+    mut table: watch::Receiver<Table>,
+) -> Result<(), LinkError> {
+    loop {
+        tokio::select! {
+            biased;
+            parcel = parcels.recv() => {
+                let Some(Parcel { message, descriptors }) = parcel else { return Ok(()) };
+                if matches!(message, ToEdge::Drain { .. }) && table.has_changed().unwrap_or(false) {
+                    let apps = table.borrow_and_update().apps.clone();
+                    to_edge.send(&ToEdge::Apps(apps), &[]).await?;
+                }
+                let borrowed: Vec<_> = descriptors.iter().map(|fd| fd.as_fd()).collect();
+                to_edge.send(&message, &borrowed).await?;
+            }
+            changed = table.changed() => {
+                if changed.is_err() {
+                    return Ok(());
+                }
+                let apps = table.borrow_and_update().apps.clone();
+                to_edge.send(&ToEdge::Apps(apps), &[]).await?;
+            }
+        }
+    }
+}
+
+fn story(error: &LinkError) -> String {
+    let mut text = format!("could not {error}");
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,164 @@
+//! Certificates and keys: read here, because the edge's user may not, and read again when the files change.
+
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::sync::watch;
+
+use super::edge_link;
+use crate::{
+    ipc::message::{Material, Pem},
+    plan::{Plan, SiteTls},
+    vocab::Secret,
+};
+
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// A file that is larger is no certificate.
+const LARGEST: u64 = 1024 * 1024;
+
+/// What the files looked like: changed means different.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Print(Vec<(PathBuf, Option<(i64, i64, u64, u64)>)>);
+
+/// The pairs that a plan names, in order and once each.
+fn pairs(plan: &Plan) -> Vec<(PathBuf, PathBuf)> {
+    let mut pairs = Vec::new();
+    for site in &plan.sites {
+        match &site.tls {
+            SiteTls::Off | SiteTls::Internal => {}
+            SiteTls::Files { cert, key } => pairs.push((cert.clone(), key.clone())),
+            SiteTls::Directory { dir } => pairs.extend(pairs_in(dir)),
+        }
+    }
+    pairs.sort();
+    pairs.dedup();
+    pairs
+}
+
+/// `NAME.pem` with `NAME.key`, and `fullchain.pem` with `privkey.pem` in sub-directories. An unreadable directory is a pair that cannot be read.
+fn pairs_in(dir: &Path) -> Vec<(PathBuf, PathBuf)> {
+    let Ok(entries) = fs::read_dir(dir) else { return vec![(dir.into(), dir.into())] };
+    let mut pairs = Vec::new();
+    for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+        let (chain, key) = (path.join("fullchain.pem"), path.join("privkey.pem"));
+        if path.is_dir() && chain.exists() {
+            pairs.push((chain, key));
+        } else if path.extension().is_some_and(|end| end == "pem") {
+            let key = path.with_extension("key");
+            if key.exists() {
+                pairs.push((path, key));
+            }
+        }
+    }
+    pairs
+}
+
+fn print(pairs: &[(PathBuf, PathBuf)]) -> Print {
+    let look = |path: &PathBuf| {
+        let data = fs::metadata(path).ok().map(|data| (data.mtime(), data.mtime_nsec(), data.len(), data.ino()));
+        (path.clone(), data)
+    };
+    Print(pairs.iter().flat_map(|(cert, key)| [look(cert), look(key)]).collect())
+}
+
+/// Reads all that `plan` names; the print is taken first, so that a change in between is seen later.
+#[must_use]
+pub fn read(plan: &Plan) -> (Vec<Material>, Print) {
+    let pairs = pairs(plan);
+    let print = print(&pairs);
+    let materials = pairs.into_iter().map(|(cert, key)| {
+        let pem = read_pair(&cert, &key);
+        Material { cert, key, pem }
+    });
+    (materials.collect(), print)
+}
+
+fn read_pair(cert: &Path, key: &Path) -> Result<Pem, String> {
+    let read = |path: &Path| read_file(path).map_err(|error| format!("could not read {}: {error}", path.display()));
+    Ok(Pem { chain: read(cert)?, key: Secret::new(read(key)?) })
+}
+
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    if fs::metadata(path)?.len() > LARGEST {
+        return Err(io::Error::other("it is too large for a certificate or key"));
+    }
+    fs::read(path)
+}
+
+/// Looks for changes and sends what it finds.
+pub struct Watcher {
+    pub plan: watch::Receiver<(Arc<Plan>, Print)>,
+    pub edge: edge_link::Handle,
+}
+
+impl Watcher {
+    pub async fn run(mut self) {
+        loop {
+            let (plan, mut last) = self.plan.borrow_and_update().clone();
+            let uses_files = plan.sites.iter().any(|site| matches!(site.tls, SiteTls::Files { .. } | SiteTls::Directory { .. }));
+            if !uses_files {
+                if self.plan.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            }
+            loop {
+                tokio::select! {
+                    changed = self.plan.changed() => match changed {
+                        Ok(()) => break,
+                        Err(_) => return,
+                    },
+                    () = tokio::time::sleep(LOOK_EVERY) => {}
+                }
+                if print(&pairs(&plan)) != last {
+                    let (materials, print) = read(&plan);
+                    last = print;
+                    tracing::info!(count = materials.len(), "certificate files changed");
+                    self.edge.materials(materials).await;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(plan: &Plan) -> Vec<String> {
+        let name = |m: &Material| format!("{} {}", m.cert.file_name().unwrap_or_default().to_string_lossy(), m.pem.is_ok());
+        read(plan).0.iter().map(name).collect()
+    }
+
+    #[test]
+    fn files_and_directories_are_found_and_a_change_shows() {
+        let dir = tempfile::tempdir().expect("dir");
+        let sub = dir.path().join("example.com");
+        fs::create_dir(&sub).expect("dir");
+        for (name, text) in [("a.pem", "A"), ("a.key", "K"), ("lonely.pem", "L"), ("note.txt", "-")] {
+            fs::write(dir.path().join(name), text).expect("written");
+        }
+        fs::write(sub.join("fullchain.pem"), "C").expect("written");
+        let mut plan = crate::master::tests::plan();
+        plan.sites = vec![crate::master::tests::site(SiteTls::Directory { dir: dir.path().into() })];
+        assert_eq!(named(&plan), ["a.pem true", "fullchain.pem false"]);
+        let (_, before) = read(&plan);
+        assert_eq!(read(&plan).1, before);
+        fs::write(sub.join("privkey.pem"), "P").expect("written");
+        assert_ne!(read(&plan).1, before);
+        assert_eq!(named(&plan), ["a.pem true", "fullchain.pem true"]);
+    }
+
+    #[test]
+    fn a_missing_directory_is_said_not_passed_over() {
+        let mut plan = crate::master::tests::plan();
+        plan.sites = vec![crate::master::tests::site(SiteTls::Directory { dir: "/nowhere".into() })];
+        let (materials, _) = read(&plan);
+        assert!(materials[0].pem.as_ref().is_err_and(|why| why.contains("/nowhere")));
+    }
+}

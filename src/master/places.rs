@@ -1,0 +1,134 @@
+//! Directories: who owns what under STATE and RUN.
+//!
+//! Shape: STATE is 0700 (0711 when the edge is another user, which must reach STATE/edge), STATE/edge is the edge's own.
+//!        RUN/app/NAME belongs to the app's user and the edge's group, 2770: both may use the sockets in it, nobody else.
+
+use std::{
+    fs::{self, DirBuilder, Permissions},
+    io,
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{DirBuilderExt, PermissionsExt},
+    },
+    path::{Path, PathBuf},
+};
+
+use nix::unistd::{Gid, Uid, chown};
+use thiserror::Error;
+
+use super::child::{Identity, SpawnError};
+use crate::{ipc::message::InstanceId, plan::Plan, vocab::AppName};
+
+/// sockaddr_un holds 108 bytes with the closing zero.
+const LONGEST: usize = 107;
+
+/// Why a directory is not as it must be.
+#[derive(Debug, Error)]
+pub enum PlaceError {
+    #[error("make directory {}", path.display())]
+    Make {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("run the edge as user {user:?}, who does not exist")]
+    NoUser { user: String },
+}
+
+impl PlaceError {
+    #[must_use]
+    pub fn advice(&self) -> Option<&'static str> {
+        match self {
+            Self::NoUser { .. } => Some("set `user` to one that does: useradd --system --no-create-home gateway"),
+            Self::Make { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                Some("choose `state` and `run` where this user may write, or start as root")
+            }
+            Self::Make { .. } => None,
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Places {
+    pub state: PathBuf,
+    pub run: PathBuf,
+    /// Who the edge becomes; `None`: it stays what we are.
+    edge: Option<(Uid, Gid)>,
+}
+
+impl Places {
+    pub fn prepare(plan: &Plan) -> Result<Self, PlaceError> {
+        let edge = match Uid::effective().is_root() {
+            true => match Identity::of(Some(&plan.user), None) {
+                Ok(identity) => Some((identity.uid, identity.gid)),
+                Err(_) => return Err(PlaceError::NoUser { user: plan.user.clone() }),
+            },
+            false => None,
+        };
+        let places = Self { state: plan.state.clone(), run: plan.run.clone(), edge };
+        let foreign = edge.is_some_and(|(uid, _)| !uid.is_root());
+        make(&places.state, if foreign { 0o711 } else { 0o700 }, None)?;
+        make(&places.state.join("edge"), 0o700, edge)?;
+        // RUN may be a directory of the system, such as /run: its mode is set only when it is ours to make.
+        if !places.run.is_dir() {
+            make(&places.run, 0o755, None)?;
+        }
+        make(&places.run.join("app"), 0o755, None)?;
+        Ok(places)
+    }
+
+    #[must_use]
+    pub fn control(&self) -> PathBuf {
+        self.run.join("gateway.sock")
+    }
+
+    #[must_use]
+    pub fn status(&self) -> PathBuf {
+        self.state.join("status.json")
+    }
+
+    /// Makes the app's directory and gives the path of a socket in it, free of a stale one.
+    pub fn socket(&self, id: &InstanceId, identity: &Identity, end: &str) -> Result<PathBuf, SpawnError> {
+        let dir = self.app_dir(&id.app);
+        let group = self.edge.map_or(identity.gid, |(_, gid)| gid);
+        make(&dir, 0o2770, Some((identity.uid, group))).map_err(|error| match error {
+            PlaceError::Make { path, source } => SpawnError::Prepare { what: path.display().to_string(), source },
+            PlaceError::NoUser { user } => SpawnError::NoUser { user },
+        })?;
+        let path = dir.join(format!("{}.{end}", id.n));
+        if path.as_os_str().as_bytes().len() > LONGEST {
+            return Err(SpawnError::LongPath { path: path.display().to_string() });
+        }
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(SpawnError::Prepare { what: format!("{}: a stale one cannot be removed", path.display()), source })
+            }
+            Ok(()) | Err(_) => Ok(path),
+        }
+    }
+
+    /// After an app is gone.
+    pub fn forget(&self, app: &AppName) {
+        // Best effort: it is made anew when it is needed.
+        let _ = fs::remove_dir_all(self.app_dir(app));
+    }
+
+    fn app_dir(&self, app: &AppName) -> PathBuf {
+        self.run.join("app").join(app.as_str())
+    }
+}
+
+fn make(path: &Path, mode: u32, owner: Option<(Uid, Gid)>) -> Result<(), PlaceError> {
+    let made = || -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(0o755).create(path)?;
+        if let Some((uid, gid)) = owner {
+            // Not root: it is ours already, and a foreign group is refused.
+            if Uid::effective().is_root() {
+                chown(path, Some(uid), Some(gid))?;
+            }
+        }
+        // After chown, which may take away the set-group bit.
+        fs::set_permissions(path, Permissions::from_mode(mode))
+    };
+    made().map_err(|source| PlaceError::Make { path: path.into(), source })
+}

@@ -1,0 +1,153 @@
+//! The configuration in force, and how another takes its place: prepared whole, then applied everywhere, or refused with nothing changed.
+
+use std::{error::Error as StdError, sync::Arc};
+
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::{
+    edge_link::{self, ApplyError, Setting},
+    materials::{self, Print},
+    output::{Files, Output},
+    sockets::{BindError, Sockets},
+    supervisor,
+};
+use crate::{ipc::message::Generation, plan::Plan};
+
+/// Reads the configuration again; brought by the composition root.
+pub type Load = Arc<dyn Fn() -> Result<Plan, Box<dyn StdError + Send + Sync>> + Send + Sync>;
+/// Called with each plan that came into force.
+pub type InForce = Box<dyn Fn(&Plan) + Send + Sync>;
+
+/// Why a reload changed nothing.
+#[derive(Debug, Error)]
+pub enum ReloadError {
+    #[error("load the configuration\n{0}")]
+    Configuration(Box<dyn StdError + Send + Sync>),
+    #[error("change `{key}` by a reload: restart gateway for that")]
+    Fixed { key: &'static str },
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    #[error(transparent)]
+    Edge(#[from] ApplyError),
+    #[error("reload: gateway is stopping")]
+    Stopping,
+}
+
+/// What the conductor knows of the configuration in force.
+#[derive(Clone, Debug)]
+pub struct Score {
+    pub plan: Arc<Plan>,
+    pub generation: Generation,
+    pub sockets: Arc<Sockets>,
+    /// Done and refused.
+    pub reloads: (u64, u64),
+}
+
+/// Asks for a reload; the answer is the new generation.
+pub struct Ask {
+    pub reply: Option<oneshot::Sender<Result<Generation, ReloadError>>>,
+}
+
+/// The actor: one reload at a time.
+pub struct Conductor {
+    pub load: Load,
+    pub in_force: InForce,
+    pub edge: edge_link::Handle,
+    pub supervisor: mpsc::Sender<supervisor::Message>,
+    pub output: Output,
+    pub asks: mpsc::Receiver<Ask>,
+    pub score: watch::Sender<Score>,
+    pub materials: watch::Sender<(Arc<Plan>, Print)>,
+}
+
+impl Conductor {
+    /// Until nobody can ask any more.
+    pub async fn run(mut self) {
+        while let Some(Ask { reply }) = self.asks.recv().await {
+            let result = self.reload().await;
+            match &result {
+                Ok(generation) => tracing::info!(generation = generation.0, "configuration reloaded"),
+                Err(error) => tracing::error!(error = story(error), "reload refused, nothing was changed"),
+            }
+            if let Some(reply) = reply {
+                // Whoever asked may have gone.
+                let _ = reply.send(result);
+            }
+        }
+    }
+
+    async fn reload(&mut self) -> Result<Generation, ReloadError> {
+        let now = self.score.borrow().clone();
+        let prepared = self.prepare(&now).await;
+        let (plan, sockets) = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                self.edge.refused().await;
+                self.score.send_modify(|score| score.reloads.1 += 1);
+                return Err(error);
+            }
+        };
+        let generation = Generation(now.generation.0 + 1);
+        let (materials, print) = materials::read(&plan);
+        let reloads = (now.reloads.0 + 1, now.reloads.1);
+        let setting = Setting { generation, plan: plan.clone(), sockets: sockets.clone(), materials, reloads };
+        if let Err(error) = self.edge.apply(setting).await {
+            self.score.send_modify(|score| score.reloads.1 += 1);
+            return Err(error.into());
+        }
+        // From here on nothing can fail.
+        (self.in_force)(&plan);
+        self.output.configure(Files::of(&plan));
+        self.score.send_replace(Score { plan: plan.clone(), generation, sockets, reloads });
+        self.materials.send_replace((plan.clone(), print));
+        let _ = self.supervisor.send(supervisor::Message::Apps(plan.apps.clone())).await;
+        Ok(generation)
+    }
+
+    async fn prepare(&self, now: &Score) -> Result<(Arc<Plan>, Arc<Sockets>), ReloadError> {
+        let load = self.load.clone();
+        // Files are read on another thread: a slow disk must not hold up a restart.
+        let plan =
+            tokio::task::spawn_blocking(move || load()).await.map_err(|_| ReloadError::Stopping)?.map_err(ReloadError::Configuration)?;
+        if let Some(key) = fixed(&now.plan, &plan) {
+            return Err(ReloadError::Fixed { key });
+        }
+        let sockets = Sockets::bind(&plan, &now.sockets)?;
+        Ok((Arc::new(plan), Arc::new(sockets)))
+    }
+}
+
+/// The first key that differs and cannot.
+fn fixed(old: &Plan, new: &Plan) -> Option<&'static str> {
+    let differs: [(&'static str, bool); 4] = [
+        ("state", old.state != new.state),
+        ("run", old.run != new.run),
+        ("user", old.user != new.user),
+        ("workers", old.workers != new.workers),
+    ];
+    differs.into_iter().find(|(_, differs)| *differs).map(|(key, _)| key)
+}
+
+/// The error and its causes, as one text.
+#[must_use]
+pub fn story(error: &ReloadError) -> String {
+    let mut text = match error {
+        ReloadError::Configuration(complaints) => complaints.to_string(),
+        ReloadError::Fixed { .. } | ReloadError::Bind(_) | ReloadError::Edge(_) | ReloadError::Stopping => format!("could not {error}"),
+    };
+    let mut cause = match error {
+        ReloadError::Configuration(_) => None,
+        ReloadError::Fixed { .. } | ReloadError::Bind(_) | ReloadError::Edge(_) | ReloadError::Stopping => error.source(),
+    };
+    while let Some(source) = cause {
+        text.push_str(&format!(": {source}"));
+        cause = source.source();
+    }
+    if let ReloadError::Bind(bind) = error {
+        if let Some(advice) = bind.advice() {
+            text.push_str(&format!(" ({advice})"));
+        }
+    }
+    text
+}

@@ -1,0 +1,153 @@
+//! STATE/status.json: every app, process, pid, state, restart and last exit, written whole at each change.
+
+use std::{path::PathBuf, time::Duration};
+
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use super::{
+    clock::{Clock, rfc3339},
+    edge_link::Facts,
+    reload::Score,
+    supervisor::Table,
+};
+use crate::{
+    ipc::message::{AppTable, Instance, InstanceId, Role},
+    store::atomic,
+};
+
+/// Changes within this are written together.
+const PAUSE: Duration = Duration::from_millis(100);
+/// For whoever may enter STATE.
+const MODE: u32 = 0o644;
+
+/// What the file is made of.
+#[derive(Clone)]
+pub struct Sources {
+    pub clock: Clock,
+    pub table: watch::Receiver<Table>,
+    pub edge: watch::Receiver<Facts>,
+    pub score: watch::Receiver<Score>,
+}
+
+impl Sources {
+    /// The master's part of the truth.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        let score = self.score.borrow();
+        let facts = *self.edge.borrow();
+        let listeners: Vec<Value> = score
+            .sockets
+            .open
+            .iter()
+            .map(|open| {
+                let role = match open.role {
+                    Role::Http => "http",
+                    Role::Https => "https",
+                    Role::Admin => "admin",
+                };
+                json!({ "role": role, "asked": open.asked, "bound": open.bound })
+            })
+            .collect();
+        json!({
+            "updated": rfc3339(self.clock.wall(self.clock.now())),
+            "gateway": {
+                "pid": std::process::id(),
+                "version": env!("CARGO_PKG_VERSION"),
+                "started": rfc3339(self.clock.start_ms),
+                "generation": score.generation.0,
+                "reloads": score.reloads.0,
+                "reloads_refused": score.reloads.1,
+                "configuration": score.plan.files,
+            },
+            "edge": { "pid": facts.pid, "ready": facts.ready, "restarts": facts.restarts },
+            "listeners": listeners,
+            "apps": apps(&self.table.borrow().apps),
+        })
+    }
+}
+
+fn apps(table: &AppTable) -> Value {
+    let mut apps = serde_json::Map::new();
+    for (app, restarts) in &table.restarts {
+        let instances: Vec<Value> = table.instances.iter().filter(|instance| instance.id.app == *app).map(row).collect();
+        apps.insert(app.to_string(), json!({ "restarts": restarts, "instances": instances }));
+    }
+    Value::Object(apps)
+}
+
+fn row(instance: &Instance) -> Value {
+    let Instance {
+        id: InstanceId { app: _, n },
+        incarnation: _,
+        state,
+        since_ms,
+        pid,
+        addr,
+        restarts,
+        last_exit,
+        last_restart_ms,
+        due_ms,
+        ..
+    } = instance;
+    json!({
+        "n": n,
+        "state": state,
+        "since": rfc3339(*since_ms),
+        "pid": pid,
+        "address": addr.as_ref().map(ToString::to_string),
+        "restarts": restarts,
+        "last_exit": last_exit.as_ref().map(|(why, _)| why),
+        "last_exit_at": last_exit.as_ref().map(|(_, at)| rfc3339(*at)),
+        "last_restart": last_restart_ms.map(rfc3339),
+        "next_start": due_ms.map(rfc3339),
+    })
+}
+
+/// Writes the file; ends with its sources.
+pub struct Writer {
+    pub sources: Sources,
+    pub path: PathBuf,
+}
+
+impl Writer {
+    pub async fn run(mut self) {
+        let mut complained = false;
+        loop {
+            let version = self.sources.table.borrow_and_update().version;
+            self.sources.score.mark_unchanged();
+            let before = *self.sources.edge.borrow_and_update();
+            let text = format!("{:#}\n", self.sources.json());
+            let path = self.path.clone();
+            let written = tokio::task::spawn_blocking(move || atomic::publish(&path, text.as_bytes(), MODE)).await;
+            match written {
+                Ok(Err(error)) if !complained => {
+                    complained = true;
+                    tracing::error!(%error, path = %self.path.display(), "status.json cannot be written");
+                }
+                Ok(Ok(())) => complained = false,
+                Ok(Err(_)) | Err(_) => {}
+            }
+            tokio::time::sleep(PAUSE).await;
+            // What processes use and how many connections there are is no change.
+            loop {
+                let changed = tokio::select! {
+                    changed = self.sources.table.changed() => changed,
+                    changed = self.sources.score.changed() => match changed {
+                        Ok(()) => break,
+                        gone => gone,
+                    },
+                    changed = self.sources.edge.changed() => changed,
+                };
+                if changed.is_err() {
+                    return;
+                }
+                let facts = *self.sources.edge.borrow_and_update();
+                let differs = (facts.pid, facts.ready, facts.restarts) != (before.pid, before.ready, before.restarts);
+                if differs || self.sources.table.borrow_and_update().version != version {
+                    break;
+                }
+            }
+        }
+    }
+}

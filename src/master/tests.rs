@@ -1,0 +1,106 @@
+//! What the tests of the room share.
+
+use std::{collections::BTreeMap, num::NonZeroUsize, time::Duration};
+
+use crate::{
+    plan::{
+        Action, FilterMode, Filters, Limits, Listen, Log, LogFormat, LogLevel, PathMatch, Plan, Rotation, Route, Site, SiteTls, Timeouts,
+        TlsPolicy, TlsVersion,
+    },
+    vocab::{ByteSize, HostPattern, Pace},
+};
+
+const FILTERS: Filters = Filters { bad_uri: FilterMode::Off, bad_method: FilterMode::Off, scanner_ua: FilterMode::Off };
+
+/// A plan that serves nothing.
+pub fn plan() -> Plan {
+    let wait = Duration::from_secs(10);
+    let some = std::num::NonZeroU32::new(100).expect("some");
+    Plan {
+        files: Vec::new(),
+        state: "/nowhere".into(),
+        run: "/nowhere".into(),
+        user: "nobody".into(),
+        workers: NonZeroUsize::MIN,
+        trusted_proxies: Vec::new(),
+        listen: Listen { http: Vec::new(), https: Vec::new(), proxy_protocol: false, max_connections: some },
+        timeouts: Timeouts { header: wait, idle: wait, body: wait, send: wait, drain: wait },
+        limits: Limits {
+            headers: ByteSize(1),
+            header_count: some,
+            uri: ByteSize(1),
+            body: ByteSize(1),
+            streams: some,
+            resets: Pace::new(1, wait).expect("valid"),
+        },
+        tls: TlsPolicy { min: TlsVersion::V1_2 },
+        admin: None,
+        log: Log {
+            level: LogLevel::Info,
+            format: LogFormat::Text,
+            dir: None,
+            access: None,
+            rotate: Rotation { size: ByteSize(1 << 20), age: None, keep: 2, compress: false },
+        },
+        apps: BTreeMap::new(),
+        upstreams: BTreeMap::new(),
+        zones: BTreeMap::new(),
+        sites: Vec::new(),
+    }
+}
+
+/// A site that answers 404, over `tls`.
+pub fn site(tls: SiteTls) -> Site {
+    let route = Route {
+        path: PathMatch::Prefix("/".into()),
+        action: Action::NotFound,
+        strip: None,
+        rewrite: None,
+        zones: Vec::new(),
+        methods: vec![http::Method::GET],
+        request_headers: Vec::new(),
+        response_headers: Vec::new(),
+        body_limit: ByteSize(1),
+        filters: FILTERS,
+        extensions: Vec::new(),
+        allow: vec!["10.0.0.0/8".parse().expect("valid")],
+        deny: Vec::new(),
+    };
+    Site {
+        name: "example.com".into(),
+        hosts: vec![HostPattern::parse("*.example.com").expect("valid")],
+        redirected: Vec::new(),
+        canonical: None,
+        tls,
+        headers: Vec::new(),
+        filters: FILTERS,
+        allow: Vec::new(),
+        deny: Vec::new(),
+        routes: vec![route],
+    }
+}
+
+mod children;
+pub mod fake_edge;
+mod link;
+mod supervise;
+
+/// Waits for a condition of the outside world.
+pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    while !condition() {
+        assert!(tokio::time::Instant::now() < deadline, "never came: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Whether a process is there and not merely unreaped.
+pub fn lives(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+}
+
+/// Numbers that a script wrote, one a line.
+pub fn pids(file: &std::path::Path) -> Vec<i32> {
+    std::fs::read_to_string(file).unwrap_or_default().lines().filter_map(|line| line.trim().parse().ok()).collect()
+}

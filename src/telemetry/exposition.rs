@@ -1,0 +1,278 @@
+//! The text that a scrape gets.
+//!
+//! Shape: a family each metric of the table, in the order of the rooms, then `process_*`; samples in the order of their labels.
+//! Source: Prometheus text format 0.0.4, written by the prometheus crate.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
+
+use prometheus::{
+    TextEncoder,
+    core::Collector as _,
+    proto::{self, MetricFamily, MetricType},
+};
+
+use super::{
+    cell::{BOUNDS_US, SpreadReading},
+    handle::{FilterMetrics, Handshake, ListenerMetrics, Refusal, ServerMetrics, SiteMetrics, TlsMetrics, UpstreamMetrics, ZoneMetrics},
+    metric::{
+        ACCESS_DROPPED, APP_CPU, APP_MEMORY, APP_RESTARTS, APP_STATE, APP_UP, BUILD, CERT_NOT_AFTER, CONNECTIONS, CONNECTIONS_ALL,
+        EDGE_RESTARTS, FILTER_HITS, GENERATION, HTTP_DURATION, HTTP_IN_FLIGHT, HTTP_RECEIVED, HTTP_REQUESTS, HTTP_SENT, Kind, Metric,
+        NODE_AVAILABLE, NODE_CPU, NODE_DISK, NODE_LOAD, NODE_MEMORY, REFUSED, RELOADS, TABLE, TLS_DURATION, TLS_HANDSHAKES,
+        UPSTREAM_FLIGHT, UPSTREAM_PANIC, UPSTREAM_REQS, UPSTREAM_RETRIES, UPSTREAM_TIME, UPSTREAM_UP, ZONE_KEYS, ZONE_REQUESTS,
+    },
+    node::NodeSample,
+    registry::{Facts, Metrics, living, lock},
+};
+use crate::{
+    ipc::message::{AppTable, InstanceState},
+    vocab::{UpstreamName, ZoneName},
+};
+
+impl Metrics {
+    /// Appends the text of a scrape.
+    pub fn render(&self, out: &mut String) {
+        let mut page = Page(Vec::with_capacity(TABLE.len()));
+        {
+            let mut handles = lock(&self.handles);
+            sites(&living(&mut handles.sites), &mut page);
+            listeners(&living(&mut handles.listeners), &mut page);
+            tls(&self.tls, &mut page);
+            zones(&living(&mut handles.zones), &mut page);
+            filters(&living(&mut handles.filters), &mut page);
+            upstreams(&living(&mut handles.upstreams), &living(&mut handles.servers), &mut page);
+        }
+        facts(&lock(&self.facts), &mut page);
+        page.family(ACCESS_DROPPED, |f| f.count(&[], self.access_dropped.load(Relaxed)));
+        page.family(BUILD, |f| f.level(&[env!("CARGO_PKG_VERSION")], 1.0));
+        node(&self.node.sample(), &mut page);
+        let mut families = page.0;
+        families.extend(self.process.collect());
+        families.retain(|family| !family.get_metric().is_empty());
+        let before = out.len();
+        if let Err(error) = TextEncoder::new().encode_utf8(&families, out) {
+            out.truncate(before);
+            tracing::error!(%error, "could not write metrics");
+        }
+    }
+}
+
+fn sites(sites: &BTreeMap<String, Arc<SiteMetrics>>, page: &mut Page) {
+    page.family(HTTP_REQUESTS, |f| {
+        for (site, metrics) in sites {
+            for (code, n) in metrics.codes.read() {
+                f.count(&[site, &code_text(code)], n);
+            }
+        }
+    });
+    page.family(HTTP_DURATION, |f| sites.iter().for_each(|(site, metrics)| f.spread(&[site], &metrics.took.read())));
+    page.family(HTTP_RECEIVED, |f| sites.iter().for_each(|(site, metrics)| f.count(&[site], metrics.received.read())));
+    page.family(HTTP_SENT, |f| sites.iter().for_each(|(site, metrics)| f.count(&[site], metrics.sent.read())));
+    page.family(HTTP_IN_FLIGHT, |f| sites.iter().for_each(|(site, metrics)| f.level(&[site], float(metrics.in_flight.read()))));
+}
+
+fn listeners(listeners: &BTreeMap<SocketAddr, Arc<ListenerMetrics>>, page: &mut Page) {
+    page.family(CONNECTIONS, |f| listeners.iter().for_each(|(at, metrics)| f.level(&[&at.to_string()], float(metrics.open.read()))));
+    page.family(CONNECTIONS_ALL, |f| listeners.iter().for_each(|(at, metrics)| f.count(&[&at.to_string()], metrics.total.read())));
+    page.family(REFUSED, |f| {
+        for (at, metrics) in listeners {
+            for why in Refusal::ALL {
+                f.count(&[&at.to_string(), why.as_str()], metrics.refused[why as usize].read());
+            }
+        }
+    });
+}
+
+fn tls(tls: &TlsMetrics, page: &mut Page) {
+    page.family(TLS_HANDSHAKES, |f| {
+        Handshake::ALL.iter().for_each(|result| f.count(&[result.as_str()], tls.results[*result as usize].read()))
+    });
+    page.family(TLS_DURATION, |f| f.spread(&[], &tls.took.read()));
+}
+
+fn zones(zones: &BTreeMap<ZoneName, Arc<ZoneMetrics>>, page: &mut Page) {
+    page.family(ZONE_REQUESTS, |f| {
+        for (zone, metrics) in zones {
+            let (passed, rejected) = metrics.read();
+            f.count(&[zone.as_str(), "passed"], passed);
+            f.count(&[zone.as_str(), "rejected"], rejected);
+        }
+    });
+    page.family(ZONE_KEYS, |f| zones.iter().for_each(|(zone, metrics)| f.level(&[zone.as_str()], float(metrics.keys.load(Relaxed)))));
+}
+
+fn filters(filters: &BTreeMap<(&'static str, String), Arc<FilterMetrics>>, page: &mut Page) {
+    page.family(FILTER_HITS, |f| {
+        for ((filter, site), metrics) in filters {
+            f.count(&[filter, site, "rejected"], metrics.rejected.read());
+            f.count(&[filter, site, "would_reject"], metrics.would_reject.read());
+        }
+    });
+}
+
+fn upstreams(
+    upstreams: &BTreeMap<UpstreamName, Arc<UpstreamMetrics>>,
+    servers: &BTreeMap<(UpstreamName, String), Arc<ServerMetrics>>,
+    page: &mut Page,
+) {
+    page.family(UPSTREAM_UP, |f| {
+        for ((upstream, server), metrics) in servers {
+            f.level(&[upstream.as_str(), server], f64::from(u8::from(metrics.up.load(Relaxed))));
+        }
+    });
+    page.family(UPSTREAM_REQS, |f| {
+        for ((upstream, server), metrics) in servers {
+            for (code, n) in metrics.codes.read() {
+                f.count(&[upstream.as_str(), server, &code_text(code)], n);
+            }
+        }
+    });
+    page.family(UPSTREAM_TIME, |f| upstreams.iter().for_each(|(upstream, metrics)| f.spread(&[upstream.as_str()], &metrics.took.read())));
+    page.family(UPSTREAM_FLIGHT, |f| {
+        for ((upstream, server), metrics) in servers {
+            f.level(&[upstream.as_str(), server], float(metrics.in_flight.read()));
+        }
+    });
+    page.family(UPSTREAM_RETRIES, |f| {
+        upstreams.iter().for_each(|(upstream, metrics)| f.count(&[upstream.as_str()], metrics.retries.read()))
+    });
+    page.family(UPSTREAM_PANIC, |f| {
+        for (upstream, metrics) in upstreams {
+            f.level(&[upstream.as_str()], f64::from(u8::from(metrics.panic.load(Relaxed))));
+        }
+    });
+}
+
+fn facts(facts: &Facts, page: &mut Page) {
+    let Facts { apps: AppTable { instances, restarts, edge_restarts }, certificates, generation, reloads_done, reloads_refused } = facts;
+    let labels: Vec<_> = instances.iter().map(|instance| (instance, instance.id.n.to_string())).collect();
+    page.family(APP_UP, |f| {
+        for (instance, n) in &labels {
+            f.level(&[instance.id.app.as_str(), n], f64::from(u8::from(instance.state == InstanceState::Ready)));
+        }
+    });
+    page.family(APP_STATE, |f| {
+        for (instance, n) in &labels {
+            for state in InstanceState::ALL {
+                f.level(&[instance.id.app.as_str(), n, state.as_str()], f64::from(u8::from(instance.state == state)));
+            }
+        }
+    });
+    page.family(APP_RESTARTS, |f| {
+        for (app, reasons) in restarts {
+            reasons.iter().for_each(|(reason, n)| f.count(&[app.as_str(), reason], *n));
+        }
+    });
+    page.family(APP_CPU, |f| {
+        for (instance, n) in labels.iter().filter(|(instance, _)| instance.pid.is_some()) {
+            f.count_float(&[instance.id.app.as_str(), n], float(instance.cpu_ms) / 1000.0);
+        }
+    });
+    page.family(APP_MEMORY, |f| {
+        for (instance, n) in labels.iter().filter(|(instance, _)| instance.pid.is_some()) {
+            f.level(&[instance.id.app.as_str(), n], float(instance.memory_bytes));
+        }
+    });
+    page.family(CERT_NOT_AFTER, |f| certificates.iter().for_each(|(host, end)| f.level(&[host], *end as f64)));
+    page.family(RELOADS, |f| {
+        f.count(&["done"], *reloads_done);
+        f.count(&["refused"], *reloads_refused);
+    });
+    page.family(GENERATION, |f| f.level(&[], float(*generation)));
+    page.family(EDGE_RESTARTS, |f| f.count(&[], *edge_restarts));
+}
+
+fn node(sample: &NodeSample, page: &mut Page) {
+    let NodeSample { cpu_ratio, memory_total, memory_available, load1, disks } = sample;
+    page.family(NODE_CPU, |f| f.level(&[], *cpu_ratio));
+    page.family(NODE_MEMORY, |f| f.level(&[], float(*memory_total)));
+    page.family(NODE_AVAILABLE, |f| f.level(&[], float(*memory_available)));
+    page.family(NODE_DISK, |f| disks.iter().for_each(|disk| f.level(&[&disk.mount.to_string_lossy()], float(disk.free))));
+    page.family(NODE_LOAD, |f| f.level(&[], *load1));
+}
+
+fn code_text(code: Option<u16>) -> String {
+    code.map_or_else(|| "other".to_owned(), |code| code.to_string())
+}
+
+/// Exact to 2^53, which is as far as the text format goes.
+fn float(n: u64) -> f64 {
+    n as f64
+}
+
+struct Page(Vec<MetricFamily>);
+
+impl Page {
+    fn family(&mut self, metric: &'static Metric, fill: impl FnOnce(&mut Family)) {
+        let mut family = Family { metric, samples: Vec::new() };
+        fill(&mut family);
+        let mut out = MetricFamily::default();
+        out.set_name(metric.name.to_owned());
+        out.set_help(metric.help.to_owned());
+        out.set_field_type(match metric.kind {
+            Kind::Counter => MetricType::COUNTER,
+            Kind::Gauge => MetricType::GAUGE,
+            Kind::Histogram => MetricType::HISTOGRAM,
+        });
+        out.set_metric(family.samples);
+        self.0.push(out);
+    }
+}
+
+struct Family {
+    metric: &'static Metric,
+    samples: Vec<proto::Metric>,
+}
+
+impl Family {
+    fn count(&mut self, labels: &[&str], n: u64) {
+        self.count_float(labels, float(n));
+    }
+
+    fn count_float(&mut self, labels: &[&str], n: f64) {
+        let mut counter = proto::Counter::default();
+        counter.set_value(n);
+        self.push(labels, |sample| sample.set_counter(counter));
+    }
+
+    fn level(&mut self, labels: &[&str], n: f64) {
+        let mut gauge = proto::Gauge::default();
+        gauge.set_value(n);
+        self.push(labels, |sample| sample.set_gauge(gauge));
+    }
+
+    fn spread(&mut self, labels: &[&str], reading: &SpreadReading) {
+        let mut cumulative = 0;
+        let buckets = reading.buckets.iter().zip(BOUNDS_US).map(|(n, bound_us)| {
+            cumulative += n;
+            let mut bucket = proto::Bucket::default();
+            bucket.set_cumulative_count(cumulative);
+            bucket.set_upper_bound(float(bound_us) / 1e6);
+            bucket
+        });
+        let mut histogram = proto::Histogram::default();
+        histogram.set_bucket(buckets.collect());
+        histogram.set_sample_count(reading.count());
+        histogram.set_sample_sum(reading.sum.as_secs_f64());
+        self.push(labels, |sample| sample.set_histogram(histogram));
+    }
+
+    fn push(&mut self, values: &[&str], set: impl FnOnce(&mut proto::Metric)) {
+        debug_assert_eq!(values.len(), self.metric.labels.len(), "{}", self.metric.name);
+        let pairs = self.metric.labels.iter().zip(values).map(|(name, value)| {
+            let mut pair = proto::LabelPair::default();
+            pair.set_name((*name).to_owned());
+            pair.set_value((*value).to_owned());
+            pair
+        });
+        let mut sample = proto::Metric::from_label(pairs.collect());
+        set(&mut sample);
+        self.samples.push(sample);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,305 @@
+//! What the request path holds of the metrics: one handle a site, server, zone, filter, listener.
+//!
+//! Shape: a handle is found by its labels when a `Live` is built and only adds to atomics afterwards. Its series live as long as someone holds it:
+//! what a reload removes goes away with the last request on it, what a reload keeps counts on.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use super::cell::{Codes, Count, Level, Spread};
+
+/// What the sites answered, of those that are gone too.
+#[derive(Debug, Default)]
+pub(super) struct Retired {
+    pub(super) requests: AtomicU64,
+    pub(super) client_errors: AtomicU64,
+    pub(super) errors: AtomicU64,
+    pub(super) received: AtomicU64,
+    pub(super) sent: AtomicU64,
+}
+
+/// Requests of one site.
+#[derive(Debug)]
+pub struct SiteMetrics {
+    pub(super) retired: Arc<Retired>,
+    pub(super) codes: Codes,
+    pub(super) took: Spread,
+    pub(super) received: Count,
+    pub(super) sent: Count,
+    pub(super) in_flight: Level,
+}
+
+impl SiteMetrics {
+    pub(super) fn new(retired: Arc<Retired>) -> Self {
+        Self {
+            retired,
+            codes: Codes::default(),
+            took: Spread::default(),
+            received: Count::default(),
+            sent: Count::default(),
+            in_flight: Level::default(),
+        }
+    }
+
+    /// A request has begun; it is in flight until the guard goes.
+    #[must_use]
+    pub fn begin(self: &Arc<Self>) -> InFlight {
+        self.in_flight.add(1);
+        InFlight(Gauge::Site(self.clone()))
+    }
+
+    /// A request was answered.
+    ///
+    /// Units: `received` and `sent` are bytes of bodies; `took` runs from the end of the request's headers to the last byte of the answer.
+    pub fn done(&self, status: u16, took: Duration, received: u64, sent: u64) {
+        self.codes.add(status);
+        self.took.add(took);
+        if received > 0 {
+            self.received.add(received);
+        }
+        self.sent.add(sent);
+    }
+
+    /// Requests, those with 4xx, those with 5xx and beyond.
+    pub(super) fn totals(&self) -> (u64, u64, u64) {
+        self.codes.read().into_iter().fold((0, 0, 0), |(all, client, server), (code, n)| match code {
+            Some(400..500) => (all + n, client + n, server),
+            Some(500..) | None => (all + n, client, server + n),
+            Some(_) => (all + n, client, server),
+        })
+    }
+}
+
+impl Drop for SiteMetrics {
+    fn drop(&mut self) {
+        let (all, client, server) = self.totals();
+        self.retired.requests.fetch_add(all, Relaxed);
+        self.retired.client_errors.fetch_add(client, Relaxed);
+        self.retired.errors.fetch_add(server, Relaxed);
+        self.retired.received.fetch_add(self.received.read(), Relaxed);
+        self.retired.sent.fetch_add(self.sent.read(), Relaxed);
+    }
+}
+
+#[derive(Debug)]
+enum Gauge {
+    Site(Arc<SiteMetrics>),
+    Server(Arc<ServerMetrics>),
+}
+
+/// One that is under way; gives back when dropped.
+#[derive(Debug)]
+pub struct InFlight(Gauge);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        match &self.0 {
+            Gauge::Site(site) => site.in_flight.add(-1),
+            Gauge::Server(server) => server.in_flight.add(-1),
+        }
+    }
+}
+
+/// One server of an upstream.
+#[derive(Debug, Default)]
+pub struct ServerMetrics {
+    pub(super) codes: Codes,
+    pub(super) in_flight: Level,
+    pub(super) up: AtomicBool,
+}
+
+impl ServerMetrics {
+    #[must_use]
+    pub fn begin(self: &Arc<Self>) -> InFlight {
+        self.in_flight.add(1);
+        InFlight(Gauge::Server(self.clone()))
+    }
+
+    /// The server answered, or failed to: 502 where it could not be reached, 504 where it was too slow.
+    pub fn done(&self, status: u16) {
+        self.codes.add(status);
+    }
+
+    pub fn set_up(&self, up: bool) {
+        self.up.store(up, Relaxed);
+    }
+
+    #[must_use]
+    pub fn in_flight(&self) -> u64 {
+        self.in_flight.read()
+    }
+}
+
+/// One upstream over all its servers.
+#[derive(Debug, Default)]
+pub struct UpstreamMetrics {
+    pub(super) took: Spread,
+    pub(super) retries: Count,
+    pub(super) panic: AtomicBool,
+}
+
+impl UpstreamMetrics {
+    /// From the pick of a server to the end of its answer.
+    pub fn answered(&self, took: Duration) {
+        self.took.add(took);
+    }
+
+    pub fn retried(&self) {
+        self.retries.add(1);
+    }
+
+    /// Whether requests go to servers that are down because none is up (D3).
+    pub fn set_panic(&self, panic: bool) {
+        self.panic.store(panic, Relaxed);
+    }
+}
+
+/// One zone.
+#[derive(Debug, Default)]
+pub struct ZoneMetrics {
+    pub(super) passed: Count,
+    pub(super) rejected: Count,
+    pub(super) keys: AtomicU64,
+}
+
+impl ZoneMetrics {
+    pub fn passed(&self) {
+        self.passed.add(1);
+    }
+
+    pub fn rejected(&self) {
+        self.rejected.add(1);
+    }
+
+    /// Cells in use. Whoever asks for the metrics sets it just before.
+    pub fn set_keys(&self, keys: usize) {
+        self.keys.store(keys as u64, Relaxed);
+    }
+
+    /// Passed and rejected so far.
+    #[must_use]
+    pub fn read(&self) -> (u64, u64) {
+        (self.passed.read(), self.rejected.read())
+    }
+}
+
+/// One family of the screen on one site.
+#[derive(Debug, Default)]
+pub struct FilterMetrics {
+    pub(super) rejected: Count,
+    pub(super) would_reject: Count,
+}
+
+impl FilterMetrics {
+    pub fn rejected(&self) {
+        self.rejected.add(1);
+    }
+
+    /// A hit that `observe` let pass.
+    pub fn would_reject(&self) {
+        self.would_reject.add(1);
+    }
+}
+
+/// Why a connection was closed before a byte of it was read as a request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Refusal {
+    /// `[listen] max_connections`
+    Full,
+    /// No or a bad PROXY header.
+    ProxyHeader,
+    /// The kernel gave an error instead of a connection.
+    Accept,
+}
+
+impl Refusal {
+    pub(super) const ALL: [Self; 3] = [Self::Full, Self::ProxyHeader, Self::Accept];
+
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::ProxyHeader => "proxy_header",
+            Self::Accept => "accept",
+        }
+    }
+}
+
+/// One listener.
+#[derive(Debug, Default)]
+pub struct ListenerMetrics {
+    pub(super) open: Level,
+    pub(super) total: Count,
+    pub(super) refused: [Count; Refusal::ALL.len()],
+}
+
+impl ListenerMetrics {
+    /// A connection was accepted; it is open until the guard goes.
+    #[must_use]
+    pub fn open(self: &Arc<Self>) -> ConnectionGuard {
+        self.open.add(1);
+        self.total.add(1);
+        ConnectionGuard(self.clone())
+    }
+
+    pub fn refused(&self, why: Refusal) {
+        self.refused[why as usize].add(1);
+    }
+}
+
+/// An open connection; gives back when dropped.
+#[derive(Debug)]
+pub struct ConnectionGuard(Arc<ListenerMetrics>);
+
+impl Drop for ConnectionGuard {
+    fn drop(&mut self) {
+        self.0.open.add(-1);
+    }
+}
+
+/// How a TLS handshake ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Handshake {
+    Done,
+    /// Versions, ciphers, certificates: the two could not agree.
+    Failed,
+    /// Not complete within `[timeouts] header`.
+    Timeout,
+    /// The client went away.
+    Closed,
+}
+
+impl Handshake {
+    pub(super) const ALL: [Self; 4] = [Self::Done, Self::Failed, Self::Timeout, Self::Closed];
+
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Timeout => "timeout",
+            Self::Closed => "closed",
+        }
+    }
+}
+
+/// TLS of all listeners.
+#[derive(Debug, Default)]
+pub struct TlsMetrics {
+    pub(super) results: [Count; Handshake::ALL.len()],
+    pub(super) took: Spread,
+}
+
+impl TlsMetrics {
+    /// A handshake ended; the time counts only where it was completed.
+    pub fn done(&self, result: Handshake, took: Duration) {
+        self.results[result as usize].add(1);
+        match result {
+            Handshake::Done => self.took.add(took),
+            Handshake::Failed | Handshake::Timeout | Handshake::Closed => {}
+        }
+    }
+}

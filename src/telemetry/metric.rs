@@ -1,0 +1,69 @@
+//! Every metric's name, labels and help in one table.
+//!
+//! Shape: label values come from the configuration, never from a request: an unknown host counts under [`NO_SITE`].
+//! Source: naming after prometheus.io/docs/practices/naming.
+
+/// The `site` of requests that no site is for. No host can be called that.
+pub const NO_SITE: &str = "-";
+
+/// One metric: what stands in the table below and nowhere else.
+#[derive(Debug)]
+pub struct Metric {
+    pub name: &'static str,
+    pub kind: Kind,
+    pub labels: &'static [&'static str],
+    pub help: &'static str,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+macro_rules! table {
+    ($($id:ident $kind:ident $name:literal [$($label:literal)*] $help:literal;)*) => {
+        $(pub(super) const $id: &Metric = &Metric { name: $name, kind: Kind::$kind, labels: &[$($label),*], help: $help };)*
+        /// Every metric of ours; `process_*` come from the prometheus crate.
+        pub const TABLE: &[&Metric] = &[$($id),*];
+    };
+}
+
+table! {
+    HTTP_REQUESTS    Counter   "gateway_http_requests_total"               ["site" "code"] "Requests answered, by status.";
+    HTTP_DURATION    Histogram "gateway_http_request_duration_seconds"     ["site"] "From the end of a request's headers to the last byte of its answer.";
+    HTTP_RECEIVED    Counter   "gateway_http_received_bytes_total"         ["site"] "Bytes of request bodies.";
+    HTTP_SENT        Counter   "gateway_http_sent_bytes_total"             ["site"] "Bytes of answers' bodies.";
+    HTTP_IN_FLIGHT   Gauge     "gateway_http_in_flight"                    ["site"] "Requests that are being answered, tunnels included.";
+    CONNECTIONS      Gauge     "gateway_connections"                       ["listener"] "Open connections.";
+    CONNECTIONS_ALL  Counter   "gateway_connections_total"                 ["listener"] "Connections accepted.";
+    REFUSED          Counter   "gateway_connections_refused_total"         ["listener" "reason"] "Connections closed before a request was read.";
+    TLS_HANDSHAKES   Counter   "gateway_tls_handshakes_total"              ["result"] "TLS handshakes with clients.";
+    TLS_DURATION     Histogram "gateway_tls_handshake_seconds"             [] "Time of complete TLS handshakes.";
+    ZONE_REQUESTS    Counter   "gateway_zone_requests_total"               ["zone" "result"] "Requests that a zone judged.";
+    ZONE_KEYS        Gauge     "gateway_zone_keys"                         ["zone"] "Keys that a zone keeps apart at the moment.";
+    FILTER_HITS      Counter   "gateway_filter_hits_total"                 ["filter" "site" "result"] "Requests that a filter recognised.";
+    UPSTREAM_UP      Gauge     "gateway_upstream_up"                       ["upstream" "server"] "1 where the server may be picked.";
+    UPSTREAM_REQS    Counter   "gateway_upstream_requests_total"           ["upstream" "server" "code"] "Requests passed to a server; 502 and 504 where it gave no answer.";
+    UPSTREAM_TIME    Histogram "gateway_upstream_duration_seconds"         ["upstream"] "From the pick of a server to the end of its answer.";
+    UPSTREAM_FLIGHT  Gauge     "gateway_upstream_in_flight"                ["upstream" "server"] "Requests that wait for a server's answer.";
+    UPSTREAM_RETRIES Counter   "gateway_upstream_retries_total"            ["upstream"] "Requests tried again on another server.";
+    UPSTREAM_PANIC   Gauge     "gateway_upstream_panic"                    ["upstream"] "1 while every server is down and the last ones are used all the same.";
+    APP_UP           Gauge     "gateway_app_up"                            ["app" "instance"] "1 where the instance is ready.";
+    APP_STATE        Gauge     "gateway_app_state"                         ["app" "instance" "state"] "1 for the state that the instance is in, 0 for the others.";
+    APP_RESTARTS     Counter   "gateway_app_restarts_total"                ["app" "reason"] "Restarts of an app's instances.";
+    APP_CPU          Counter   "gateway_app_cpu_seconds_total"             ["app" "instance"] "CPU time of the running process.";
+    APP_MEMORY       Gauge     "gateway_app_memory_bytes"                  ["app" "instance"] "Resident memory of the running process.";
+    CERT_NOT_AFTER   Gauge     "gateway_certificate_not_after_timestamp_seconds" ["host"] "When the certificate that is served ends.";
+    RELOADS          Counter   "gateway_config_reloads_total"              ["result"] "Reloads of the configuration.";
+    GENERATION       Gauge     "gateway_config_generation"                 [] "Counts the configurations that were put in force.";
+    EDGE_RESTARTS    Counter   "gateway_edge_restarts_total"               [] "How often the master had to start a new edge.";
+    ACCESS_DROPPED   Counter   "gateway_access_log_dropped_total"          [] "Access records lost because their reader was too slow.";
+    BUILD            Gauge     "gateway_build_info"                        ["version"] "Always 1.";
+    NODE_CPU         Gauge     "gateway_node_cpu_usage_ratio"              [] "Share of all cores in use.";
+    NODE_MEMORY      Gauge     "gateway_node_memory_total_bytes"           [] "Memory of the machine.";
+    NODE_AVAILABLE   Gauge     "gateway_node_memory_available_bytes"       [] "Memory that programs can still have.";
+    NODE_DISK        Gauge     "gateway_node_disk_free_bytes"              ["mount"] "Space that is still free.";
+    NODE_LOAD        Gauge     "gateway_node_load1"                        [] "Processes that run or wait, averaged over a minute.";
+}

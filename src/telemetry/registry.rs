@@ -1,0 +1,228 @@
+//! All that is measured: where every room gets its handles.
+//!
+//! Shape: a handle is shared by all who ask for the same labels; it and its series live as long as one of them holds it.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::Path,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use prometheus::process_collector::ProcessCollector;
+
+use super::{
+    handle::{FilterMetrics, ListenerMetrics, Retired, ServerMetrics, SiteMetrics, TlsMetrics, UpstreamMetrics, ZoneMetrics},
+    node::{Node, NodeSample},
+};
+use crate::{
+    ipc::message::AppTable,
+    vocab::{UpstreamName, ZoneName},
+};
+
+/// All that is measured. One a process; every room gets its handles from here.
+pub struct Metrics {
+    pub(super) retired: Arc<Retired>,
+    pub(super) handles: Mutex<Handles>,
+    pub(super) tls: Arc<TlsMetrics>,
+    pub(super) facts: Mutex<Facts>,
+    /// An atomic of its own: the access log adds to it from its threads.
+    pub(super) access_dropped: Arc<AtomicU64>,
+    pub(super) node: Node,
+    pub(super) process: ProcessCollector,
+}
+
+/// Who holds a handle keeps its series alive.
+#[derive(Default)]
+pub(super) struct Handles {
+    pub(super) sites: BTreeMap<String, Weak<SiteMetrics>>,
+    pub(super) zones: BTreeMap<ZoneName, Weak<ZoneMetrics>>,
+    pub(super) filters: BTreeMap<(&'static str, String), Weak<FilterMetrics>>,
+    pub(super) upstreams: BTreeMap<UpstreamName, Weak<UpstreamMetrics>>,
+    pub(super) servers: BTreeMap<(UpstreamName, String), Weak<ServerMetrics>>,
+    pub(super) listeners: BTreeMap<SocketAddr, Weak<ListenerMetrics>>,
+}
+
+/// What others count and tell us whole.
+#[derive(Default)]
+pub(super) struct Facts {
+    pub(super) apps: AppTable,
+    pub(super) certificates: BTreeMap<String, i64>,
+    pub(super) generation: u64,
+    pub(super) reloads_done: u64,
+    pub(super) reloads_refused: u64,
+}
+
+/// Sums over all sites since this edge started.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Totals {
+    pub requests: u64,
+    /// 4xx
+    pub client_errors: u64,
+    /// 5xx
+    pub errors: u64,
+    pub received_bytes: u64,
+    pub sent_bytes: u64,
+    pub in_flight: u64,
+    pub connections: u64,
+}
+
+impl Totals {
+    fn add(&mut self, site: &SiteMetrics) {
+        let (all, client, server) = site.totals();
+        self.requests += all;
+        self.client_errors += client;
+        self.errors += server;
+        self.received_bytes += site.received.read();
+        self.sent_bytes += site.sent.read();
+        self.in_flight += site.in_flight.read();
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            retired: Arc::default(),
+            handles: Mutex::default(),
+            tls: Arc::default(),
+            facts: Mutex::default(),
+            access_dropped: Arc::default(),
+            node: Node::default(),
+            process: ProcessCollector::for_self(),
+        }
+    }
+
+    /// `name` is `plan::Site::name`, or [`NO_SITE`].
+    pub fn site(&self, name: &str) -> Arc<SiteMetrics> {
+        shared(&mut lock(&self.handles).sites, name.to_owned(), || SiteMetrics::new(self.retired.clone()))
+    }
+
+    pub fn zone(&self, name: &ZoneName) -> Arc<ZoneMetrics> {
+        shared(&mut lock(&self.handles).zones, name.clone(), ZoneMetrics::default)
+    }
+
+    pub fn filter(&self, filter: &'static str, site: &str) -> Arc<FilterMetrics> {
+        shared(&mut lock(&self.handles).filters, (filter, site.to_owned()), FilterMetrics::default)
+    }
+
+    pub fn upstream(&self, name: &UpstreamName) -> Arc<UpstreamMetrics> {
+        shared(&mut lock(&self.handles).upstreams, name.clone(), UpstreamMetrics::default)
+    }
+
+    /// `server` is the address as configured, or for an app `NAME.N`: never an allotted port, of which each start would make another series.
+    pub fn server(&self, upstream: &UpstreamName, server: &str) -> Arc<ServerMetrics> {
+        shared(&mut lock(&self.handles).servers, (upstream.clone(), server.to_owned()), ServerMetrics::default)
+    }
+
+    /// `asked` is the address as configured.
+    pub fn listener(&self, asked: SocketAddr) -> Arc<ListenerMetrics> {
+        shared(&mut lock(&self.handles).listeners, asked, ListenerMetrics::default)
+    }
+
+    pub fn tls(&self) -> Arc<TlsMetrics> {
+        self.tls.clone()
+    }
+
+    /// The master's table, whole: its counters outlive an edge.
+    pub fn apps(&self, table: &AppTable) {
+        lock(&self.facts).apps = table.clone();
+    }
+
+    /// Every served host with the end of its certificate in Unix seconds, whole.
+    pub fn certificates(&self, ends: impl IntoIterator<Item = (String, i64)>) {
+        lock(&self.facts).certificates = ends.into_iter().collect();
+    }
+
+    pub fn generation(&self, generation: u64) {
+        lock(&self.facts).generation = generation;
+    }
+
+    /// What was counted before this edge started.
+    pub fn reloads(&self, done: u64, refused: u64) {
+        let mut facts = lock(&self.facts);
+        (facts.reloads_done, facts.reloads_refused) = (done, refused);
+    }
+
+    pub fn reload_done(&self) {
+        lock(&self.facts).reloads_done += 1;
+    }
+
+    pub fn reload_refused(&self) {
+        lock(&self.facts).reloads_refused += 1;
+    }
+
+    pub fn access_dropped(&self) -> Arc<AtomicU64> {
+        self.access_dropped.clone()
+    }
+
+    /// Watches the free space of the file systems that hold these paths.
+    pub fn watch_disks<'a>(&self, paths: impl IntoIterator<Item = &'a Path>) {
+        self.node.watch(paths);
+    }
+
+    #[must_use]
+    pub fn node(&self) -> NodeSample {
+        self.node.sample()
+    }
+
+    /// Of one site; all zero where nobody holds it.
+    #[must_use]
+    pub fn site_totals(&self, name: &str) -> Totals {
+        let site = lock(&self.handles).sites.get(name).and_then(Weak::upgrade);
+        let mut totals = Totals::default();
+        if let Some(site) = site {
+            totals.add(&site);
+        }
+        totals
+    }
+
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        let mut handles = lock(&self.handles);
+        let retired = &self.retired;
+        let mut totals = Totals {
+            requests: retired.requests.load(Relaxed),
+            client_errors: retired.client_errors.load(Relaxed),
+            errors: retired.errors.load(Relaxed),
+            received_bytes: retired.received.load(Relaxed),
+            sent_bytes: retired.sent.load(Relaxed),
+            ..Totals::default()
+        };
+        for site in living(&mut handles.sites).values() {
+            totals.add(site);
+        }
+        totals.connections = living(&mut handles.listeners).values().map(|listener| listener.open.read()).sum();
+        totals
+    }
+}
+
+/// The handle that is there, or a new one.
+fn shared<K: Ord, H>(map: &mut BTreeMap<K, Weak<H>>, key: K, make: impl FnOnce() -> H) -> Arc<H> {
+    let slot = map.entry(key).or_default();
+    slot.upgrade().unwrap_or_else(|| {
+        let handle = Arc::new(make());
+        *slot = Arc::downgrade(&handle);
+        handle
+    })
+}
+
+/// What someone still holds; the rest is forgotten.
+pub(super) fn living<K: Ord + Clone, H>(map: &mut BTreeMap<K, Weak<H>>) -> BTreeMap<K, Arc<H>> {
+    map.retain(|_, handle| handle.strong_count() > 0);
+    map.iter().filter_map(|(key, handle)| Some((key.clone(), handle.upgrade()?))).collect()
+}
+
+/// A panic while the lock was held leaves maps and numbers that are still whole.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
