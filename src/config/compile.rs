@@ -18,8 +18,10 @@ use super::{
 use crate::plan::Plan;
 
 mod app;
+mod header;
 mod listener;
 mod log;
+mod probe;
 mod route;
 mod site;
 mod upstream;

@@ -2,18 +2,16 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use http::{HeaderName, HeaderValue};
-
-use super::{Context, Names, route};
+use super::{Context, Names, header::headers, route};
 use crate::{
     config::{
         complaint::{Code, Place},
-        defaults, file,
+        file,
         shape::{At, Either, Field, List, Named, OneOrMore},
         tree::{Facts, Kind, Text},
         value::{FilePath, Hosts},
     },
-    plan::{self, FilterMode, Filters, HeaderEdit},
+    plan::{self, FilterMode, Filters},
     vocab::{Host, HostPattern, ZoneName},
 };
 
@@ -289,30 +287,6 @@ fn file_of(at: At<FilePath>, wanted: Kind, c: &mut Context<'_>) -> Option<std::p
         Err(reason) => {
             c.out.add(Code::UnreadableFile, at.place, format!("could not read {}: {reason}", path.display()));
             None
-        }
-    }
-}
-
-/// `"strict"`, `"off"`, or a table laid over the strict set.
-fn headers(field: Field<Either<file::HeadersWord, Named<Text>>>, c: &mut Context<'_>) -> Vec<HeaderEdit> {
-    let strict = || -> Vec<HeaderEdit> {
-        let edit = |(name, value): (&'static str, &'static str)| {
-            HeaderEdit::new(HeaderName::from_static(name), (!value.is_empty()).then(|| HeaderValue::from_static(value)))
-        };
-        defaults::STRICT.into_iter().map(edit).collect()
-    };
-    match field.value() {
-        None | Some(Either::This(file::HeadersWord::Strict)) => strict(),
-        Some(Either::This(file::HeadersWord::Off)) => Vec::new(),
-        Some(Either::That(table)) => {
-            let mut all = strict();
-            for edit in route::edits(table, c) {
-                match all.iter_mut().find(|other| other.name == edit.name) {
-                    Some(other) => *other = edit,
-                    None => all.push(edit),
-                }
-            }
-            all
         }
     }
 }
