@@ -1,4 +1,333 @@
-//! (room under construction)
+//! The command line: words in, exit code out.
 
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use clap::{CommandFactory, Parser, error::ErrorKind};
+use jiff::Timestamp;
+use serde::de::DeserializeOwned;
+
+use crate::{
+    admin::view,
+    config::complaint::Colours,
+    demo,
+    ipc::{control::Request, message::AppTable},
+};
+
+pub mod args;
 pub mod check;
+pub mod control;
+pub mod exit;
 pub mod init;
+pub mod render;
+pub mod start;
+pub mod terminal;
+pub mod whereabouts;
+
+use args::{Cli, Command, Config, Form};
+use control::ControlError;
+use exit::Exit;
+use render::Look;
+use terminal::{Paint, Tone, complain, escape, escape_json, print, say};
+
+const WATCH: Duration = Duration::from_secs(2);
+
+/// Does what the words of this process ask for.
+pub fn run() -> ExitCode {
+    let words: Vec<_> = std::env::args_os().collect();
+    // It has options and exit codes of its own.
+    if words.get(1).is_some_and(|word| word == "demo-app") {
+        return demo::run(words.iter().skip(2).map(|word| word.to_string_lossy().into_owned()));
+    }
+    match Cli::try_parse_from(words) {
+        Ok(cli) => match &cli.command {
+            None => start::master(cli.config.as_deref()),
+            Some(Command::Edge) => start::edge(),
+            Some(command) => dispatch(&cli, command).into(),
+        },
+        Err(error) => {
+            // A closed standard output is not worth a word.
+            let _ = error.print();
+            match error.kind() {
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Exit::Done.into(),
+                _ => Exit::Usage.into(),
+            }
+        }
+    }
+}
+
+fn dispatch(cli: &Cli, command: &Command) -> Exit {
+    let config = cli.config.as_deref();
+    match command {
+        Command::Edge => Exit::Usage,
+        Command::Check { live: true } => not_yet("check --live", "`gateway check` without it reads the files alone"),
+        Command::Check { live: false } => told(&check::check(config)),
+        Command::Config(Config::Show) => match check::check(config).effective() {
+            Ok(text) => print(&line(&escape_lines(&text))),
+            Err(outcome) => told(&outcome),
+        },
+        Command::Config(Config::Schema) => print(&line(&check::schema())),
+        Command::Init => match init::init(config) {
+            Ok(next) => print(&line(&next)),
+            Err(error) => {
+                complain(&error, None);
+                Exit::Failed
+            }
+        },
+        Command::Completions { shell } => print(&completions(*shell)),
+        Command::Reload => act(cli, &Request::Reload),
+        Command::Start(app) => act(cli, &Request::Start { app: app.app.clone() }),
+        Command::Stop(app) => act(cli, &Request::Stop { app: app.app.clone() }),
+        Command::Restart(app) => act(cli, &Request::Restart { app: app.app.clone() }),
+        Command::Status { form, watch: false } => look(cli, &Request::Status, *form, status),
+        Command::Status { form, watch: true } => watch(cli, *form),
+        Command::Apps { form } => look(cli, &Request::Apps, *form, apps),
+        Command::Upstreams { form } => {
+            look(cli, &Request::Upstreams, *form, |value, look| Some(render::upstreams(&typed::<Vec<_>>(value)?, look)))
+        }
+        Command::Zones { form } => look(cli, &Request::Zones, *form, |value, look| Some(render::zones(&typed::<Vec<_>>(value)?, look))),
+        // `run` has taken these already where they come first.
+        Command::Edge | Command::DemoApp(_) => {
+            say("error: this command comes before any option");
+            Exit::Usage
+        }
+        Command::Upgrade(_) => not_yet("upgrade", "stop gateway and start the new binary"),
+        Command::Deploy(_) => not_yet("deploy", "put the new files in place, then `gateway restart APP`"),
+        Command::Rollback(_) => not_yet("rollback", "put the old files in place, then `gateway restart APP`"),
+        Command::Logs(_) => not_yet("logs", "read APP.log in the directory of [log] dir"),
+        Command::Bans(_) => not_yet("bans", "nobody is banned: `deny` of a site refuses addresses"),
+        Command::Ban(_) => not_yet("ban", "add the address to `deny` of the site, then `gateway reload`"),
+        Command::Unban(_) => not_yet("unban", "take the address out of `deny` of the site, then `gateway reload`"),
+        Command::Certs(_) => not_yet("certs", "`gateway status` names every certificate that has a problem"),
+        Command::Drain(_) => not_yet("drain", "take the server out of its [upstream], then `gateway reload`"),
+        Command::Undrain(_) => not_yet("undrain", "put the server back into its [upstream], then `gateway reload`"),
+        Command::Maintenance(_) => not_yet("maintenance", "a route with `respond` answers in place of the app"),
+        Command::Why(_) => not_yet("why", "look for the request id in the access log"),
+        Command::Scale(_) => not_yet("scale", "change `procs` of the app, then `gateway reload`"),
+        Command::Import(_) => not_yet("import", "`gateway init` writes a first configuration with comments"),
+    }
+}
+
+/// Loudly, so that no script takes it for done.
+fn not_yet(what: &str, instead: &str) -> Exit {
+    let paint = Paint::stderr();
+    say(&format!("{} `gateway {what}` is not supported yet", paint.with(Tone::Bad, "error:")));
+    say(&format!("{} {instead}", paint.with(Tone::Bold, "help:")));
+    Exit::Usage
+}
+
+fn told(outcome: &check::CheckOutcome) -> Exit {
+    let colours = match Paint::stderr() {
+        Paint::Colours => Colours::On,
+        Paint::Plain => Colours::Off,
+    };
+    let text = outcome.text(colours);
+    match outcome {
+        check::CheckOutcome::Good { .. } => print(&line(&text)),
+        check::CheckOutcome::Bad(_) | check::CheckOutcome::Missing(_) => {
+            say(&text);
+            Exit::Configuration
+        }
+    }
+}
+
+fn line(text: &str) -> String {
+    if text.ends_with('\n') { text.to_owned() } else { format!("{text}\n") }
+}
+
+fn escape_lines(text: &str) -> String {
+    text.lines().map(|line| escape(line) + "\n").collect()
+}
+
+fn completions(shell: clap_complete::Shell) -> String {
+    // Hidden commands are left out: neither is what is not supported yet offered, nor what gateway starts itself.
+    let full = Cli::command();
+    let mut shown = clap::Command::new("gateway").args(full.get_arguments().cloned());
+    shown = shown.subcommands(full.get_subcommands().filter(|command| !command.is_hide_set()).cloned());
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut shown.disable_help_subcommand(true), "gateway", &mut script);
+    String::from_utf8_lossy(&script).into_owned()
+}
+
+/// Asks the gateway that is meant, showing progress as it comes.
+fn ask(cli: &Cli, request: &Request) -> Result<serde_json::Value, Exit> {
+    let socket = whereabouts::socket(cli.socket.as_deref(), cli.config.as_deref()).map_err(|error| {
+        complain(&error, Some(error.advice()));
+        Exit::Configuration
+    })?;
+    control::ask(&socket, request, &mut |text| say(&escape(text))).map_err(|error| {
+        match &error {
+            // Its own words, which may be the report on a configuration.
+            ControlError::Failed { error, .. } => {
+                let text = escape_lines(error);
+                let text = text.trim_end();
+                let head = if text.starts_with("error") { String::new() } else { Paint::stderr().with(Tone::Bad, "error:") + " " };
+                say(&format!("{head}{text}"));
+            }
+            _ => complain(&error, error.advice()),
+        }
+        error.exit()
+    })
+}
+
+fn act(cli: &Cli, request: &Request) -> Exit {
+    let value = match ask(cli, request) {
+        Ok(value) => value,
+        Err(exit) => return exit,
+    };
+    print(&line(&escape_lines(&outcome(&value))))
+}
+
+/// What was done, in words: gateway's own where it has some.
+fn outcome(value: &serde_json::Value) -> String {
+    let word = |key| value.get(key).and_then(serde_json::Value::as_str);
+    match (word("message"), value.get("generation")) {
+        (Some(message), _) => message.to_owned(),
+        (None, Some(generation)) => format!("configuration {generation} is in force"),
+        (None, None) => "done".to_owned(),
+    }
+}
+
+/// How an answer is shown to people; `None` if it is not what it should be.
+type Shown = fn(&serde_json::Value, Look) -> Option<String>;
+
+fn look(cli: &Cli, request: &Request, form: Form, shown: Shown) -> Exit {
+    match ask(cli, request) {
+        Ok(value) => print(&text(&value, form, shown)),
+        Err(exit) => exit,
+    }
+}
+
+fn text(value: &serde_json::Value, form: Form, shown: Shown) -> String {
+    let look = Look { paint: Paint::stdout(), now: Timestamp::now() };
+    // An answer of another version is shown as it is.
+    (!form.json).then(|| shown(value, look)).flatten().unwrap_or_else(|| json(value))
+}
+
+fn json(value: &serde_json::Value) -> String {
+    line(&escape_json(&format!("{value:#}")))
+}
+
+fn typed<T: DeserializeOwned>(value: &serde_json::Value) -> Option<T> {
+    T::deserialize(value).ok()
+}
+
+fn status(value: &serde_json::Value, look: Look) -> Option<String> {
+    if let Some(status) = typed(value) {
+        return Some(render::status(&status, look));
+    }
+    // Without an edge the master knows this much.
+    let word = |key| value.get(key).and_then(serde_json::Value::as_str).map(escape);
+    let verdict = look.paint.with(Tone::Bad, &word("status")?);
+    Some(format!("gateway is {verdict}: {}\n`gateway apps` shows the apps, `gateway status --json` all there is\n", word("message")?))
+}
+
+fn apps(value: &serde_json::Value, look: Look) -> Option<String> {
+    let apps = typed::<Vec<view::App>>(value).or_else(|| Some(view::apps(&typed::<AppTable>(value)?)))?;
+    Some(render::apps(&apps, look))
+}
+
+/// Until it is interrupted. A gateway that goes away and comes back is waited for.
+fn watch(cli: &Cli, form: Form) -> Exit {
+    loop {
+        let began = Instant::now();
+        match ask(cli, &Request::Status) {
+            Ok(value) if form.json => {
+                // One document a line.
+                if print(&line(&escape_json(&value.to_string()))) != Exit::Done {
+                    return Exit::Failed;
+                }
+            }
+            Ok(value) => {
+                let clear = if std::io::IsTerminal::is_terminal(&std::io::stdout()) { "\x1b[H\x1b[2J" } else { "" };
+                if print(&format!("{clear}{}\n", text(&value, form, status))) != Exit::Done {
+                    return Exit::Failed;
+                }
+            }
+            Err(Exit::NotRunning) => {}
+            Err(exit) => return exit,
+        }
+        std::thread::sleep(WATCH.saturating_sub(began.elapsed()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(words: &[&str]) -> Exit {
+        let cli = Cli::try_parse_from(["gateway"].iter().chain(words)).expect("good words");
+        dispatch(&cli, cli.command.as_ref().expect("a command"))
+    }
+
+    #[test]
+    fn what_is_not_built_yet_is_a_usage_error() {
+        for name in [
+            "upgrade",
+            "deploy",
+            "rollback",
+            "logs",
+            "bans",
+            "ban",
+            "unban",
+            "certs",
+            "drain",
+            "undrain",
+            "maintenance",
+            "why",
+            "scale",
+            "import",
+        ] {
+            assert_eq!(words(&[name, "x", "--y"]), Exit::Usage, "{name}");
+        }
+        assert_eq!(words(&["check", "--live"]), Exit::Usage);
+    }
+
+    #[test]
+    fn nobody_there_is_69_and_a_configuration_that_is_missing_78() {
+        for name in ["status", "apps", "upstreams", "zones", "reload"] {
+            assert_eq!(words(&[name, "--socket", "/nowhere/gateway.sock"]), Exit::NotRunning, "{name}");
+        }
+        assert_eq!(words(&["check", "-c", "/nowhere/gateway.toml"]), Exit::Configuration);
+        assert_eq!(words(&["config", "show", "-c", "/nowhere/gateway.toml"]), Exit::Configuration);
+    }
+
+    #[test]
+    fn completions_offer_what_works() {
+        for shell in [clap_complete::Shell::Bash, clap_complete::Shell::Zsh, clap_complete::Shell::Fish] {
+            let script = completions(shell);
+            assert!(script.contains("upstreams") && script.contains("restart"), "{script}");
+            assert!(!script.contains("demo-app") && !script.contains("rollback"), "{script}");
+        }
+    }
+
+    #[test]
+    fn an_answer_of_another_version_is_shown_as_it_is() {
+        let value = serde_json::json!([{ "new": "\u{202e}x" }]);
+        let shown = text(&value, Form { json: false }, apps);
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).expect("json"), value);
+        assert!(!shown.contains('\u{202e}'));
+    }
+
+    #[test]
+    fn a_gateway_without_an_edge_says_so() {
+        let value = serde_json::json!({ "status": "unhealthy", "message": "the edge does not answer", "master": {} });
+        let shown = status(&value, Look { paint: Paint::Plain, now: Timestamp::UNIX_EPOCH }).expect("text");
+        assert!(shown.starts_with("gateway is unhealthy: the edge does not answer\n"), "{shown}");
+    }
+
+    #[test]
+    fn what_was_done_is_said_in_words() {
+        assert_eq!(outcome(&serde_json::json!({ "message": "web is started" })), "web is started");
+        assert_eq!(outcome(&serde_json::json!({ "generation": 4 })), "configuration 4 is in force");
+        assert_eq!(outcome(&serde_json::Value::Null), "done");
+    }
+
+    #[test]
+    fn exit_codes_are_those_of_the_contract() {
+        let all = [Exit::Done, Exit::Failed, Exit::Usage, Exit::NotRunning, Exit::Permission, Exit::Configuration];
+        assert_eq!(all.map(Exit::code), [0, 1, 64, 69, 77, 78]);
+    }
+}

@@ -264,10 +264,13 @@ pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
     let distance = |candidate: &str| strsim::osa_distance(&lower, &candidate.to_lowercase());
     let near = |candidate: &&str| {
         let longest = word.chars().count().max(candidate.chars().count());
-        distance(candidate) <= (longest / 3).max(1)
-            || (word.len() >= 3 && (candidate.starts_with(&lower) || lower.starts_with(candidate) && candidate.len() >= 3))
+        let within = |a: &str, b: &str| a.len() >= 3 && (b.starts_with(a) || b.ends_with(a));
+        let small = candidate.to_lowercase();
+        distance(candidate) <= (longest / 3).max(1) || within(&lower, &small) || within(&small, &lower)
     };
-    known.into_iter().filter(near).min_by_key(|candidate| (distance(candidate), *candidate))
+    let likeness = |candidate: &str| strsim::jaro_winkler(&lower, &candidate.to_lowercase());
+    // The shortest way first; among equals the one that looks most like it.
+    known.into_iter().filter(near).min_by(|a, b| distance(a).cmp(&distance(b)).then(likeness(b).total_cmp(&likeness(a))))
 }
 
 /// ` (did you mean "api-v1"?)`, or nothing.
@@ -393,5 +396,7 @@ mod tests {
         assert_eq!(nearest("api", ["api-v1", "web"]), Some("api-v1"));
         assert_eq!(nearest("upstrem", ["upstream", "app"]), Some("upstream"));
         assert_eq!(nearest("zzz", ["upstream", "app"]), None);
+        assert_eq!(nearest("sate", ["site", "state"]), Some("state"));
+        assert_eq!(nearest("SIGTERM", ["TERM", "INT"]), Some("TERM"));
     }
 }

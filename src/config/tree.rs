@@ -22,6 +22,8 @@ pub enum Value {
     Array(Vec<Node>),
     /// In file order.
     Table(Vec<Entry>),
+    /// A placeholder in it could not be filled in, and its complaint is filed.
+    Broken,
 }
 
 #[derive(Clone, Debug)]
@@ -70,6 +72,7 @@ impl Node {
             Value::Date => "a date",
             Value::Array(_) => "a list",
             Value::Table(_) => "a table",
+            Value::Broken => "nothing",
         }
     }
 }
@@ -162,7 +165,7 @@ impl Reader<'_> {
                 if secret {
                     self.out.mask(place);
                 }
-                Value::Text(self.text(&text, place, secret))
+                self.text(&text, place, secret).map_or(Value::Broken, Value::Text)
             }
             V::Integer(number) => Value::Integer(i64::from_str_radix(number.as_str(), number.radix()).ok()),
             V::Float(number) => Value::Float(number.as_str().parse().unwrap_or(f64::NAN)),
@@ -175,26 +178,30 @@ impl Reader<'_> {
     }
 
     /// Fills in `{env.NAME}`, `{env.NAME:default}` and `{file:/path}`; every other brace stays as it is.
-    fn text(&mut self, text: &str, place: Place, secret: bool) -> Text {
+    fn text(&mut self, text: &str, place: Place, secret: bool) -> Option<Text> {
         let mut value = String::with_capacity(text.len());
         let mut rest = text;
-        let mut filled = false;
+        let (mut filled, mut whole) = (false, true);
         while let Some(at) = rest.find("{env.").into_iter().chain(rest.find("{file:")).min() {
             value.push_str(&rest[..at]);
             let Some(end) = rest[at..].find('}') else {
                 self.out.add(Code::BadPlaceholder, place, format!("{} is not closed by a '}}'", shown(&rest[at..], secret)));
-                break;
+                return None;
             };
             let inner = &rest[at + 1..at + end];
             rest = &rest[at + end + 1..];
             filled = true;
-            match inner.strip_prefix("env.") {
-                Some(variable) => value.push_str(&self.variable(variable, place).unwrap_or_default()),
-                None => value.push_str(&self.contents(inner.trim_start_matches("file:"), place).unwrap_or_default()),
+            let found = match inner.strip_prefix("env.") {
+                Some(variable) => self.variable(variable, place),
+                None => self.contents(inner.trim_start_matches("file:"), place),
+            };
+            match found {
+                Some(found) => value.push_str(&found),
+                None => whole = false,
             }
         }
         value.push_str(rest);
-        Text { value, written: filled.then(|| text.to_owned()), secret }
+        whole.then(|| Text { value, written: filled.then(|| text.to_owned()), secret })
     }
 
     fn variable(&mut self, text: &str, place: Place) -> Option<String> {
@@ -272,7 +279,12 @@ fn mask_by_line(file: usize, text: &str, out: &mut Complaints) {
         let lower = line.to_ascii_lowercase();
         let speaks = ["token", "key", "secret", "passw", "env"].iter().any(|word| lower.contains(word));
         if let Some(at) = line.find('=').filter(|_| env || speaks) {
-            out.mask(Place { file, start: start + at + 1, end: start + line.trim_end_matches(['\n', '\r']).len() });
+            let from = start + at + 1;
+            // A string of several lines: up to where it is closed, or to the end.
+            let quotes = ["\"\"\"", "'''"].into_iter().find(|quotes| line[at..].contains(quotes));
+            let long = quotes.and_then(|quotes| Some((quotes, from + text[from..].find(quotes)? + 3)));
+            let end = long.map(|(quotes, inner)| text[inner..].find(quotes).map_or(text.len(), |close| inner + close + 3));
+            out.mask(Place { file, start: from, end: end.unwrap_or(start + line.trim_end_matches(['\n', '\r']).len()) });
         }
         start += line.len();
     }

@@ -39,7 +39,9 @@ macro_rules! quantity {
                 let text = match node.value {
                     Value::Text(text) => text,
                     Value::Integer(Some(number)) => {
-                        let cure = format!("write it as a string with its unit: \"{number}{}\"", $example);
+                        // Somebody who writes 10485760 means bytes.
+                        let unit = if $example == "MB" && number >= 4096 { "B" } else { $example };
+                        let cure = format!("write it as a string with its unit: \"{number}{unit}\"");
                         out.add_with_cure(Code::MissingUnit, node.place, format!("{number} has no unit: expected {}", $expects), cure);
                         return None;
                     }

@@ -119,5 +119,5 @@ fn a_whole_plan_travels_over_the_link_as_it_is() {
     let message = ToEdge::Apply(Box::new(config));
     let mut decoder = Decoder::new();
     decoder.push(&encode(&message, 3).expect("has a wire form"));
-    assert_eq!(decoder.take::<ToEdge>().expect("good"), Some((message, 3)));
+    assert_eq!(decoder.pop::<ToEdge>().expect("good"), Some((message, 3)));
 }

@@ -3,9 +3,9 @@
 //! Pure. `edge::upstream::pool` brings what it knows of each server and the dice.
 //!
 //! Shape: first the tier (`Tier::of`), then one of its members by `turn`, `least` or `p2c`. Each is total: one of the tier is found whenever there is one.
-//!   1. primaries that are well  2. backups that are well  3. doubtful primaries  4. doubtful backups
-//!   The third and fourth are panic mode: better a server that may be sick than an answer that surely is.
-//!   A server this request has tried already counts as gone for it, so a retry may reach a backup. A full one does not: load is not sickness.
+//!        First primaries that are well, then backups that are well, then doubtful primaries, then doubtful backups.
+//!        The last two are panic mode: better a server that may be sick than an answer that surely is.
+//!        A server this request has tried already counts as gone for it, so a retry may reach a backup. A full one does not: load is not sickness.
 //! Source: smooth weighted round robin as in nginx's ngx_http_upstream_round_robin.c; power of two choices, Mitzenmacher 2001.
 
 use std::{cmp::Ordering, num::NonZeroU32};

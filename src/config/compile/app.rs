@@ -19,7 +19,7 @@ use crate::{
         defaults, file,
         shape::{At, Either, Field, List, Named, Whole, not_yet},
         tree::Text,
-        value::ProbePath,
+        value::{FilePath, ProbePath},
     },
     plan::{self, app::Policy, app::StopSignal},
     vocab::{AppName, Secret},
@@ -179,8 +179,11 @@ fn has(command: &[String], token: &str) -> bool {
 fn procs(field: Field<Either<Whole<1, 1000>, file::Scale>>, c: &mut Context<'_>) -> NonZeroU16 {
     match field.given() {
         Some(At { value: Either::This(count), .. }) => u16::try_from(count.0).ok().and_then(NonZeroU16::new).unwrap_or(NonZeroU16::MIN),
-        Some(At { value: Either::That(file::Scale { place, min: _, max: _, queue_time: _ }), .. }) => {
-            not_yet(place, "scaling by load", "write a number, as in procs = 2", c.out);
+        Some(At { value: Either::That(file::Scale { place, min, max, queue_time }), .. }) => {
+            let places: Vec<Place> = [min.place(), max.place(), queue_time.place()].into_iter().flatten().collect();
+            for place in if places.is_empty() { vec![place] } else { places } {
+                not_yet(place, "scaling by load", "write a number, as in procs = 2", c.out);
+            }
             NonZeroU16::MIN
         }
         None => NonZeroU16::MIN,
@@ -414,12 +417,7 @@ fn stop(field: Field<file::Stop>) -> plan::Stop {
 }
 
 /// `env` over `env_file`.
-fn environment(
-    env: Field<Named<Text>>,
-    env_file: Field<crate::config::value::FilePath>,
-    listens: bool,
-    c: &mut Context<'_>,
-) -> BTreeMap<String, Secret<String>> {
+fn environment(env: Field<Named<Text>>, env_file: Field<FilePath>, listens: bool, c: &mut Context<'_>) -> BTreeMap<String, Secret<String>> {
     let mut all = BTreeMap::new();
     if let Some(At { value: path, place }) = env_file.given() {
         let path = c.absolute(&path.0);
@@ -434,11 +432,12 @@ fn environment(
             c.out.add(
                 Code::BadName,
                 name.place,
-                format!("{:?} is not the name of an environment variable, or its value holds a zero byte", name.value),
+                format!("{:?} cannot be an environment variable: its name holds a space or '=', or its value a zero byte", name.value),
             );
         } else if name.value == "GATEWAY_INSTANCE" || (name.value == "PORT" && listens) {
             let message = format!("{} is set by gateway for each instance", name.value);
-            c.out.add_with_cure(Code::Conflict, name.place, message, "take it out; `port` chooses the port");
+            let cure = if name.value == "PORT" { "take it out; `port` chooses the port" } else { "take it out" };
+            c.out.add_with_cure(Code::Conflict, name.place, message, cure);
         }
         all.insert(name.value, Secret::new(value.value));
     }

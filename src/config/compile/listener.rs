@@ -10,7 +10,7 @@ use crate::{
     config::{
         complaint::{Code, Place},
         defaults, file,
-        shape::{At, Field, OrOff, Some1},
+        shape::{At, Field, OneOrMore, OrOff},
         value::Address,
     },
     plan,
@@ -57,7 +57,7 @@ pub fn listen(table: file::Listen, claims: &mut Claims, c: &mut Context<'_>) -> 
 }
 
 fn addresses(
-    field: Field<Some1<Address>>,
+    field: Field<OneOrMore<Address>>,
     owner: Place,
     default: &[SocketAddr],
     role: &str,
@@ -67,7 +67,8 @@ fn addresses(
     let listed: Vec<(SocketAddr, Place)> = match field {
         Field::Given(list) => list.value.0.into_iter().map(|at| (at.value.0, at.place)).collect(),
         Field::Absent => default.iter().map(|addr| (*addr, owner)).collect(),
-        Field::Bad(_) => Vec::new(),
+        // No follow-up complaint that nobody listens.
+        Field::Bad(_) => return default.to_vec(),
     };
     for (addr, place) in &listed {
         claim(*addr, *place, format!("{role} on {addr}"), claims, c);

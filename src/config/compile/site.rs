@@ -1,6 +1,6 @@
 //! `[[site]]`, with what `[defaults]` gives it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use http::{HeaderName, HeaderValue};
 
@@ -9,9 +9,9 @@ use crate::{
     config::{
         complaint::{Code, Place},
         defaults, file,
-        shape::{At, Either, Field, List, Named, Some1},
+        shape::{At, Either, Field, List, Named, OneOrMore},
         tree::{Facts, Kind, Text},
-        value::Hosts,
+        value::{FilePath, Hosts},
     },
     plan::{self, FilterMode, Filters, HeaderEdit},
     vocab::{Host, HostPattern, ZoneName},
@@ -33,7 +33,7 @@ pub fn compile(
             }
         }
     }
-    let mut taken = BTreeMap::new();
+    let mut taken = Taken::new();
     let mut all = Vec::new();
     for At { value, .. } in sites.value().map(|list| list.0).unwrap_or_default() {
         let site = with_defaults(value, defaults.as_ref());
@@ -113,7 +113,7 @@ fn with_defaults(site: file::Site, defaults: Option<&file::Site>) -> file::Site 
 
 fn site(
     mut table: file::Site,
-    taken: &mut BTreeMap<HostPattern, String>,
+    taken: &mut Taken,
     listen: &plan::Listen,
     limits: &plan::Limits,
     names: &Names,
@@ -137,12 +137,12 @@ fn site(
 }
 
 fn refuse(
-    client_ca: &Field<crate::config::shape::Anything>,
-    auth: &Field<crate::config::shape::Anything>,
-    compress: &Field<crate::config::shape::Anything>,
-    maintenance: &Field<crate::config::shape::Anything>,
-    errors: &Field<crate::config::shape::Anything>,
-    root: &Field<crate::config::shape::Anything>,
+    client_ca: &Field<FilePath>,
+    auth: &Field<file::Auth>,
+    compress: &Field<bool>,
+    maintenance: &Field<file::Maintenance>,
+    errors: &Field<Named<FilePath>>,
+    root: &Field<FilePath>,
     c: &mut Context<'_>,
 ) {
     client_ca.not_yet("client_ca", "take it out, and shut others out with `allow`", c.out);
@@ -153,18 +153,16 @@ fn refuse(
     root.not_yet("root", "take it out, and let an app serve the files", c.out);
 }
 
+/// Every host, the site that has it, and where that site names its hosts.
+type Taken = BTreeMap<HostPattern, (String, Place)>;
+
 struct Split {
     served: Vec<HostPattern>,
     redirected: Vec<Host>,
     canonical: Option<Host>,
 }
 
-fn hosts(
-    at: At<Some1<Hosts>>,
-    aliases: Field<Some1<Hosts>>,
-    taken: &mut BTreeMap<HostPattern, String>,
-    c: &mut Context<'_>,
-) -> Option<Split> {
+fn hosts(at: At<OneOrMore<Hosts>>, aliases: Field<OneOrMore<Hosts>>, taken: &mut Taken, c: &mut Context<'_>) -> Option<Split> {
     if at.value.0.is_empty() {
         c.out.add(Code::EmptyValue, at.place, "a site has no host: write one, or \"_\" for any name");
         return None;
@@ -172,11 +170,17 @@ fn hosts(
     let aliases = aliases.value().map(|list| list.0).unwrap_or_default();
     let name = at.value.0[0].value.0.to_string();
     for At { value, place } in at.value.0.iter().chain(&aliases) {
-        if let Some(other) = taken.get(&value.0) {
-            let whose = if *other == name { "this site".to_owned() } else { format!("site {other:?}") };
-            c.out.add(Code::DuplicateHost, *place, format!("the host \"{}\" belongs to {whose} already", value.0));
-        } else {
-            taken.insert(value.0.clone(), name.clone());
+        match taken.get(&value.0) {
+            Some((_, first)) if *first == at.place => {
+                c.out.add(Code::DuplicateHost, *place, format!("the host \"{}\" is listed twice", value.0));
+            }
+            Some((other, first)) => {
+                let line = c.out.line_and_column(*first).map_or(0, |(line, _)| line);
+                let file = c.out.files().nth(first.file).unwrap_or_else(|| Path::new("?")).display();
+                let message = format!("the host \"{}\" belongs to site {other:?} already ({file}:{line})", value.0);
+                c.out.add(Code::DuplicateHost, *place, message);
+            }
+            None => drop(taken.insert(value.0.clone(), (name.clone(), at.place))),
         }
     }
     let mut patterns = at.value.0.into_iter().map(|host| host.value.0);
@@ -273,7 +277,7 @@ fn files(table: file::TlsFiles, c: &mut Context<'_>) -> Option<plan::SiteTls> {
     Some(plan::SiteTls::Files { cert: cert?, key: key? })
 }
 
-fn file_of(at: At<crate::config::value::FilePath>, wanted: Kind, c: &mut Context<'_>) -> Option<std::path::PathBuf> {
+fn file_of(at: At<FilePath>, wanted: Kind, c: &mut Context<'_>) -> Option<std::path::PathBuf> {
     let path = c.absolute(&at.value.0);
     match c.outside.facts(&path) {
         Ok(Facts { kind, .. }) if kind == wanted => Some(path),
@@ -339,7 +343,7 @@ pub fn filters(value: Either<List<file::FilterWord>, file::FilterTable>) -> Filt
 }
 
 /// The zones that must admit a request; every name exists.
-pub fn zones(field: Field<Some1<Text>>, who: &str, names: &Names, c: &mut Context<'_>) -> Option<Vec<ZoneName>> {
+pub fn zones(field: Field<OneOrMore<Text>>, who: &str, names: &Names, c: &mut Context<'_>) -> Option<Vec<ZoneName>> {
     let mut zones: Vec<ZoneName> = Vec::new();
     for At { value, place } in field.value()?.0 {
         if !names.zones.contains(&value.value) {

@@ -7,7 +7,7 @@ use crate::{
     config::{
         complaint::Code,
         defaults, file,
-        shape::{At, Either, Field, Named, Some1},
+        shape::{At, Either, Field, Named, OneOrMore},
         tree::Text,
     },
     plan,
@@ -42,7 +42,7 @@ fn zone(name: &str, table: file::Zone, c: &mut Context<'_>) -> Option<plan::Zone
     concurrent.not_yet("a limit of requests at once", "take it out, or limit the pace with `rate`", c.out);
     statuses.not_yet("counting by status", "take it out: every request counts", c.out);
     mode.not_yet("mode", "take it out: a zone enforces", c.out);
-    headers.not_yet("RateLimit headers", "take it out: Retry-After is always sent", c.out);
+    headers.not_yet("a choice of RateLimit headers", "take it out: Retry-After is always sent", c.out);
     let key = self::key(key, c);
     let cure = "add a pace, as in rate = \"10r/s\"";
     let rate = rate.required(&format!("zone {name:?} has no rate"), place, cure, c.out);
@@ -55,7 +55,7 @@ fn zone(name: &str, table: file::Zone, c: &mut Context<'_>) -> Option<plan::Zone
     })
 }
 
-fn key(field: Field<Some1<Text>>, c: &mut Context<'_>) -> Option<plan::ZoneKey> {
+fn key(field: Field<OneOrMore<Text>>, c: &mut Context<'_>) -> Option<plan::ZoneKey> {
     let At { value: mut keys, place } = match field {
         Field::Given(keys) => keys,
         Field::Absent => return Some(plan::ZoneKey::Ip),

@@ -1,0 +1,124 @@
+//! Which listeners are open: sockets handed to the threads, the admin server started here.
+
+use std::{collections::HashMap, io, net::TcpListener, os::fd::OwnedFd, sync::Arc, time::Duration};
+
+use thiserror::Error;
+use tokio::{sync::mpsc, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use super::EdgeSource;
+use crate::{
+    admin::server::Server,
+    edge::listen::{DoorKey, Order},
+    ipc::message::{Config, Listener, Role},
+    telemetry::{ListenerMetrics, Metrics},
+};
+
+/// Why listeners could not be taken.
+#[derive(Debug, Error)]
+pub enum DoorError {
+    #[error("match sockets to listeners: {listed} were announced, {came} came")]
+    Count { listed: usize, came: usize },
+    #[error("use a socket")]
+    Socket(#[source] io::Error),
+}
+
+/// The open listeners.
+pub struct Doors {
+    orders: Vec<mpsc::Sender<Order>>,
+    metrics: Arc<Metrics>,
+    source: Arc<EdgeSource>,
+    open: HashMap<DoorKey, Arc<ListenerMetrics>>,
+    admin: Option<(DoorKey, CancellationToken)>,
+    servers: JoinSet<()>,
+}
+
+impl Doors {
+    #[must_use]
+    pub fn new(orders: Vec<mpsc::Sender<Order>>, metrics: Arc<Metrics>, source: Arc<EdgeSource>) -> Self {
+        Self { orders, metrics, source, open: HashMap::new(), admin: None, servers: JoinSet::new() }
+    }
+
+    /// Opens what `config` lists and is not open yet; `sockets` came with it.
+    ///
+    /// Shape: socket n of a listener goes to thread n, round again where there are more sockets than threads: every one of them must be accepted on.
+    pub async fn open(&mut self, config: &Config, sockets: Vec<OwnedFd>) -> Result<(), DoorError> {
+        let listed = config.listeners.iter().map(|listener| usize::from(listener.descriptors)).sum();
+        if listed != sockets.len() {
+            return Err(DoorError::Count { listed, came: sockets.len() });
+        }
+        let mut sockets = sockets.into_iter();
+        for listener in &config.listeners {
+            let own: Vec<_> = sockets.by_ref().take(listener.descriptors.into()).map(TcpListener::from).collect();
+            self.take(listener, own, config).await?;
+        }
+        Ok(())
+    }
+
+    async fn take(&mut self, listener: &Listener, sockets: Vec<TcpListener>, config: &Config) -> Result<(), DoorError> {
+        let key = (listener.role, listener.asked);
+        match listener.role {
+            Role::Http | Role::Https => {
+                let metrics = self.open.entry(key).or_insert_with(|| self.metrics.listener(listener.asked)).clone();
+                for (n, socket) in sockets.into_iter().enumerate() {
+                    prepare(&socket).map_err(DoorError::Socket)?;
+                    let order = Order::Open { key, socket, metrics: metrics.clone() };
+                    // A thread that has ended ends the process, which is on its way.
+                    let _ = self.orders[n % self.orders.len()].send(order).await;
+                }
+            }
+            Role::Admin => {
+                let Some(socket) = sockets.into_iter().next() else { return Ok(()) };
+                self.close_admin();
+                let token = config.plan.admin.as_ref().and_then(|admin| admin.token.clone());
+                let server = Server::new(socket, token, self.source.clone()).map_err(DoorError::Socket)?;
+                let closing = CancellationToken::new();
+                self.admin = Some((key, closing.clone()));
+                self.servers.spawn(async move {
+                    if let Err(error) = server.run(closing.cancelled_owned()).await {
+                        tracing::error!(%error, "admin listener ended");
+                    }
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes what is open and not in `config`.
+    pub async fn close_others(&mut self, config: &Config, within: Duration) {
+        let wanted = |key: &DoorKey| config.listeners.iter().any(|listener| (listener.role, listener.asked) == *key);
+        let gone: Vec<_> = self.open.keys().filter(|key| !wanted(key)).copied().collect();
+        for key in gone {
+            self.open.remove(&key);
+            for orders in &self.orders {
+                let _ = orders.send(Order::Close { key, within }).await;
+            }
+        }
+        if self.admin.as_ref().is_some_and(|(key, _)| !wanted(key)) {
+            self.close_admin();
+        }
+    }
+
+    fn close_admin(&mut self) {
+        if let Some((_, closing)) = self.admin.take() {
+            closing.cancel();
+        }
+    }
+
+    /// Everything, for good.
+    pub async fn stop(&mut self, within: Duration) {
+        self.open.clear();
+        for orders in &self.orders {
+            let _ = orders.send(Order::Stop { within }).await;
+        }
+    }
+}
+
+/// Options that accepted connections inherit: no call for each of them.
+fn prepare(socket: &TcpListener) -> io::Result<()> {
+    socket.set_nonblocking(true)?;
+    let socket = socket2::SockRef::from(socket);
+    socket.set_tcp_nodelay(true)?;
+    // Finds dead peers of tunnels, which have no other deadline.
+    socket.set_keepalive(true)
+}

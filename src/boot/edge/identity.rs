@@ -1,0 +1,57 @@
+//! Who the edge is: as many descriptors as it may have, no privileges, and gone when its master is.
+
+use std::io;
+
+use nix::{
+    sys::{
+        prctl,
+        resource::{Resource, getrlimit, setrlimit},
+        signal::Signal,
+    },
+    unistd::{Pid, Uid, User, getppid, setgid, setgroups, setuid},
+};
+use thiserror::Error;
+
+/// Why the edge could not become who it should be.
+#[derive(Debug, Error)]
+pub enum IdentityError {
+    #[error("find user {0:?}")]
+    Unknown(String),
+    #[error("look up user {0:?}")]
+    Lookup(String, #[source] io::Error),
+    #[error("{0}")]
+    Refused(&'static str, #[source] io::Error),
+    #[error("go on: the master has gone")]
+    Orphan,
+}
+
+/// Who started us.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Parent(Pid);
+
+impl Parent {
+    /// To be called first: later it may be someone else.
+    #[must_use]
+    pub fn now() -> Self {
+        Self(getppid())
+    }
+}
+
+/// Raises the limit on descriptors, drops to `user` when root, and dies with the master from here on.
+///
+/// Shape: before any other thread exists. A death signal is forgotten when the user changes, so it is set afterwards, and then the parent is looked at again.
+pub fn settle(user: &str, parent: &Parent) -> Result<(), IdentityError> {
+    let refused = |what| move |error: nix::Error| IdentityError::Refused(what, error.into());
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(refused("read the limit on descriptors"))?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_err(refused("raise the limit on descriptors"))?;
+    if Uid::effective().is_root() && user != "root" {
+        let found = User::from_name(user).map_err(|error| IdentityError::Lookup(user.to_owned(), error.into()))?;
+        let User { uid, gid, .. } = found.ok_or_else(|| IdentityError::Unknown(user.to_owned()))?;
+        setgroups(&[gid]).map_err(refused("leave the groups of root"))?;
+        setgid(gid).map_err(refused("change group"))?;
+        setuid(uid).map_err(refused("change user"))?;
+    }
+    prctl::set_pdeathsig(Signal::SIGKILL).map_err(refused("ask to die with the master"))?;
+    prctl::set_no_new_privs().map_err(refused("give up new privileges"))?;
+    if Parent::now() == *parent { Ok(()) } else { Err(IdentityError::Orphan) }
+}

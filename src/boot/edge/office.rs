@@ -1,0 +1,195 @@
+//! The edge's office: does what the master says, and tells it what there is to tell.
+
+use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::{Instant, interval, sleep_until},
+};
+
+use super::{Doors, EdgeSource, Fatal, LogHandle, Threads, chain, doors::DoorError};
+use crate::{
+    admin::api,
+    edge::{
+        listen::Common,
+        live::{Base, Live},
+        tls::OnBadPair,
+        upstream::Pools,
+    },
+    ipc::{
+        link::{Receiver, Sender},
+        message::{AppTable, Config, Incarnation, InstanceId, Material, Query, ToEdge, ToMaster},
+    },
+};
+
+const ALIVE: Duration = Duration::from_secs(1);
+/// What a worker may take to end after its last connection was cut.
+const SLACK: Duration = Duration::from_secs(2);
+
+/// The actor.
+pub struct Office {
+    pub common: Common,
+    pub base: Base,
+    pub log: LogHandle,
+    pub doors: Doors,
+    pub threads: Threads,
+    pub source: Arc<EdgeSource>,
+    /// What the prober probes.
+    pub pools: watch::Sender<Arc<Pools>>,
+    pub to_master: Sender<ToMaster>,
+    pub from_master: Receiver<ToEdge>,
+    /// What others have to tell the master.
+    pub outbox: mpsc::Sender<ToMaster>,
+    pub waiting: mpsc::Receiver<ToMaster>,
+    /// The prober, and drains that are waited for.
+    pub tasks: JoinSet<()>,
+}
+
+/// What the loop goes on with.
+enum Event {
+    FromMaster(ToEdge, Vec<OwnedFd>),
+    MasterGone,
+    ToTell(ToMaster),
+    Tick,
+    ThreadEnded { left: usize },
+    TaskEnded,
+    Deadline,
+}
+
+impl Office {
+    /// Serves until told to stop, and then until every thread is done; at once when the master goes.
+    pub async fn run(mut self, config: &Config, sockets: Vec<OwnedFd>) -> Result<(), Fatal> {
+        self.doors.open(config, sockets).await?;
+        self.to_master.send(&ToMaster::Ready { generation: config.generation }, &[]).await?;
+        tracing::info!(generation = config.generation.0, sites = config.plan.sites.len(), "edge ready");
+        let mut alive = interval(ALIVE);
+        let mut stop_by: Option<Instant> = None;
+        loop {
+            let deadline = stop_by.unwrap_or_else(Instant::now);
+            let event = tokio::select! {
+                message = self.from_master.receive() => match message? {
+                    Some((message, sockets)) => Event::FromMaster(message, sockets),
+                    None => Event::MasterGone,
+                },
+                Some(message) = self.waiting.recv() => Event::ToTell(message),
+                _ = alive.tick() => Event::Tick,
+                left = self.threads.ended() => Event::ThreadEnded { left },
+                Some(_) = self.tasks.join_next() => Event::TaskEnded,
+                () = sleep_until(deadline), if stop_by.is_some() => Event::Deadline,
+            };
+            match event {
+                Event::FromMaster(ToEdge::Shutdown { within }, _) => {
+                    self.doors.stop(within).await;
+                    stop_by = Some(Instant::now() + within + SLACK);
+                }
+                Event::FromMaster(message, sockets) => self.obey(message, sockets).await?,
+                Event::MasterGone => return Ok(()),
+                Event::ToTell(message) => self.to_master.send(&message, &[]).await?,
+                Event::Tick => self.tell_alive().await?,
+                Event::ThreadEnded { .. } if stop_by.is_none() => return Err(Fatal::ThreadEnded),
+                Event::ThreadEnded { left: 0 } => return Ok(()),
+                Event::ThreadEnded { .. } | Event::TaskEnded => {}
+                Event::Deadline => return Ok(()),
+            }
+        }
+    }
+
+    async fn obey(&mut self, message: ToEdge, sockets: Vec<OwnedFd>) -> Result<(), Fatal> {
+        match message {
+            ToEdge::Apply(config) => self.apply(&config, sockets).await?,
+            ToEdge::Apps(table) => self.apps(table),
+            ToEdge::Materials(materials) => self.materials(materials),
+            ToEdge::Drain { id, incarnation, within } => self.drain(id, incarnation, within),
+            ToEdge::Ask { ask, query } => {
+                let json = self.answer(query);
+                self.to_master.send(&ToMaster::Answer { ask, json }, &[]).await?;
+            }
+            ToEdge::ReloadRefused => self.reload_refused(),
+            // Said once, at the start; and handled where the loop knows its deadline.
+            ToEdge::Hello { .. } | ToEdge::Shutdown { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// Built aside, swapped whole, or refused with nothing changed.
+    async fn apply(&mut self, config: &Config, sockets: Vec<OwnedFd>) -> Result<(), Fatal> {
+        let generation = config.generation;
+        let old = self.common.live.load_full();
+        match Live::build(&self.base, config, Some(&old), OnBadPair::Refuse) {
+            Ok(live) => {
+                self.swap(live);
+                self.log.set(config.plan.log.level, config.plan.log.format);
+                self.doors.close_others(config, old.allowance.drain).await;
+                self.doors.open(config, sockets).await.map_err(DoorError::from)?;
+                self.base.metrics.reload_done();
+                self.source.reloaded();
+                tracing::info!(generation = generation.0, sites = config.plan.sites.len(), "configuration applied");
+                self.to_master.send(&ToMaster::Applied { generation }, &[]).await?;
+            }
+            Err(error) => {
+                self.reload_refused();
+                self.base.metrics.generation(old.generation.0);
+                let reason = format!("the edge could not {}", chain(&error));
+                tracing::error!(generation = generation.0, reason, "configuration refused");
+                self.to_master.send(&ToMaster::Refused { generation, reason }, &[]).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn swap(&mut self, live: Live) {
+        let live = Arc::new(live);
+        self.common.live.store(live.clone());
+        self.pools.send_replace(live.pools.clone());
+    }
+
+    fn apps(&mut self, table: AppTable) {
+        let live = self.common.live.load();
+        live.pools.apps(&table, &self.base.metrics);
+        self.base.metrics.apps(&table);
+        self.source.apps_are(table);
+    }
+
+    fn materials(&mut self, materials: Vec<Material>) {
+        let old = self.common.live.load_full();
+        match old.with_materials(&self.base, materials) {
+            Ok(live) => {
+                self.swap(live);
+                tracing::info!("certificates read anew");
+            }
+            Err(error) => tracing::error!(error = %chain(&error), "certificates kept as they were"),
+        }
+    }
+
+    fn drain(&mut self, id: InstanceId, incarnation: Incarnation, within: Duration) {
+        let drained = self.common.live.load().pools.drained(&id, incarnation, within);
+        let outbox = self.outbox.clone();
+        self.tasks.spawn(async move {
+            let in_flight = drained.await;
+            // Nobody to tell: the edge ends.
+            let _ = outbox.send(ToMaster::Drained { id, incarnation, in_flight }).await;
+        });
+    }
+
+    fn answer(&self, query: Query) -> String {
+        use crate::admin::api::Source as _;
+        let json = match query {
+            Query::Status => serde_json::to_string(&api::status(&*self.source, None)),
+            Query::Upstreams => serde_json::to_string(&self.source.upstreams()),
+            Query::Zones => serde_json::to_string(&self.source.zones()),
+        };
+        json.unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"))
+    }
+
+    fn reload_refused(&self) {
+        self.base.metrics.reload_refused();
+        self.source.reload_refused();
+    }
+
+    async fn tell_alive(&mut self) -> Result<(), Fatal> {
+        let in_flight = self.base.metrics.totals().in_flight;
+        let alive = ToMaster::Alive { connections: self.common.crowd.count(), in_flight };
+        Ok(self.to_master.send(&alive, &[]).await?)
+    }
+}

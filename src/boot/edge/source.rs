@@ -1,0 +1,168 @@
+//! What the edge tells about itself on the admin listener and to `gateway status`.
+
+use std::sync::Arc;
+use std::sync::{
+    Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+use crate::{
+    admin::{
+        api::Source,
+        view::{self, moment},
+    },
+    edge::{
+        live::LiveCell,
+        tls::Tls,
+        upstream::{PoolView, ServerView},
+    },
+    ipc::message::{AppTable, Role},
+    telemetry::{Metrics, Totals, node::NodeSample},
+};
+
+/// Looks at what is in force whenever it is asked.
+pub struct EdgeSource {
+    live: LiveCell,
+    metrics: Arc<Metrics>,
+    /// The master's table, as it came last.
+    apps: Mutex<AppTable>,
+    started_ms: u64,
+    edge_started_ms: u64,
+    reloads: AtomicU64,
+    refused: AtomicU64,
+}
+
+impl EdgeSource {
+    #[must_use]
+    pub fn new(live: LiveCell, metrics: Arc<Metrics>, apps: AppTable, started_ms: u64, edge_started_ms: u64, reloads: (u64, u64)) -> Self {
+        Self {
+            live,
+            metrics,
+            apps: Mutex::new(apps),
+            started_ms,
+            edge_started_ms,
+            reloads: AtomicU64::new(reloads.0),
+            refused: AtomicU64::new(reloads.1),
+        }
+    }
+
+    pub fn apps_are(&self, table: AppTable) {
+        *self.table() = table;
+    }
+
+    pub fn reloaded(&self) {
+        self.reloads.fetch_add(1, Relaxed);
+    }
+
+    pub fn reload_refused(&self) {
+        self.refused.fetch_add(1, Relaxed);
+    }
+
+    fn table(&self) -> MutexGuard<'_, AppTable> {
+        // Replaced whole: whoever panicked left one or the other.
+        self.apps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Source for EdgeSource {
+    fn process(&self) -> view::Process {
+        view::Process {
+            master_pid: std::os::unix::process::parent_id(),
+            edge_pid: std::process::id(),
+            started: moment(self.started_ms),
+            edge_started: moment(self.edge_started_ms),
+            edge_restarts: self.table().edge_restarts,
+            generation: self.live.load().generation.0,
+            reloads: self.reloads.load(Relaxed),
+            reloads_refused: self.refused.load(Relaxed),
+        }
+    }
+
+    fn listeners(&self) -> Vec<view::Listener> {
+        let listeners = self.live.load_full();
+        let listener = |listener: &crate::ipc::message::Listener| view::Listener {
+            role: match listener.role {
+                Role::Http => "http",
+                Role::Https => "https",
+                Role::Admin => "admin",
+            }
+            .to_owned(),
+            address: listener.asked.to_string(),
+            bound: listener.bound.to_string(),
+            accepting: true,
+        };
+        listeners.listeners.iter().map(listener).collect()
+    }
+
+    fn sites(&self) -> Vec<view::Site> {
+        self.live.load().plan.sites.iter().map(|site| view::Site::new(site, self.metrics.site_totals(&site.name))).collect()
+    }
+
+    fn apps(&self) -> Vec<view::App> {
+        view::apps(&self.table())
+    }
+
+    fn upstreams(&self) -> Vec<view::Upstream> {
+        let live = self.live.load();
+        let now = live.now();
+        let mut all: Vec<_> = live.pools.iter().map(|pool| upstream(pool.view(now))).collect();
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all
+    }
+
+    fn zones(&self) -> Vec<view::Zone> {
+        let zone = |zone: &Arc<crate::edge::gate::LiveZone>| {
+            let (passed, rejected) = zone.metrics.read();
+            view::Zone::new(zone.name.as_str(), &zone.spec, zone.limiter.keys() as u64, passed, rejected)
+        };
+        self.live.load().zones.iter().map(zone).collect()
+    }
+
+    fn certificates(&self) -> Vec<view::Certificate> {
+        let live = self.live.load();
+        let certificate = |served: &crate::edge::tls::Served| view::Certificate {
+            host: served.host.clone(),
+            not_after: served.not_after.and_then(|at| u64::try_from(at).ok()).map(|at| moment(at * 1000)),
+            source: served.source.to_owned(),
+            problem: served.problem.clone(),
+        };
+        live.tls.iter().flat_map(Tls::served).map(certificate).collect()
+    }
+
+    fn totals(&self) -> Totals {
+        self.metrics.totals()
+    }
+
+    fn node(&self) -> NodeSample {
+        self.metrics.node()
+    }
+
+    fn metrics(&self) -> String {
+        let live = self.live.load();
+        for zone in live.zones.iter() {
+            zone.metrics.set_keys(zone.limiter.keys());
+        }
+        live.pools.observe();
+        let mut text = String::with_capacity(16 * 1024);
+        self.metrics.render(&mut text);
+        text
+    }
+}
+
+fn upstream(pool: PoolView) -> view::Upstream {
+    let PoolView { upstream, app, balance: _, panic, servers } = pool;
+    let server = |server: ServerView| {
+        let ServerView { server, addr, state, in_flight, weight, backup, reason } = server;
+        let up = state == "up";
+        view::Server {
+            address: addr.unwrap_or_else(|| server.clone()),
+            reason: reason.or_else(|| (!up).then(|| state.to_owned())),
+            server,
+            up,
+            in_flight: in_flight.into(),
+            weight,
+            backup,
+        }
+    };
+    view::Upstream { name: upstream.to_string(), app, panic, servers: servers.into_iter().map(server).collect() }
+}

@@ -1,0 +1,187 @@
+//! The command line's end of RUN/gateway.sock: one question, any number of progress lines, one answer.
+
+use std::{
+    io::{self, BufRead, BufReader, Read, Write},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use thiserror::Error;
+
+use super::exit::Exit;
+use crate::ipc::control::{Answer, Failure, MAX_LINE, Request};
+
+/// Between two lines of a gateway that only has to look.
+const LOOK: Duration = Duration::from_secs(30);
+/// Between two lines of one that has to act: an instance may take its whole stop and start time before there is news.
+const ACT: Duration = Duration::from_secs(15 * 60);
+
+/// Why there is no answer, or a bad one.
+#[derive(Debug, Error)]
+pub enum ControlError {
+    #[error("reach gateway: it is not running (nothing listens on {})", socket.display())]
+    NotRunning { socket: PathBuf },
+    #[error("reach gateway: not permitted to use {}", socket.display())]
+    Denied { socket: PathBuf },
+    #[error("reach gateway on {}", socket.display())]
+    Connect {
+        socket: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("talk to gateway")]
+    Talk(#[source] io::Error),
+    #[error("get an answer: gateway said nothing for {}s", .0.as_secs())]
+    Silent(Duration),
+    #[error("get an answer: gateway ended the conversation")]
+    Closed,
+    #[error("read the answer: it is longer than {MAX_LINE} bytes")]
+    Long,
+    #[error("read the answer: gateway and this command may be of different versions")]
+    Garbled(#[source] serde_json::Error),
+    /// Gateway's own words.
+    #[error("do it: {error}")]
+    Failed { error: String, kind: Failure },
+}
+
+impl ControlError {
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::NotRunning { .. } => Exit::NotRunning,
+            Self::Denied { .. } | Self::Failed { kind: Failure::Permission, .. } => Exit::Permission,
+            Self::Failed { kind: Failure::Configuration, .. } => Exit::Configuration,
+            Self::Connect { .. }
+            | Self::Talk(_)
+            | Self::Silent(_)
+            | Self::Closed
+            | Self::Long
+            | Self::Garbled(_)
+            | Self::Failed { kind: Failure::Refused, .. } => Exit::Failed,
+        }
+    }
+
+    /// What the user can do about it.
+    #[must_use]
+    pub fn advice(&self) -> Option<&'static str> {
+        match self {
+            Self::NotRunning { .. } => {
+                Some("`gateway -c FILE` starts it; if it runs with another configuration, name that one, or its socket with --socket")
+            }
+            Self::Denied { .. } => Some("gateway answers the user who started it and root"),
+            Self::Garbled(_) => Some("use the binary that is running, or restart gateway with this one"),
+            Self::Connect { .. } | Self::Talk(_) | Self::Silent(_) | Self::Closed | Self::Long | Self::Failed { .. } => None,
+        }
+    }
+}
+
+/// Asks and waits for the answer. Each line of progress goes to `progress` as it comes.
+///
+/// Errors: [`ControlError`]
+pub fn ask(socket: &Path, request: &Request, progress: &mut dyn FnMut(&str)) -> Result<serde_json::Value, ControlError> {
+    let patience = match request {
+        Request::Status | Request::Apps | Request::Upstreams | Request::Zones => LOOK,
+        Request::Reload | Request::Start { .. } | Request::Stop { .. } | Request::Restart { .. } => ACT,
+    };
+    let stream = UnixStream::connect(socket).map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ControlError::NotRunning { socket: socket.into() },
+        io::ErrorKind::PermissionDenied => ControlError::Denied { socket: socket.into() },
+        _ => ControlError::Connect { socket: socket.into(), source },
+    })?;
+    converse(stream, request, patience, progress)
+}
+
+fn converse(
+    mut stream: UnixStream,
+    request: &Request,
+    patience: Duration,
+    progress: &mut dyn FnMut(&str),
+) -> Result<serde_json::Value, ControlError> {
+    stream.set_read_timeout(Some(patience)).map_err(ControlError::Talk)?;
+    stream.set_write_timeout(Some(LOOK)).map_err(ControlError::Talk)?;
+    let mut line = serde_json::to_vec(request).map_err(ControlError::Garbled)?;
+    line.push(b'\n');
+    // One that refuses us may answer and close before it has read: its answer is what counts.
+    let written = stream.write_all(&line);
+    let mut lines = BufReader::new(stream);
+    loop {
+        line.clear();
+        let limit = MAX_LINE as u64 + 1;
+        match lines.by_ref().take(limit).read_until(b'\n', &mut line) {
+            Ok(0) => return Err(written.err().map_or(ControlError::Closed, ControlError::Talk)),
+            Ok(_) if line.len() > MAX_LINE => return Err(ControlError::Long),
+            Ok(_) if !line.ends_with(b"\n") => return Err(ControlError::Closed),
+            Ok(_) => {}
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                return Err(ControlError::Silent(patience));
+            }
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Err(ControlError::Closed),
+            Err(error) => return Err(ControlError::Talk(error)),
+        }
+        match serde_json::from_slice(&line).map_err(ControlError::Garbled)? {
+            Answer::Progress { text } => progress(&text),
+            Answer::Done { result } => return Ok(result),
+            Answer::Failed { error, kind } => return Err(ControlError::Failed { error, kind }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Talks to a gateway that says just this; gives what it was asked.
+    fn talk(said: &[u8]) -> (Result<serde_json::Value, ControlError>, Vec<String>, String) {
+        let (ours, mut theirs) = UnixStream::pair().expect("a pair");
+        let mut heard = Vec::new();
+        let (result, asked) = std::thread::scope(|scope| {
+            let peer = scope.spawn(move || {
+                let mut asked = String::new();
+                BufReader::new(&theirs).read_line(&mut asked).expect("a question");
+                // The other side may have heard enough.
+                let _ = theirs.write_all(said);
+                asked
+            });
+            let result = converse(ours, &Request::Reload, Duration::from_secs(5), &mut |text| heard.push(text.to_owned()));
+            (result, peer.join().expect("no panic"))
+        });
+        (result, heard, asked)
+    }
+
+    #[test]
+    fn progress_comes_before_the_answer() {
+        let said = b"{\"answer\":\"progress\",\"text\":\"one\"}\n{\"answer\":\"progress\",\"text\":\"two\"}\n{\"answer\":\"done\",\"result\":{\"generation\":2}}\n";
+        let (result, heard, asked) = talk(said);
+        assert_eq!(result.expect("done"), serde_json::json!({ "generation": 2 }));
+        assert_eq!(heard, ["one", "two"]);
+        assert_eq!(asked, "{\"command\":\"reload\"}\n");
+    }
+
+    #[test]
+    fn the_kind_of_failure_chooses_the_exit_code() {
+        for (kind, exit) in [("refused", Exit::Failed), ("permission", Exit::Permission), ("configuration", Exit::Configuration)] {
+            let said = format!("{{\"answer\":\"failed\",\"error\":\"no\",\"kind\":\"{kind}\"}}\n");
+            assert_eq!(talk(said.as_bytes()).0.expect_err("failed").exit(), exit);
+        }
+    }
+
+    #[test]
+    fn half_an_answer_and_rubbish_are_errors() {
+        assert!(matches!(talk(b"").0, Err(ControlError::Closed)));
+        assert!(matches!(talk(b"{\"answer\":\"done\"").0, Err(ControlError::Closed)));
+        assert!(matches!(talk(b"HTTP/1.1 400\r\n").0, Err(ControlError::Garbled(_))));
+        assert!(matches!(talk(&vec![b' '; MAX_LINE + 2]).0, Err(ControlError::Long)));
+    }
+
+    #[test]
+    fn a_gateway_that_is_not_there_is_not_running() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let socket = dir.path().join("gateway.sock");
+        let gone = ask(&socket, &Request::Status, &mut |_| {}).expect_err("no file");
+        assert_eq!(gone.exit().code(), 69);
+        drop(std::os::unix::net::UnixListener::bind(&socket).expect("bound"));
+        let left = ask(&socket, &Request::Status, &mut |_| {}).expect_err("a file that nobody listens on");
+        assert_eq!(left.exit().code(), 69);
+    }
+}

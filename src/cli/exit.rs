@@ -1,0 +1,36 @@
+//! Exit codes: what scripts rely on.
+//!
+//! Source: sysexits.h for 64, 69, 77 and 78.
+
+use std::process::ExitCode;
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Exit {
+    Done,
+    /// Refused or failed; the reason is on stderr.
+    Failed,
+    Usage,
+    NotRunning,
+    Permission,
+    Configuration,
+}
+
+impl Exit {
+    #[must_use]
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Failed => 1,
+            Self::Usage => 64,
+            Self::NotRunning => 69,
+            Self::Permission => 77,
+            Self::Configuration => 78,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.code())
+    }
+}

@@ -1,0 +1,436 @@
+//! What people see of the running gateway: tables of plain columns.
+//!
+//! Pure. Every text that came over the socket is escaped here, cell by cell.
+
+use comfy_table::{CellAlignment, Table, presets};
+use jiff::{SignedDuration, Timestamp};
+
+use super::terminal::{Paint, Tone, escape};
+use crate::{admin::view, ipc::message::InstanceState, vocab::units::duration_text};
+
+/// How the text is to look.
+#[derive(Clone, Copy, Debug)]
+pub struct Look {
+    pub paint: Paint,
+    /// For ages.
+    pub now: Timestamp,
+}
+
+/// `gateway status`
+#[must_use]
+pub fn status(status: &view::Status, look: Look) -> String {
+    let view::Process { master_pid, edge_pid, edge_restarts, generation, .. } = status.process;
+    let verdict = look.paint.with(verdict_tone(status.status), status.status.as_str());
+    let message = if status.message.is_empty() { String::new() } else { format!(": {}", escape(&status.message)) };
+    let mut text = format!("gateway {} is {verdict}{message}\n", escape(&status.version));
+    let uptime = duration_text(std::time::Duration::from_secs(coarse(status.uptime_seconds)));
+    text += &format!("up {uptime}, configuration {generation}, master {master_pid}, edge {edge_pid}");
+    text += &if edge_restarts > 0 { format!(" (restarted {edge_restarts} times)\n") } else { "\n".to_owned() };
+    let traffic = &status.traffic;
+    let pace = traffic.recent.map(|recent| format!(", {:.1}/s", recent.requests_per_second)).unwrap_or_default();
+    text += &format!(
+        "{} requests{pace}, {} failed ({:.2} %), {} in flight, {} connections\n",
+        traffic.requests,
+        traffic.errors,
+        traffic.error_rate * 100.0,
+        traffic.in_flight,
+        traffic.connections
+    );
+    let listeners: Vec<_> = status
+        .listeners
+        .iter()
+        .map(|listener| {
+            let accepting = if listener.accepting { "" } else { " (not accepting)" };
+            format!("{} {}{accepting}", escape(&listener.role), escape(&listener.bound))
+        })
+        .collect();
+    text += &format!("listening on {}\n", if listeners.is_empty() { "nothing".to_owned() } else { listeners.join(", ") });
+    for certificate in &status.certificates {
+        if let Some(problem) = &certificate.problem {
+            let line = format!("certificate of {}: {}", escape(&certificate.host), escape(problem));
+            text += &format!("{}\n", look.paint.with(Tone::Bad, &line));
+        }
+    }
+    for (some, table) in [
+        (!status.sites.is_empty(), sites(&status.sites, look)),
+        (!status.apps.is_empty(), apps(&status.apps, look)),
+        (!status.upstreams.is_empty(), upstreams(&status.upstreams, look)),
+        (!status.zones.is_empty(), zones(&status.zones, look)),
+    ] {
+        if some {
+            text += &format!("\n{table}");
+        }
+    }
+    text
+}
+
+fn sites(sites: &[view::Site], look: Look) -> String {
+    let mut rows = Rows::new(&["SITE", "TLS", "REQUESTS", "FAILED", "IN FLIGHT"], &[2, 3, 4]);
+    for site in sites {
+        rows.add([
+            plain(&site.name),
+            plain(&site.tls),
+            plain(&site.requests.to_string()),
+            plain(&site.errors.to_string()),
+            plain(&site.in_flight.to_string()),
+        ]);
+    }
+    rows.text(look.paint)
+}
+
+/// `gateway apps`
+#[must_use]
+pub fn apps(apps: &[view::App], look: Look) -> String {
+    if apps.is_empty() {
+        return "no apps\n".to_owned();
+    }
+    let mut rows = Rows::new(&["INSTANCE", "STATE", "FOR", "PID", "RESTARTS", "MEMORY", "CPU", "ADDRESS", "LAST EXIT"], &[3, 4, 5, 6]);
+    for instance in apps.iter().flat_map(|app| &app.instances) {
+        let due = instance.next_start.as_deref().and_then(|at| ahead(at, look.now)).map(|wait| format!(", starts in {wait}"));
+        let last = instance.last_exit.as_deref().map_or_else(String::new, |exit| {
+            let ago = instance.last_exit_at.as_deref().and_then(|at| ago(at, look.now)).map(|age| format!(" {age} ago"));
+            format!("{exit}{}{}", ago.unwrap_or_default(), due.unwrap_or_default())
+        });
+        rows.add([
+            plain(&instance.id),
+            (instance.state.as_str().to_owned(), Some(state_tone(instance.state))),
+            plain(&ago(&instance.since, look.now).unwrap_or_default()),
+            plain(&instance.pid.map(|pid| pid.to_string()).unwrap_or_default()),
+            plain(&instance.restarts.to_string()),
+            plain(&bytes(instance.memory_bytes)),
+            plain(&format!("{:.1}s", instance.cpu_seconds)),
+            plain(instance.address.as_deref().unwrap_or_default()),
+            plain(&last),
+        ]);
+    }
+    rows.text(look.paint)
+}
+
+/// `gateway upstreams`
+#[must_use]
+pub fn upstreams(upstreams: &[view::Upstream], look: Look) -> String {
+    if upstreams.is_empty() {
+        return "no upstreams\n".to_owned();
+    }
+    let mut rows = Rows::new(&["UPSTREAM", "SERVER", "ADDRESS", "STATE", "IN FLIGHT", "WEIGHT", "REASON"], &[4, 5]);
+    for upstream in upstreams {
+        let panic = upstream.panic.then_some("none is up, the last ones are used all the same");
+        if upstream.servers.is_empty() {
+            let none = if upstream.app { "no instance runs" } else { "no servers" };
+            rows.add([
+                plain(&upstream.name),
+                plain(""),
+                plain(""),
+                ("down".to_owned(), Some(Tone::Bad)),
+                plain(""),
+                plain(""),
+                plain(none),
+            ]);
+        }
+        for server in &upstream.servers {
+            let state = if server.up { ("up".to_owned(), Some(Tone::Good)) } else { ("down".to_owned(), Some(Tone::Bad)) };
+            let backup = if server.backup { " (backup)" } else { "" };
+            let reason: Vec<_> = server.reason.as_deref().into_iter().chain(panic).collect();
+            rows.add([
+                plain(&upstream.name),
+                plain(&format!("{}{backup}", server.server)),
+                plain(if server.address == server.server { "" } else { &server.address }),
+                state,
+                plain(&server.in_flight.to_string()),
+                plain(&server.weight.to_string()),
+                plain(&reason.join("; ")),
+            ]);
+        }
+    }
+    rows.text(look.paint)
+}
+
+/// `gateway zones`
+#[must_use]
+pub fn zones(zones: &[view::Zone], look: Look) -> String {
+    if zones.is_empty() {
+        return "no zones\n".to_owned();
+    }
+    let mut rows = Rows::new(&["ZONE", "KEY", "RATE", "BURST", "KEYS", "PASSED", "REJECTED"], &[3, 4, 5, 6]);
+    for zone in zones {
+        rows.add([
+            plain(&zone.name),
+            plain(&zone.key),
+            plain(&zone.rate),
+            plain(&zone.burst.to_string()),
+            plain(&format!("{}/{}", zone.keys, zone.max_keys)),
+            plain(&zone.passed.to_string()),
+            (zone.rejected.to_string(), (zone.rejected > 0).then_some(Tone::Wait)),
+        ]);
+    }
+    rows.text(look.paint)
+}
+
+type CellText = (String, Option<Tone>);
+
+fn plain(text: &str) -> CellText {
+    (text.to_owned(), None)
+}
+
+/// A table without lines.
+struct Rows(Table);
+
+/// Invisible marks that stand around a coloured cell until the table is laid out, as its widths must not count the colours. Escaped text has none of them.
+const TONES: [(Tone, char); 4] = [(Tone::Good, '\u{200b}'), (Tone::Wait, '\u{200c}'), (Tone::Bad, '\u{200d}'), (Tone::Bold, '\u{2060}')];
+const END: char = '\u{feff}';
+
+impl Rows {
+    fn new(header: &[&str], right: &[usize]) -> Self {
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING);
+        table.set_header(header.iter().map(|title| marked(title, Tone::Bold)));
+        for (index, column) in table.column_iter_mut().enumerate() {
+            column.set_padding((0, 2));
+            if right.contains(&index) {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+        Self(table)
+    }
+
+    fn add<const N: usize>(&mut self, cells: [CellText; N]) {
+        let cells = cells.map(|(text, tone)| {
+            let text = escape(if text.is_empty() { "-" } else { &text });
+            tone.map_or(text.clone(), |tone| marked(&text, tone))
+        });
+        self.0.add_row(cells);
+    }
+
+    fn text(&self, paint: Paint) -> String {
+        let mut text = String::new();
+        for line in self.0.lines() {
+            let line = line.trim_end();
+            for c in line.chars() {
+                match (TONES.iter().find(|(_, mark)| *mark == c), paint) {
+                    (Some((tone, _)), Paint::Colours) => text += &format!("\x1b[{}m", tone.sgr()),
+                    (None, Paint::Colours) if c == END => text += "\x1b[0m",
+                    (Some(_), Paint::Plain) => {}
+                    (None, Paint::Plain) if c == END => {}
+                    (None, Paint::Colours | Paint::Plain) => text.push(c),
+                }
+            }
+            text.push('\n');
+        }
+        text
+    }
+}
+
+fn marked(text: &str, tone: Tone) -> String {
+    let mark = TONES.iter().find(|(of, _)| *of == tone).map_or(' ', |(_, mark)| *mark);
+    format!("{mark}{text}{END}")
+}
+
+fn verdict_tone(verdict: view::Verdict) -> Tone {
+    match verdict {
+        view::Verdict::Healthy => Tone::Good,
+        view::Verdict::Degraded => Tone::Wait,
+        view::Verdict::Unhealthy => Tone::Bad,
+    }
+}
+
+fn state_tone(state: InstanceState) -> Tone {
+    match state {
+        InstanceState::Ready => Tone::Good,
+        InstanceState::Starting | InstanceState::Draining | InstanceState::Stopping | InstanceState::Stopped => Tone::Wait,
+        InstanceState::Exited | InstanceState::Backoff | InstanceState::Cooldown => Tone::Bad,
+    }
+}
+
+/// The time since a moment; `None` where it is no moment.
+fn ago(moment: &str, now: Timestamp) -> Option<String> {
+    span(now.duration_since(moment.parse().ok()?))
+}
+
+/// The time until a moment; `None` where it has come.
+fn ahead(moment: &str, now: Timestamp) -> Option<String> {
+    let wait = moment.parse::<Timestamp>().ok()?.duration_since(now);
+    (wait.as_secs() > 0).then(|| span(wait)).flatten()
+}
+
+fn span(time: SignedDuration) -> Option<String> {
+    let seconds = u64::try_from(time.as_secs()).unwrap_or(0);
+    Some(duration_text(std::time::Duration::from_secs(coarse(seconds)))).map(|text| if text == "0ms" { "0s".to_owned() } else { text })
+}
+
+/// Seconds cut to what one looks at: 59s, 59m, 47h, then days.
+fn coarse(seconds: u64) -> u64 {
+    let unit = match seconds {
+        0..60 => 1,
+        60..3600 => 60,
+        3600..172_800 => 3600,
+        172_800.. => 86_400,
+    };
+    seconds - seconds % unit
+}
+
+fn bytes(count: u64) -> String {
+    match count {
+        0 => String::new(),
+        1..1_048_576 => format!("{}KB", count.div_ceil(1024)),
+        1_048_576..10_737_418_240 => format!("{}MB", count / 1_048_576),
+        10_737_418_240.. => format!("{}GB", count / 1_073_741_824),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn look(paint: Paint) -> Look {
+        Look { paint, now: "2026-01-15T10:30:00Z".parse().expect("a moment") }
+    }
+
+    fn instance(id: &str, state: InstanceState) -> view::Instance {
+        view::Instance {
+            id: id.into(),
+            state,
+            since: "2026-01-15T10:27:48Z".into(),
+            pid: Some(4242),
+            address: Some("127.0.0.1:20001".into()),
+            restarts: 3,
+            last_exit: None,
+            last_exit_at: None,
+            last_restart: None,
+            next_start: None,
+            cpu_seconds: 12.34,
+            memory_bytes: 48_000_000,
+        }
+    }
+
+    #[test]
+    fn apps_are_a_table_of_instances() {
+        let failed = view::Instance {
+            pid: None,
+            address: None,
+            memory_bytes: 0,
+            last_exit: Some("signal 9 (KILL)".into()),
+            last_exit_at: Some("2026-01-15T10:29:55Z".into()),
+            next_start: Some("2026-01-15T10:30:09Z".into()),
+            ..instance("web.1", InstanceState::Backoff)
+        };
+        let instances = vec![instance("web.0", InstanceState::Ready), failed];
+        let all = [view::App { name: "web".into(), ready: 1, instances, restarts: Default::default() }];
+        let plain = apps(&all, look(Paint::Plain));
+        insta::assert_snapshot!("apps", plain);
+        let coloured = apps(&all, look(Paint::Colours));
+        assert!(coloured.contains("\x1b[32mready\x1b[0m") && coloured.contains("\x1b[1;31mbackoff\x1b[0m"), "{coloured:?}");
+        let mut bare = coloured;
+        for code in ["0", "1", "32", "33", "1;31"] {
+            bare = bare.replace(&format!("\x1b[{code}m"), "");
+        }
+        assert_eq!(bare, plain, "colours take no room");
+    }
+
+    #[test]
+    fn upstreams_say_who_is_up_and_why_not() {
+        let server = |name: &str, up| view::Server {
+            server: name.into(),
+            address: name.into(),
+            up,
+            reason: (!up).then(|| "connect: \x1b[31mrefused".into()),
+            in_flight: 2,
+            weight: 1,
+            backup: name.starts_with("unix"),
+        };
+        let all = [
+            view::Upstream {
+                name: "api".into(),
+                app: false,
+                panic: false,
+                servers: vec![server("10.0.0.5:80", true), server("unix:/run/a.sock", false)],
+            },
+            view::Upstream { name: "web".into(), app: true, panic: false, servers: Vec::new() },
+        ];
+        insta::assert_snapshot!("upstreams", upstreams(&all, look(Paint::Plain)));
+    }
+
+    #[test]
+    fn status_is_one_look_at_everything() {
+        let server = view::Server {
+            server: "web.0".into(),
+            address: "127.0.0.1:20001".into(),
+            up: true,
+            reason: None,
+            in_flight: 1,
+            weight: 1,
+            backup: false,
+        };
+        let status = view::Status {
+            status: view::Verdict::Degraded,
+            message: "1 of 2 instances of web is not ready".into(),
+            timestamp: "2026-01-15T10:30:00Z".into(),
+            version: "0.1.0".into(),
+            uptime_seconds: 7300,
+            process: view::Process {
+                master_pid: 10,
+                edge_pid: 12,
+                started: "2026-01-15T08:28:20Z".into(),
+                edge_started: "2026-01-15T08:28:20Z".into(),
+                edge_restarts: 1,
+                generation: 3,
+                reloads: 2,
+                reloads_refused: 0,
+            },
+            traffic: view::Traffic { requests: 1000, errors: 12, error_rate: 0.012, in_flight: 3, connections: 9, ..Default::default() },
+            listeners: vec![view::Listener {
+                role: "https".into(),
+                address: "0.0.0.0:443".into(),
+                bound: "0.0.0.0:443".into(),
+                accepting: true,
+            }],
+            sites: vec![view::Site {
+                name: "example.com".into(),
+                hosts: vec!["example.com".into()],
+                tls: "files".into(),
+                routes: Vec::new(),
+                requests: 1000,
+                errors: 12,
+                in_flight: 3,
+            }],
+            apps: vec![view::App {
+                name: "web".into(),
+                ready: 1,
+                instances: vec![instance("web.0", InstanceState::Ready)],
+                restarts: Default::default(),
+            }],
+            upstreams: vec![view::Upstream { name: "web".into(), app: true, panic: true, servers: vec![server] }],
+            zones: Vec::new(),
+            certificates: vec![view::Certificate {
+                host: "example.com".into(),
+                not_after: None,
+                source: "stand-in".into(),
+                problem: Some("chain.pem: no such file".into()),
+            }],
+            system: view::System::default(),
+        };
+        insta::assert_snapshot!("status", super::status(&status, look(Paint::Plain)));
+    }
+
+    #[test]
+    fn zones_say_what_they_do() {
+        let zone = view::Zone {
+            name: "api".into(),
+            key: "ip".into(),
+            rate: "10r/1s".into(),
+            burst: 20,
+            keys: 4,
+            max_keys: 100_000,
+            passed: 21,
+            rejected: 79,
+        };
+        insta::assert_snapshot!("zones", zones(&[zone], look(Paint::Plain)));
+        assert_eq!(zones(&[], look(Paint::Plain)), "no zones\n");
+    }
+
+    #[test]
+    fn ages_are_as_coarse_as_one_looks_at_them() {
+        for (seconds, text) in [(0, "0s"), (59, "59s"), (132, "2m"), (7300, "2h"), (90_000, "25h"), (200_000, "2d")] {
+            assert_eq!(span(SignedDuration::from_secs(seconds)).expect("text"), text);
+        }
+    }
+}

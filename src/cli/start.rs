@@ -1,0 +1,29 @@
+//! Starts the two processes: the only place where the command line meets `boot`.
+
+use std::{path::Path, process::ExitCode};
+
+use super::{check, exit::Exit, terminal::say};
+use crate::{boot, config::load};
+
+/// Runs the master until it ends. To be called before any thread is started.
+pub fn master(config: Option<&Path>) -> ExitCode {
+    let path = match load::find(config) {
+        Ok(path) => path,
+        Err(missing) => {
+            say(&check::not_found(&missing));
+            return Exit::Configuration.into();
+        }
+    };
+    match boot::master::run(&path) {
+        Ok(()) => Exit::Done.into(),
+        Err(fatal) => {
+            say(&fatal.story());
+            fatal.exit_code().into()
+        }
+    }
+}
+
+/// Is the edge until the master says otherwise.
+pub fn edge() -> ExitCode {
+    boot::edge::run()
+}

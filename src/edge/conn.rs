@@ -1,0 +1,568 @@
+//! Our connection type under pingora: one client's TCP or TLS stream with its buffers, deadlines and drain.
+//!
+//! Shape: HTTP/1: Waiting ─whole head→ Request ─answered→ Waiting … ; HTTP/2: Streams to the end.
+//!        The engine sees a connection only between a whole head and the end of its answer, so an idle one costs what stands in this file alone.
+//!        Bytes beyond the request at hand are held back: they are the next request, not this one's body.
+//!        Whatever is written is collected up to 16 KB and goes out at a flush, or before the next wait for the client: header and body in one piece.
+//! Source: pingora-notes §1.2 (unbuffered streams), §5 (#447: no header deadline, endless keep-alive).
+
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering::Relaxed},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use http::StatusCode;
+use pingora::{
+    http::ResponseHeader,
+    protocols::{
+        ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID, UniqueIDType,
+        raw_connect::ProxyDigest,
+    },
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
+    sync::mpsc,
+    time::Instant,
+};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use crate::{plan, vocab::Pace};
+
+mod alarm;
+mod frames;
+pub mod head;
+pub mod linger;
+mod refusal;
+mod stream;
+
+use alarm::Alarm;
+use frames::Frames;
+use head::{Body, Caps, Scan, Scanner};
+pub use stream::Io;
+
+/// Written at once at most; larger pieces pass without a copy.
+const OUTBOX: usize = 16 * 1024;
+/// Held back at most for the requests after this one.
+const INBOX: usize = 16 * 1024;
+/// What an idle connection may keep of its inbox.
+const IDLE_INBOX: usize = 512;
+
+thread_local! {
+    /// Where a read lands whose size nobody knows yet: one for all connections of a thread.
+    static SCRATCH: std::cell::RefCell<Box<[u8; INBOX]>> = std::cell::RefCell::new(Box::new([0; INBOX]));
+}
+
+/// What `[timeouts]` and `[limits]` allow a connection.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Allowance {
+    pub caps: Caps,
+    pub header: Duration,
+    pub idle: Duration,
+    pub body: Duration,
+    pub send: Duration,
+    pub drain: Duration,
+    pub streams: u32,
+    pub resets: Pace,
+}
+
+impl Allowance {
+    #[must_use]
+    pub fn new(timeouts: &plan::Timeouts, limits: &plan::Limits) -> Self {
+        let plan::Timeouts { header, idle, body, send, drain } = *timeouts;
+        let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+        let caps = Caps { head: size(limits.headers.0), target: size(limits.uri.0), fields: limits.header_count.get() as usize };
+        Self { caps, header, idle, body, send, drain, streams: limits.streams.get(), resets: limits.resets }
+    }
+}
+
+/// Who is at the other end, for the hooks.
+#[derive(Debug)]
+pub struct Client {
+    /// Who connected; behind a PROXY header, who it names.
+    pub peer: SocketAddr,
+    pub tls: bool,
+    /// "TLSv1.3"
+    pub tls_version: Option<&'static str>,
+    /// Lower case.
+    pub sni: Option<Box<str>>,
+    pub draining: CancellationToken,
+    stage: AtomicU8,
+}
+
+/// How far the engine is with what it was handed.
+const PARSING: u8 = 0;
+const SERVING: u8 = 1;
+
+impl Client {
+    #[must_use]
+    pub fn plain(peer: SocketAddr, draining: CancellationToken) -> Self {
+        Self { peer, tls: false, tls_version: None, sni: None, draining, stage: AtomicU8::new(PARSING) }
+    }
+
+    #[must_use]
+    pub fn secure(peer: SocketAddr, draining: CancellationToken, session: &rustls::ServerConnection) -> Self {
+        let tls_version = session.protocol_version().and_then(|version| match version {
+            rustls::ProtocolVersion::TLSv1_2 => Some("TLSv1.2"),
+            rustls::ProtocolVersion::TLSv1_3 => Some("TLSv1.3"),
+            _ => None,
+        });
+        Self { tls: true, tls_version, sni: session.server_name().map(Into::into), ..Self::plain(peer, draining) }
+    }
+
+    /// The request was parsed and is ours: from here on answers are made by us.
+    pub fn accepted(&self) {
+        self.stage.store(SERVING, Relaxed);
+    }
+
+    /// Whether the engine took the last head for a request.
+    #[must_use]
+    pub fn was_accepted(&self) -> bool {
+        self.stage.load(Relaxed) == SERVING
+    }
+}
+
+/// What a connection does next.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Next {
+    /// A whole head is there: the engine's turn.
+    Request,
+    /// Nothing more comes, or nothing more is wanted; nothing is owed.
+    Closed,
+    /// To be told so, then closed.
+    Refuse(StatusCode),
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// Between requests. `since`: when it began to wait, or when the first byte of the head came.
+    Waiting {
+        since: Instant,
+        begun: bool,
+        scanner: Scanner,
+    },
+    /// `head` and `body` bytes are still to be handed over.
+    Request {
+        head: usize,
+        body: Body,
+    },
+    Streams {
+        frames: Frames,
+        quiet_until: Option<Instant>,
+    },
+}
+
+/// See the head of this file.
+pub struct Conn {
+    /// `None` only while it is being dropped.
+    io: Option<Io>,
+    phase: Phase,
+    inbox: Vec<u8>,
+    taken: usize,
+    outbox: Vec<u8>,
+    sent: usize,
+    /// A write waits for the client until then.
+    send_by: Option<Instant>,
+    send: Duration,
+    alarm: Alarm,
+    drain: Pin<Box<WaitForCancellationFutureOwned>>,
+    client: Arc<Client>,
+    served: u64,
+    wrote: bool,
+    /// The engine refused the request in words of its own, which ours have replaced.
+    muted: bool,
+    linger: mpsc::Sender<Io>,
+}
+
+impl std::fmt::Debug for Conn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Conn({})", self.client.peer)
+    }
+}
+
+impl Conn {
+    /// `linger` takes what must be read to its end before it is closed ([`linger`]).
+    #[must_use]
+    pub fn new(io: Io, client: Arc<Client>, allowance: &Allowance, linger: mpsc::Sender<Io>) -> Self {
+        let now = Instant::now();
+        let phase = match io.is_h2() {
+            true => Phase::Streams { frames: Frames::new(allowance.resets), quiet_until: Some(now + allowance.header) },
+            false => Phase::Waiting { since: now, begun: false, scanner: Scanner::default() },
+        };
+        let drain = Box::pin(client.draining.clone().cancelled_owned());
+        Self {
+            io: Some(io),
+            phase,
+            inbox: Vec::new(),
+            taken: 0,
+            outbox: Vec::new(),
+            sent: 0,
+            send_by: None,
+            send: allowance.send,
+            alarm: Alarm::default(),
+            drain,
+            client,
+            served: 0,
+            wrote: false,
+            muted: false,
+            linger,
+        }
+    }
+
+    #[must_use]
+    pub fn client(&self) -> &Arc<Client> {
+        &self.client
+    }
+
+    #[must_use]
+    pub fn is_h2(&self) -> bool {
+        matches!(self.phase, Phase::Streams { .. })
+    }
+
+    /// Waits for the next whole head of an HTTP/1 connection, for the deadline, for the client to go, or for the drain.
+    ///
+    /// Cancel-safety: nothing is lost.
+    pub async fn next(&mut self, allowance: &Allowance) -> Next {
+        self.send = allowance.send;
+        if let Phase::Request { .. } = self.phase {
+            self.served += 1;
+            self.wrote = false;
+            self.phase = Phase::Waiting { since: Instant::now(), begun: false, scanner: Scanner::default() };
+        }
+        self.client.stage.store(PARSING, Relaxed);
+        std::future::poll_fn(|cx| self.poll_next(cx, allowance)).await
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>, allowance: &Allowance) -> Poll<Next> {
+        self.compact();
+        loop {
+            let Phase::Waiting { since, begun, scanner } = &mut self.phase else { return Poll::Ready(Next::Closed) };
+            if !self.inbox.is_empty() {
+                if !*begun {
+                    (*begun, *since) = (true, Instant::now());
+                }
+                match scanner.scan(&self.inbox, &allowance.caps) {
+                    Scan::Whole { len, body } => {
+                        self.phase = Phase::Request { head: len, body };
+                        return Poll::Ready(Next::Request);
+                    }
+                    Scan::Bad(status) => return Poll::Ready(Next::Refuse(status)),
+                    Scan::More => {}
+                }
+            }
+            match self.poll_fill(cx) {
+                Poll::Ready(Ok(n)) if n > 0 => {}
+                Poll::Ready(_) => return Poll::Ready(Next::Closed),
+                Poll::Pending => return self.poll_patience(cx, allowance),
+            }
+        }
+    }
+
+    /// Nothing to read: how long may that last?
+    fn poll_patience(&mut self, cx: &mut Context<'_>, allowance: &Allowance) -> Poll<Next> {
+        let Phase::Waiting { since, begun, .. } = self.phase else { return Poll::Ready(Next::Closed) };
+        if !begun && self.drain.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Next::Closed);
+        }
+        let patience = if begun || self.served == 0 { allowance.header } else { allowance.idle };
+        ready!(self.alarm.poll(since + patience, cx));
+        Poll::Ready(if begun { Next::Refuse(StatusCode::REQUEST_TIMEOUT) } else { Next::Closed })
+    }
+
+    /// Tells the client why it is not served. The connection is of no use afterwards.
+    pub async fn refuse(&mut self, status: StatusCode) {
+        refusal::write(status, self.client.tls, &mut self.outbox);
+        self.wrote = true;
+        // A client that cannot be told has gone; it is closed either way.
+        let _ = self.flush().await;
+        AsyncWriteExt::shutdown(self).await.ok();
+    }
+
+    /// Forgets what was handed over; an idle connection keeps next to nothing.
+    fn compact(&mut self) {
+        self.inbox.drain(..self.taken);
+        self.taken = 0;
+        if self.inbox.is_empty() && self.inbox.capacity() > IDLE_INBOX {
+            self.inbox = Vec::new();
+        }
+        if self.outbox.is_empty() {
+            self.outbox = Vec::new();
+        }
+    }
+
+    fn io(&mut self) -> Pin<&mut Io> {
+        Pin::new(self.io.as_mut().expect("the stream is there until drop because only drop takes it"))
+    }
+
+    /// Reads once into the inbox; 0 is the end of the stream.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let mut buf = ReadBuf::new(&mut scratch[..]);
+            ready!(self.io().poll_read(cx, &mut buf))?;
+            self.inbox.extend_from_slice(buf.filled());
+            Poll::Ready(Ok(buf.filled().len()))
+        })
+    }
+
+    /// The request is complete: only the client's going is of interest, and what it sends on waits.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.inbox.len() - self.taken < INBOX {
+            match ready!(self.poll_fill(cx)) {
+                Ok(0) => return Poll::Ready(Ok(())),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Poll::Ready(Ok(())),
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        // Full: the client is clearly there, and its requests are served one after the other.
+        Poll::Pending
+    }
+
+    fn poll_request(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Phase::Request { head, body } = self.phase else { return Poll::Ready(Ok(())) };
+        let due = match body {
+            Body::Length(left) => head.saturating_add(usize::try_from(left).unwrap_or(usize::MAX)),
+            Body::Open => usize::MAX,
+        };
+        if due == 0 {
+            return self.poll_gone(cx);
+        }
+        let held = &self.inbox[self.taken..];
+        let given = if held.is_empty() {
+            ready!(self.poll_piece(cx, buf, due))?
+        } else {
+            let n = held.len().min(buf.remaining()).min(due);
+            buf.put_slice(&held[..n]);
+            self.taken += n;
+            n
+        };
+        self.phase = Phase::Request { head: head.saturating_sub(given), body: consume(body, given.saturating_sub(head)) };
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads at most `due` bytes from the client.
+    fn poll_piece(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>, due: usize) -> Poll<io::Result<usize>> {
+        let before = buf.filled().len();
+        if due >= buf.remaining() {
+            ready!(self.io().poll_read(cx, buf))?;
+            return Poll::Ready(Ok(buf.filled().len() - before));
+        }
+        let mut piece = ReadBuf::new(buf.initialize_unfilled_to(due));
+        ready!(self.io().poll_read(cx, &mut piece))?;
+        let n = piece.filled().len();
+        buf.advance(n);
+        Poll::Ready(Ok(n))
+    }
+
+    fn poll_streams(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let read = self.io().poll_read(cx, buf);
+        let Phase::Streams { frames, quiet_until } = &mut self.phase else { return read };
+        match read {
+            Poll::Ready(Ok(())) => {
+                *quiet_until = None;
+                match frames.feed(&buf.filled()[before..], Instant::now) {
+                    true => Poll::Ready(Ok(())),
+                    false => Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "too many streams reset"))),
+                }
+            }
+            Poll::Pending => match *quiet_until {
+                Some(until) => self.alarm.poll(until, cx).map(|()| Err(io::ErrorKind::TimedOut.into())),
+                None => Poll::Pending,
+            },
+            failed => failed,
+        }
+    }
+
+    /// Sends what is collected.
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.sent < self.outbox.len() {
+            let io = self.io.as_mut().expect("the stream is there until drop because only drop takes it");
+            let wrote = Pin::new(io).poll_write(cx, &self.outbox[self.sent..]);
+            match ready!(self.in_time(cx, wrote))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                n => self.sent += n,
+            }
+        }
+        self.outbox.clear();
+        self.sent = 0;
+        Poll::Ready(Ok(()))
+    }
+
+    /// The send deadline runs from one write to the next, while one waits.
+    fn in_time<T>(&mut self, cx: &mut Context<'_>, wrote: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        match wrote {
+            Poll::Ready(done) => {
+                self.send_by = None;
+                Poll::Ready(done)
+            }
+            Poll::Pending => {
+                let by = *self.send_by.get_or_insert_with(|| Instant::now() + self.send);
+                self.alarm.poll(by, cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+            }
+        }
+    }
+
+    /// The engine answers before it took the request for one: its bare status becomes an answer of ours.
+    fn replace(&mut self, answer: &[u8]) {
+        if std::mem::replace(&mut self.muted, true) {
+            return;
+        }
+        let status = answer.get(9..12).and_then(|code| StatusCode::from_bytes(code).ok()).unwrap_or(StatusCode::BAD_REQUEST);
+        refusal::write(status, self.client.tls, &mut self.outbox);
+        self.wrote = true;
+    }
+
+    fn is_refusing(&self) -> bool {
+        matches!(self.phase, Phase::Request { .. }) && !self.client.was_accepted()
+    }
+}
+
+fn consume(body: Body, n: usize) -> Body {
+    match body {
+        Body::Length(left) => Body::Length(left.saturating_sub(n as u64)),
+        Body::Open => Body::Open,
+    }
+}
+
+impl AsyncRead for Conn {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let me = self.get_mut();
+        if let Poll::Ready(Err(error)) = me.poll_drain(cx) {
+            return Poll::Ready(Err(error));
+        }
+        match me.phase {
+            Phase::Request { .. } | Phase::Waiting { .. } => me.poll_request(cx, buf),
+            Phase::Streams { .. } => me.poll_streams(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Conn {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[io::IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, pieces: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let me = self.get_mut();
+        let len = pieces.iter().map(|piece| piece.len()).sum::<usize>();
+        if me.is_refusing() {
+            me.replace(pieces.first().map_or(&[], |piece| piece));
+            return Poll::Ready(Ok(len));
+        }
+        me.wrote = true;
+        if me.outbox.len() + len > OUTBOX {
+            if len >= OUTBOX && me.outbox.is_empty() {
+                let io = me.io.as_mut().expect("the stream is there until drop because only drop takes it");
+                let wrote = Pin::new(io).poll_write_vectored(cx, pieces);
+                return me.in_time(cx, wrote);
+            }
+            // A full outbox takes what still fits, so that a large answer goes out in full pieces.
+            let room = OUTBOX.saturating_sub(me.outbox.len());
+            if room > 0 {
+                return Poll::Ready(Ok(collect(&mut me.outbox, pieces, room)));
+            }
+            ready!(me.poll_drain(cx))?;
+        }
+        Poll::Ready(Ok(collect(&mut me.outbox, pieces, OUTBOX)))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let me = self.get_mut();
+        ready!(me.poll_drain(cx))?;
+        let flushed = me.io().poll_flush(cx);
+        me.in_time(cx, flushed)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let me = self.get_mut();
+        ready!(me.poll_drain(cx))?;
+        let closed = me.io().poll_shutdown(cx);
+        me.in_time(cx, closed)
+    }
+}
+
+/// Copies the pieces, `room` bytes at most.
+fn collect(outbox: &mut Vec<u8>, pieces: &[io::IoSlice<'_>], room: usize) -> usize {
+    let mut left = room;
+    for piece in pieces {
+        let n = piece.len().min(left);
+        outbox.extend_from_slice(&piece[..n]);
+        left -= n;
+    }
+    room - left
+}
+
+impl Drop for Conn {
+    fn drop(&mut self) {
+        let unread = match self.phase {
+            Phase::Request { head, body } => head > 0 || body != Body::Length(0),
+            Phase::Waiting { begun, .. } => begun,
+            Phase::Streams { .. } => false,
+        };
+        // Closed with bytes unread, the kernel sends a reset, which may overtake the answer.
+        if let Some(io) = self.io.take_if(|_| unread && self.wrote) {
+            // Full: thousands are closing at once; this one is closed the hard way.
+            let _ = self.linger.try_send(io);
+        }
+    }
+}
+
+#[async_trait]
+impl Shutdown for Conn {
+    async fn shutdown(&mut self) {
+        // The connection ends here, whether the client still hears it or not.
+        let _ = AsyncWriteExt::shutdown(self).await;
+    }
+}
+
+impl UniqueID for Conn {
+    fn id(&self) -> UniqueIDType {
+        self.io.as_ref().map_or(-1, Io::fd)
+    }
+}
+
+impl Ssl for Conn {
+    fn selected_alpn_proto(&self) -> Option<ALPN> {
+        Some(if self.is_h2() { ALPN::H2 } else { ALPN::H1 })
+    }
+}
+
+impl GetTimingDigest for Conn {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        Vec::new()
+    }
+}
+
+impl GetProxyDigest for Conn {
+    /// HTTP/2 streams know their connection by this alone; an HTTP/1 session is asked for its stream.
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        if !self.is_h2() {
+            return None;
+        }
+        let nothing = Box::new(ResponseHeader::build_no_case(200, Some(0)).ok()?);
+        Some(Arc::new(ProxyDigest::new(nothing, Some(Box::new(self.client.clone())))))
+    }
+}
+
+impl GetSocketDigest for Conn {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        None
+    }
+}
+
+impl Peek for Conn {}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,193 @@
+//! Where a request's head ends and how long its body is: enough to hand the engine whole heads, no more.
+//!
+//! Pure. The engine parses what is found here once more and is the one that judges it; on any doubt about a body the answer is [`Body::Open`].
+//! Source: RFC 9112 §2.2 (empty lines before a request, bare LF), §3, §6.3.
+
+use http::StatusCode;
+
+/// Caps on one head, from `[limits]`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Caps {
+    /// Request line and fields together.
+    pub head: usize,
+    pub target: usize,
+    pub fields: usize,
+}
+
+/// What follows a head on the connection.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Body {
+    /// So many bytes, then the next request.
+    Length(u64),
+    /// Chunked, an upgrade, or not clear: only the engine can tell where it ends.
+    Open,
+}
+
+/// What the bytes read so far amount to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Scan {
+    More,
+    Whole { len: usize, body: Body },
+    Bad(StatusCode),
+}
+
+/// Goes once over the bytes of a head, however many pieces they come in.
+#[derive(Debug, Default)]
+pub struct Scanner {
+    /// Start of the line that is not complete yet.
+    line: usize,
+    /// Bytes looked at.
+    seen: usize,
+    /// Complete lines, the request line first.
+    lines: usize,
+    length: Option<u64>,
+    chunked: bool,
+    upgrade: bool,
+    /// A length that is none, or named twice: the engine's to refuse.
+    open: bool,
+}
+
+/// A method and a version beside the target.
+const REQUEST_LINE_REST: usize = 64;
+
+impl Scanner {
+    /// `bytes` are all bytes of the head so far, from its first.
+    pub fn scan(&mut self, bytes: &[u8], caps: &Caps) -> Scan {
+        while let Some(end) = memchr::memchr(b'\n', &bytes[self.seen..]).map(|at| self.seen + at) {
+            let line = bytes[self.line..end].strip_suffix(b"\r").unwrap_or(&bytes[self.line..end]);
+            (self.seen, self.line) = (end + 1, end + 1);
+            if end >= caps.head {
+                return Scan::Bad(self.too_large(line.len(), caps));
+            }
+            match (self.lines, line) {
+                (0, []) => continue,
+                (0, line) if !starts_request(line) => return Scan::Bad(StatusCode::BAD_REQUEST),
+                (0, line) if line.len() > caps.target + REQUEST_LINE_REST => return Scan::Bad(StatusCode::URI_TOO_LONG),
+                // Two framings make two readers see two bodies, and the engine would drop one without a word (pingora#945).
+                (_, []) if self.chunked && (self.length.is_some() || self.open) => return Scan::Bad(StatusCode::BAD_REQUEST),
+                (_, []) => return Scan::Whole { len: end + 1, body: self.body() },
+                (n, _) if n > caps.fields => return Scan::Bad(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
+                (0, _) => {}
+                (_, line) => self.field(line),
+            }
+            self.lines += 1;
+        }
+        self.seen = bytes.len();
+        let open = &bytes[self.line..];
+        if self.lines == 0 && !open.is_empty() && open != b"\r" && !starts_request(open) {
+            return Scan::Bad(StatusCode::BAD_REQUEST);
+        }
+        if bytes.len() > caps.head || (self.lines == 0 && open.len() > caps.target + REQUEST_LINE_REST) {
+            return Scan::Bad(self.too_large(open.len(), caps));
+        }
+        Scan::More
+    }
+
+    fn too_large(&self, line: usize, caps: &Caps) -> StatusCode {
+        if self.lines == 0 && line > caps.target { StatusCode::URI_TOO_LONG } else { StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE }
+    }
+
+    fn field(&mut self, line: &[u8]) {
+        // Most fields start with another letter.
+        let (Some(b'c' | b'C' | b't' | b'T' | b'u' | b'U'), Some(colon)) = (line.first(), line.iter().position(|b| *b == b':')) else {
+            return;
+        };
+        let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
+        if name.eq_ignore_ascii_case(b"content-length") {
+            let value = std::str::from_utf8(value).ok().filter(|v| v.bytes().all(|b| b.is_ascii_digit())).and_then(|v| v.parse().ok());
+            self.open |= value.is_none() || self.length.is_some();
+            self.length = value;
+        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
+            self.open |= self.chunked;
+            self.chunked = true;
+        } else if name.eq_ignore_ascii_case(b"upgrade") {
+            self.upgrade = true;
+        }
+    }
+
+    fn body(&self) -> Body {
+        if self.open || self.chunked || self.upgrade { Body::Open } else { Body::Length(self.length.unwrap_or(0)) }
+    }
+}
+
+/// A TLS hello, an SSH banner or noise is told by its first byte: nobody needs to wait for the rest.
+fn starts_request(line: &[u8]) -> bool {
+    line.first().is_some_and(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const CAPS: Caps = Caps { head: 1024, target: 256, fields: 10 };
+
+    fn scan(text: &str) -> Scan {
+        Scanner::default().scan(text.as_bytes(), &CAPS)
+    }
+
+    #[test]
+    fn a_head_ends_at_its_empty_line() {
+        let text = "GET / HTTP/1.1\r\nHost: a\r\n\r\nGET /next";
+        assert_eq!(scan(text), Scan::Whole { len: text.len() - 9, body: Body::Length(0) });
+        assert_eq!(scan("\r\n\r\nGET / HTTP/1.1\nHost: a\n\n"), Scan::Whole { len: 29, body: Body::Length(0) });
+        assert_eq!(scan("GET / HTTP/1.1\r\nHost: a\r\n"), Scan::More);
+    }
+
+    #[test]
+    fn a_body_is_known_by_its_length_or_not_at_all() {
+        let body = |fields: &str| match scan(&format!("POST / HTTP/1.1\r\n{fields}\r\n\r\n")) {
+            Scan::Whole { body, .. } => body,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(body("content-Length: 12"), Body::Length(12));
+        for unclear in [
+            "Content-Length: +1",
+            "Content-Length: 1, 1",
+            "Content-Length: 1\r\nContent-Length: 1",
+            "Transfer-Encoding: chunked",
+            "Upgrade: x",
+        ] {
+            assert_eq!(body(unclear), Body::Open, "{unclear}");
+        }
+    }
+
+    #[test]
+    fn two_framings_are_none() {
+        for bad in [
+            "Content-Length: 1\r\nTransfer-Encoding: chunked",
+            "Transfer-Encoding: chunked\r\ntransfer-encoding: chunked",
+            "TRANSFER-ENCODING: x\r\nContent-Length: ,",
+        ] {
+            assert_eq!(scan(&format!("POST / HTTP/1.1\r\n{bad}\r\n\r\n")), Scan::Bad(StatusCode::BAD_REQUEST), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_too_large_is_named() {
+        assert_eq!(scan(&format!("GET /{} HTTP/1.1\r\n", "a".repeat(400))), Scan::Bad(StatusCode::URI_TOO_LONG));
+        assert_eq!(scan(&"A".repeat(400)), Scan::Bad(StatusCode::URI_TOO_LONG));
+        assert_eq!(scan(&format!("GET / HTTP/1.1\r\nX: {}", "a".repeat(1024))), Scan::Bad(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE));
+        assert_eq!(scan(&format!("GET / HTTP/1.1\r\n{}", "X: 1\r\n".repeat(11))), Scan::Bad(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE));
+    }
+
+    #[test]
+    fn what_is_no_request_is_told_by_its_first_byte() {
+        for noise in ["\x16\x03\x01", "\0", "\x7f", "\r\n\x01", "{\"a\""] {
+            assert_eq!(scan(noise), Scan::Bad(StatusCode::BAD_REQUEST), "{noise:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_do_not_change_what_is_found(text in "(\r\n)?[A-Z]{0,5} /[ -~]{0,20}\r?\n([A-Za-z-]{1,18}: ?[ -~]{0,10}\r?\n){0,12}(\r?\n)?[ -~]{0,9}", cut in 0usize..400) {
+            let bytes = text.as_bytes();
+            let whole = Scanner::default().scan(bytes, &CAPS);
+            let mut scanner = Scanner::default();
+            let first = scanner.scan(&bytes[..cut.min(bytes.len())], &CAPS);
+            let pieces = if first == Scan::More { scanner.scan(bytes, &CAPS) } else { first };
+            prop_assert_eq!(pieces, whole);
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! The engine: pingora's proxy with our hooks in it. Each hook asks one of the rooms beside it.
+//!
+//! Shape: early_request_filter → request_filter → (upstream_peer → connected → upstream_request_filter → … → response_filter)* → logging.
+//!        An error goes through fail_to_connect or error_while_proxy, which may try another server, and else through fail_to_proxy.
+//! Source: pingora-notes §5 (hooks), §10 (pitfalls).
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::StatusCode;
+use pingora::{
+    Error, ErrorSource, ErrorType, Result,
+    http::{RequestHeader, ResponseHeader},
+    modules::http::HttpModules,
+    proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session},
+    upstreams::peer::HttpPeer,
+};
+
+use super::{
+    conn::Client,
+    exchange::{CLIENT_GONE, Exchange},
+    intake::Step,
+    live::LiveCell,
+    upstream::{Cause, retry},
+};
+
+mod answer;
+mod peer;
+mod report;
+mod request;
+pub mod tunnel;
+
+/// The hooks of one thread's proxy.
+pub struct Engine {
+    live: LiveCell,
+}
+
+impl Engine {
+    #[must_use]
+    pub fn new(live: LiveCell) -> Self {
+        Self { live }
+    }
+}
+
+/// An answer that another server may better: never reaches anyone outside of this file.
+const PASSED_OVER: ErrorType = ErrorType::Custom("passed over");
+
+#[async_trait]
+impl ProxyHttp for Engine {
+    type CTX = Box<Exchange>;
+
+    fn new_ctx(&self) -> Self::CTX {
+        Box::new(Exchange::new(self.live.load_full()))
+    }
+
+    fn init_downstream_modules(&self, _: &mut HttpModules) {
+        // Not even the one that is there but off: it costs five allocations a request.
+    }
+
+    async fn early_request_filter(&self, session: &mut Session, exchange: &mut Self::CTX) -> Result<()> {
+        request::take(session, &exchange.live)
+    }
+
+    async fn request_filter(&self, session: &mut Session, exchange: &mut Self::CTX) -> Result<bool> {
+        match request::judge(session, exchange) {
+            Step::Forward => Ok(false),
+            Step::Answer(reply) => answer::send(session, exchange, reply).await.map(|()| true),
+        }
+    }
+
+    async fn upstream_peer(&self, session: &mut Session, exchange: &mut Self::CTX) -> Result<Box<HttpPeer>> {
+        request::limit_waits(session, exchange);
+        peer::next(exchange)
+    }
+
+    async fn upstream_request_filter(&self, session: &mut Session, upstream: &mut RequestHeader, exchange: &mut Self::CTX) -> Result<()> {
+        request::forward(session.req_header(), upstream, exchange)
+    }
+
+    async fn request_body_filter(
+        &self,
+        session: &mut Session,
+        body: &mut Option<Bytes>,
+        end: bool,
+        exchange: &mut Self::CTX,
+    ) -> Result<()> {
+        request::body(session.body_bytes_read(), body, end, exchange)
+    }
+
+    async fn upstream_response_filter(&self, session: &mut Session, answer: &mut ResponseHeader, exchange: &mut Self::CTX) -> Result<()> {
+        if answer.status.is_informational() && answer.status != StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(());
+        }
+        if exchange.pass_over(answer.status, may_repeat(session)) {
+            return Err(Error::new_up(PASSED_OVER));
+        }
+        exchange.answering(answer.status);
+        Ok(())
+    }
+
+    async fn response_filter(&self, session: &mut Session, answer: &mut ResponseHeader, exchange: &mut Self::CTX) -> Result<()> {
+        answer::dress(session, exchange, answer);
+        Ok(())
+    }
+
+    fn fail_to_connect(&self, _: &mut Session, _: &HttpPeer, exchange: &mut Self::CTX, mut error: Box<Error>) -> Box<Error> {
+        report::trouble(exchange, &error);
+        error.set_retry(exchange.fail_try(Cause::Connect, true));
+        error
+    }
+
+    fn error_while_proxy(
+        &self,
+        _: &HttpPeer,
+        session: &mut Session,
+        mut error: Box<Error>,
+        exchange: &mut Self::CTX,
+        reused: bool,
+    ) -> Box<Error> {
+        let again = match cause(session, &error, reused) {
+            None => false,
+            // Judged and picked anew already.
+            Some(Cause::Status(_)) => exchange.has_next(),
+            Some(cause) => {
+                report::trouble(exchange, &error);
+                exchange.fail_try(cause, may_repeat(session))
+            }
+        };
+        error.set_retry(again);
+        error
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, exchange: &mut Self::CTX) -> FailToProxy {
+        let status = status(error, exchange);
+        answer::fail(session, exchange, status).await;
+        FailToProxy { error_code: status, can_reuse_downstream: false }
+    }
+
+    fn suppress_error_log(&self, _: &Session, _: &Self::CTX, _: &Error) -> bool {
+        // The access record says it, and `report::trouble` what concerns an upstream.
+        true
+    }
+
+    fn suppress_proxy_warn_log(&self, _: &Session, _: &Self::CTX, _: &Error, _: ProxyWarnLogContext) -> bool {
+        true
+    }
+
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, exchange: &mut Self::CTX) {
+        report::done(session, error, exchange);
+    }
+}
+
+/// Whether sending the request twice would do no harm: the method says so, and we still have all of the body.
+fn may_repeat(session: &Session) -> bool {
+    retry::idempotent(&session.req_header().method) && !session.as_ref().retry_buffer_truncated()
+}
+
+/// What an error after the connection says of the server; `None`: nothing, the fault is the client's.
+fn cause(session: &Session, error: &Error, reused: bool) -> Option<Cause> {
+    if error.etype() == &PASSED_OVER {
+        return Some(Cause::Status(502));
+    }
+    match (error.esource(), error.etype()) {
+        (ErrorSource::Downstream, _) | (_, ErrorType::HTTPStatus(_)) => None,
+        _ if session.response_written().is_some_and(|answer| !answer.status.is_informational()) => Some(Cause::Broken),
+        (_, ErrorType::ReadTimedout | ErrorType::WriteTimedout) => Some(Cause::Timeout),
+        _ if tunnel::timed_out(error) => Some(Cause::Timeout),
+        (_, ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed | ErrorType::H2Error) if reused => {
+            Some(Cause::Stale)
+        }
+        (_, ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed | ErrorType::H2Error) => Some(Cause::Reset),
+        _ => Some(Cause::Broken),
+    }
+}
+
+/// What the client is told.
+fn status(error: &Error, exchange: &Exchange) -> u16 {
+    match (error.esource(), error.etype()) {
+        (_, ErrorType::HTTPStatus(status)) => *status,
+        (ErrorSource::Downstream, ErrorType::ReadTimedout) => 408,
+        (ErrorSource::Downstream, ErrorType::InvalidHTTPHeader) => 400,
+        (ErrorSource::Downstream, _) => CLIENT_GONE,
+        (_, _) => exchange.failed.map_or(500, Cause::status),
+    }
+}
+
+/// The connection that a request came on.
+fn client(session: &Session) -> Option<&Client> {
+    if let Some(h1) = session.as_http1() {
+        return h1.stream().as_any().downcast_ref::<super::conn::Conn>().map(|conn| &**conn.client());
+    }
+    let digest = session.digest()?.proxy_digest.as_ref()?;
+    digest.user_data.as_ref()?.downcast_ref::<std::sync::Arc<Client>>().map(|client| &**client)
+}

@@ -1,0 +1,53 @@
+//! Where a try goes, in pingora's terms.
+
+use std::sync::Arc;
+
+use pingora::{Error, ErrorType, OrErr, Result, upstreams::peer::HttpPeer};
+
+use super::{
+    super::{exchange::Exchange, upstream::PeerAddr},
+    tunnel::{Gate, GateConnect},
+};
+use crate::plan::{UpstreamHttp, UpstreamTimeouts};
+
+/// Concurrent requests on one h2c connection to an upstream.
+const STREAMS: usize = 100;
+/// Sets connections of tunnels apart from all others: they are never kept.
+const TUNNEL: u64 = 0x7455_4e4e_454c_0946;
+
+/// Puts the request on the server that was picked for it.
+pub fn next(exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
+    let pool = exchange.pool().cloned().ok_or_else(|| Error::new(ErrorType::InternalError))?;
+    let upgrade = exchange.upgrade;
+    let lease = exchange.begin_try().ok_or_else(|| Error::new(ErrorType::HTTPStatus(503)))?;
+    let mut peer = match lease.addr() {
+        PeerAddr::Tcp(addr) => HttpPeer::new(*addr, false, String::new()),
+        PeerAddr::Unix(path) => {
+            let path = path.to_str().ok_or_else(|| Error::explain(ErrorType::ConnectError, "the socket's path is no text"))?;
+            HttpPeer::new_uds(path, false, String::new()).or_err(ErrorType::ConnectError, "no socket can have that path")?
+        }
+    };
+    let UpstreamTimeouts { connect, read, send, idle } = *pool.timeouts();
+    peer.group_key = lease.group();
+    let options = &mut peer.options;
+    options.connection_timeout = Some(connect);
+    options.total_connection_timeout = Some(connect);
+    options.read_timeout = Some(read);
+    options.write_timeout = Some(send);
+    options.idle_timeout = Some(idle);
+    match pool.http() {
+        UpstreamHttp::V1 => {}
+        UpstreamHttp::V2 => {
+            options.set_http_version(2, 2);
+            options.max_h2_streams = STREAMS;
+        }
+    }
+    if upgrade {
+        // The gate keeps the deadline until the tunnel stands; from there on it may be silent.
+        options.read_timeout = None;
+        options.set_http_version(1, 1);
+        options.custom_l4 = Some(Arc::new(GateConnect { connect, read, gate: Gate::Shut }));
+        peer.group_key ^= TUNNEL;
+    }
+    Ok(Box::new(peer))
+}

@@ -1,0 +1,127 @@
+//! The request's way in and on: marked as ours, judged, rewritten for the upstream, its body counted.
+
+use bytes::Bytes;
+use http::{HeaderValue, Uri, header};
+use pingora::{Error, ErrorType, OrErr, Result, http::RequestHeader, proxy::Session};
+
+use super::super::{
+    exchange::Exchange,
+    forward::{self, Origin},
+    gate,
+    intake::{self, Request, Step},
+    live::Live,
+    reply::Reply,
+};
+
+/// Keep-alive as pingora knows it: how long is the connection's business ([`super::super::conn`]).
+const WITHOUT_LIMIT: Option<u64> = Some(0);
+
+/// First of all: from here on the answer is ours to give.
+pub fn take(session: &mut Session, live: &Live) -> Result<()> {
+    let client =
+        super::client(session).ok_or_else(|| Error::explain(ErrorType::InternalError, "a request came on no connection of ours"))?;
+    client.accepted();
+    let draining = client.draining.is_cancelled();
+    if draining {
+        session.set_keepalive(None);
+    } else if session.get_keepalive().is_some() {
+        session.set_keepalive(WITHOUT_LIMIT);
+    }
+    session.set_read_timeout(Some(live.allowance.body));
+    if session.is_http2() {
+        // A client that leaves its window shut; on HTTP/1 the connection itself sees that.
+        session.set_write_timeout(Some(live.allowance.send));
+    }
+    drop_fields(session);
+    Ok(())
+}
+
+/// Fields with an underscore would collide with others in CGI and WSGI apps.
+fn drop_fields(session: &mut Session) {
+    if session.req_header().headers.keys().any(gate::drops) {
+        let bad: Vec<_> = session.req_header().headers.keys().filter(|name| gate::drops(name)).cloned().collect();
+        for name in bad {
+            session.req_header_mut().remove_header(&name);
+        }
+    }
+}
+
+pub fn judge(session: &Session, exchange: &mut Exchange) -> Step {
+    let Some(client) = super::client(session) else { return Step::Answer(Reply::bare(http::StatusCode::INTERNAL_SERVER_ERROR)) };
+    let header = session.req_header();
+    let request =
+        Request { method: &header.method, uri: &header.uri, target: header.raw_path(), version: header.version, headers: &header.headers };
+    intake::judge(exchange, client, request)
+}
+
+/// A tunnel may be silent for as long as it likes; its handshake may not ([`super::tunnel`]).
+pub fn limit_waits(session: &mut Session, exchange: &Exchange) {
+    if exchange.upgrade {
+        session.set_read_timeout(None);
+    }
+}
+
+/// Makes the upstream's request of the client's.
+pub fn forward(had: &RequestHeader, upstream: &mut RequestHeader, exchange: &Exchange) -> Result<()> {
+    let route = exchange.route().ok_or_else(|| Error::new(ErrorType::InternalError))?;
+    if let Some(target) = route.rewriter.target(had.uri.path(), had.uri.query()) {
+        retarget(upstream, &target)?;
+    } else if had.raw_path().first() != Some(&b'/') && had.uri.path() != "*" {
+        // An absolute form is for proxies: the upstream gets the path.
+        retarget(upstream, had.uri.path_and_query().map_or("/", |path| path.as_str()))?;
+    }
+    let named;
+    let host = match had.headers.get(header::HOST) {
+        Some(host) => Some(host),
+        None => {
+            named = had.uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+            named.as_ref()
+        }
+    };
+    let Exchange { peer, client, trusted, tls, request_id, .. } = exchange;
+    let origin = Origin { peer: *peer, client: *client, trusted: *trusted, tls: *tls, host, request_id };
+    let mut result = Ok(());
+    forward::fields(&origin, &had.headers, |name, value| {
+        if let Err(error) = upstream.insert_header(name, value) {
+            result = Err(error);
+        }
+    });
+    result?;
+    for edit in &route.request_headers {
+        match &edit.value {
+            Some(value) => upstream.insert_header(edit.name.clone(), value.clone())?,
+            None => {
+                upstream.remove_header(&edit.name);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// HTTP/2 names the authority in the same place as the path.
+fn retarget(upstream: &mut RequestHeader, target: &str) -> Result<()> {
+    let path = target.parse().or_err(ErrorType::InvalidHTTPHeader, "a rewritten path is no path")?;
+    let mut parts = upstream.uri.clone().into_parts();
+    parts.path_and_query = Some(path);
+    if parts.authority.is_none() {
+        parts.scheme = None;
+    }
+    upstream.set_uri(Uri::from_parts(parts).or_err(ErrorType::InvalidHTTPHeader, "a rewritten path makes no address")?);
+    Ok(())
+}
+
+/// Counts the body against the route's limit and works around pingora #935.
+pub fn body(read: usize, body: &mut Option<Bytes>, end: bool, exchange: &Exchange) -> Result<()> {
+    if exchange.route().is_some_and(|route| read as u64 > route.body_limit) && exchange.status.is_none_or(|status| status != 101) {
+        return Err(Error::new_down(ErrorType::HTTPStatus(413)));
+    }
+    end_once(body, end);
+    Ok(())
+}
+
+/// #935: an empty last piece makes pingora end a chunked body twice, and the second end poisons the kept connection.
+pub fn end_once(body: &mut Option<Bytes>, end: bool) {
+    if end && body.as_ref().is_some_and(Bytes::is_empty) {
+        *body = None;
+    }
+}

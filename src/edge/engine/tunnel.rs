@@ -1,0 +1,160 @@
+//! Connections for requests that ask for an upgrade: the work-around for pingora #946.
+//!
+//! pingora tears a tunnel down when the upstream's 101 is read before the request's own empty body was taken from its queue, and which comes first is a matter
+//! of luck. A connection that is not ready at its very first read lets the queue go first.
+//! Source: pingora-notes §5.1.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use pingora::{
+    Error, ErrorType, OrErr, Result,
+    connectors::L4Connect,
+    protocols::l4::{
+        socket::SocketAddr,
+        stream::Stream,
+        virt::{VirtualSockOpt, VirtualSocket, VirtualSocketStream},
+    },
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpStream, UnixStream},
+    time::{Instant, Sleep, sleep_until, timeout},
+};
+
+/// Whether the first read waits its turn.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Gate {
+    Shut,
+    /// pingora as it is: for the test that shows the bug.
+    Open,
+}
+
+/// Connects one request's upgrade.
+#[derive(Debug)]
+pub struct GateConnect {
+    pub connect: Duration,
+    /// Until the first byte of the answer.
+    pub read: Duration,
+    pub gate: Gate,
+}
+
+#[async_trait]
+impl L4Connect for GateConnect {
+    async fn connect(&self, addr: &SocketAddr) -> Result<Stream> {
+        let wire = timeout(self.connect, Wire::connect(addr)).await;
+        let wire = wire
+            .or_err(ErrorType::ConnectTimedout, "an upgrade's connection")?
+            .or_err(ErrorType::ConnectError, "an upgrade's connection")?;
+        let first = Some(Box::pin(sleep_until(Instant::now() + self.connect + self.read)));
+        let socket = GateSocket { wire, shut: self.gate == Gate::Shut, first };
+        Ok(VirtualSocketStream::new(Box::new(socket)).into())
+    }
+}
+
+#[derive(Debug)]
+enum Wire {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Wire {
+    async fn connect(addr: &SocketAddr) -> io::Result<Self> {
+        match addr {
+            SocketAddr::Inet(addr) => {
+                let tcp = TcpStream::connect(addr).await?;
+                tcp.set_nodelay(true)?;
+                Ok(Self::Tcp(tcp))
+            }
+            SocketAddr::Unix(addr) => {
+                let path = addr.as_pathname().ok_or(io::ErrorKind::InvalidInput)?;
+                UnixStream::connect(path).await.map(Self::Unix)
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct GateSocket {
+    wire: Wire,
+    shut: bool,
+    /// Gone once the answer has begun.
+    first: Option<Pin<Box<Sleep>>>,
+}
+
+macro_rules! each {
+    ($self:expr, $wire:ident => $do:expr) => {
+        match &mut $self.wire {
+            Wire::Tcp(tcp) => {
+                let $wire = Pin::new(tcp);
+                $do
+            }
+            Wire::Unix(unix) => {
+                let $wire = Pin::new(unix);
+                $do
+            }
+        }
+    };
+}
+
+impl AsyncRead for GateSocket {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if std::mem::take(&mut self.shut) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let read = each!(self, wire => wire.poll_read(cx, buf));
+        match (&mut self.first, read) {
+            (first @ Some(_), Poll::Ready(done)) => {
+                *first = None;
+                Poll::Ready(done)
+            }
+            (Some(deadline), Poll::Pending) => deadline.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into())),
+            (None, read) => read,
+        }
+    }
+}
+
+impl AsyncWrite for GateSocket {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        each!(self, wire => wire.poll_write(cx, bytes))
+    }
+
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, pieces: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        each!(self, wire => wire.poll_write_vectored(cx, pieces))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self, wire => wire.poll_flush(cx))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self, wire => wire.poll_shutdown(cx))
+    }
+}
+
+impl VirtualSocket for GateSocket {
+    fn set_socket_option(&self, _: VirtualSockOpt) -> io::Result<()> {
+        // Set when it was connected.
+        Ok(())
+    }
+}
+
+/// A deadline that has passed before the first byte, told from other read errors.
+#[must_use]
+pub fn timed_out(error: &Error) -> bool {
+    let cause = error.cause.as_ref().and_then(|cause| cause.downcast_ref::<io::Error>());
+    cause.is_some_and(|cause| cause.kind() == io::ErrorKind::TimedOut)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,214 @@
+//! Exchange: what one request carries from its first hook to its last.
+//!
+//! Shape: pinned to one `Live`. Tries go one after the other: [`Exchange::on`] holds the server that has the request, [`Exchange::next`] the one it goes to.
+
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use http::{HeaderValue, StatusCode};
+
+use super::{
+    live::{Live, LiveAction, LiveRoute, LiveSite},
+    upstream::{Cause, Lease, Pool, ServerId},
+};
+use crate::telemetry::{InFlight, SiteMetrics};
+
+/// The status by which the access log knows a client that left before its answer; nginx's word.
+pub const CLIENT_GONE: u16 = 499;
+
+/// One request on one server.
+#[derive(Debug)]
+pub struct Try {
+    pub lease: Lease,
+    pub began: Instant,
+    /// Its answer has begun with this status.
+    pub status: Option<u16>,
+}
+
+pub struct Exchange {
+    pub live: Arc<Live>,
+    pub began: Instant,
+    pub peer: IpAddr,
+    pub client: IpAddr,
+    pub trusted: bool,
+    pub tls: bool,
+    pub upgrade: bool,
+    pub request_id: HeaderValue,
+    site: Option<usize>,
+    route: Option<usize>,
+    in_flight: Option<InFlight>,
+    next: Option<Lease>,
+    on: Option<Try>,
+    tried: Vec<ServerId>,
+    tries: u32,
+    server: Option<Box<str>>,
+    upstream_took: Duration,
+    /// Why the last server did not answer.
+    pub failed: Option<Cause>,
+    /// What went to the client.
+    pub status: Option<u16>,
+}
+
+impl Exchange {
+    #[must_use]
+    pub fn new(live: Arc<Live>) -> Self {
+        let nowhere = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
+        Self {
+            live,
+            began: Instant::now(),
+            peer: nowhere,
+            client: nowhere,
+            trusted: false,
+            tls: false,
+            upgrade: false,
+            request_id: HeaderValue::from_static(""),
+            site: None,
+            route: None,
+            in_flight: None,
+            next: None,
+            on: None,
+            tried: Vec::new(),
+            tries: 0,
+            server: None,
+            upstream_took: Duration::ZERO,
+            failed: None,
+            status: None,
+        }
+    }
+
+    /// The site is known: the request counts as its own from here on.
+    pub fn enter(&mut self, site: usize) {
+        self.site = Some(site);
+        self.in_flight = Some(self.metrics().begin());
+    }
+
+    pub fn follow(&mut self, route: usize) {
+        self.route = Some(route);
+    }
+
+    #[must_use]
+    pub fn site(&self) -> Option<&LiveSite> {
+        self.live.sites.get(self.site?)
+    }
+
+    #[must_use]
+    pub fn route(&self) -> Option<&LiveRoute> {
+        self.site()?.routes.get(self.route?)
+    }
+
+    #[must_use]
+    pub fn pool(&self) -> Option<&Arc<Pool>> {
+        match &self.route()?.action {
+            LiveAction::Proxy(pool) => Some(pool),
+            LiveAction::Redirect { .. } | LiveAction::Respond { .. } | LiveAction::NotFound => None,
+        }
+    }
+
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<SiteMetrics> {
+        self.site().map_or(&self.live.nobody, |site| &site.metrics)
+    }
+
+    #[must_use]
+    pub fn id(&self) -> &str {
+        self.request_id.to_str().unwrap_or("")
+    }
+
+    /// Puts the request on its next server.
+    pub fn begin_try(&mut self) -> Option<&Lease> {
+        let lease = self.next.take()?;
+        self.tried.push(lease.id());
+        self.tries += 1;
+        self.on = Some(Try { lease, began: Instant::now(), status: None });
+        self.on.as_ref().map(|on| &on.lease)
+    }
+
+    /// Picks the server to go to.
+    ///
+    /// Errors: none can take it; after so long it may be tried again.
+    pub fn pick(&mut self) -> Result<(), Duration> {
+        let Some(pool) = self.pool() else { return Err(Duration::from_secs(1)) };
+        let picked = pool.pick(self.live.now(), &self.tried, &mut || fastrand::u64(..));
+        self.next = Some(picked.map_err(|none| none.retry_after)?);
+        Ok(())
+    }
+
+    /// The server did not do. Whether the request goes to another, which is then picked already.
+    pub fn fail_try(&mut self, cause: Cause, idempotent: bool) -> bool {
+        self.failed = Some(cause);
+        self.end_try(|on, now, _| on.lease.failed(now, cause));
+        let now = self.live.now();
+        let may = self.pool().is_some_and(|pool| pool.may_retry(now, cause, idempotent, self.tries));
+        may && self.pick().is_ok()
+    }
+
+    /// A status came that might be better elsewhere. Whether the request goes there; else the answer stands.
+    pub fn pass_over(&mut self, status: StatusCode, idempotent: bool) -> bool {
+        let cause = Cause::Status(status.as_u16());
+        let Some(pool) = self.pool() else { return false };
+        if !cause.allows(pool.retry(), idempotent) {
+            return false;
+        }
+        let now = self.live.now();
+        if self.pick().is_err() {
+            return false;
+        }
+        if !self.pool().is_some_and(|pool| pool.may_retry(now, cause, idempotent, self.tries)) {
+            self.next = None;
+            return false;
+        }
+        self.failed = Some(cause);
+        self.end_try(|on, now, _| on.lease.failed(now, cause));
+        true
+    }
+
+    /// The answer has begun.
+    pub fn answering(&mut self, status: StatusCode) {
+        if let Some(on) = &mut self.on {
+            on.status = Some(status.as_u16());
+        }
+    }
+
+    #[must_use]
+    pub fn is_on_server(&self) -> bool {
+        self.on.is_some()
+    }
+
+    /// Whether a server is picked to go to.
+    #[must_use]
+    pub fn has_next(&self) -> bool {
+        self.next.is_some()
+    }
+
+    /// The request is over. A server whose answer did not begin is not judged: the client left.
+    pub fn finish_try(&mut self) {
+        self.end_try(|on, now, took| {
+            if let Some(status) = on.status {
+                on.lease.answered(now, status, took);
+            }
+        });
+    }
+
+    fn end_try(&mut self, judge: impl FnOnce(&Try, Duration, Duration)) {
+        let Some(on) = self.on.take() else { return };
+        let took = on.began.elapsed();
+        self.upstream_took += took;
+        judge(&on, self.live.now(), took);
+        self.server = Some(on.lease.label().into());
+    }
+
+    /// The server that has the request, or had it last.
+    #[must_use]
+    pub fn server(&self) -> Option<&str> {
+        self.on.as_ref().map(|on| on.lease.label()).or(self.server.as_deref())
+    }
+
+    /// The last server, the time on all of them, and how many they were.
+    #[must_use]
+    pub fn upstream(&self) -> (Option<&str>, Option<Duration>, u32) {
+        (self.server.as_deref(), (self.tries > 0).then_some(self.upstream_took), self.tries)
+    }
+}

@@ -1,0 +1,254 @@
+//! What a request looks like to an upstream: its path after `strip` and `rewrite`, and the fields that say who asked for what.
+//!
+//! Source: config.md "To the upstream"; RFC 3986 §2.1 (what must be encoded), nginx `rewrite` (the whole path is replaced, the query is kept).
+
+use std::{borrow::Cow, net::IpAddr};
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use regex::{Regex, RegexBuilder};
+
+use crate::{plan::Rewrite, rules::route};
+
+pub const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+pub const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The longest request id that is taken from a trusted peer.
+const LONGEST_ID: usize = 128;
+
+/// How a route changes the path.
+#[derive(Debug, Default)]
+pub struct Rewriter {
+    strip: Option<String>,
+    rewrite: Option<(Regex, String)>,
+}
+
+impl Rewriter {
+    /// Errors: the pattern does not compile, which the loader has checked.
+    pub fn new(strip: Option<&str>, rewrite: Option<&Rewrite>) -> Result<Self, regex::Error> {
+        let rewrite = match rewrite {
+            Some(Rewrite { pattern, to }) => {
+                // `$1x` is group 1 and an x, as in nginx; to the regex crate it would be a group called "1x".
+                let digit = Regex::new(r"\$(\d)")?;
+                Some((RegexBuilder::new(pattern).dot_matches_new_line(true).build()?, digit.replace_all(to, "$${$1}").into_owned()))
+            }
+            None => None,
+        };
+        Ok(Self { strip: strip.map(str::to_owned), rewrite })
+    }
+
+    /// The target to send on; `None`: as received.
+    #[must_use]
+    pub fn target(&self, path: &str, query: Option<&str>) -> Option<String> {
+        let mut target = if let Some((pattern, to)) = &self.rewrite
+            && let decoded = route::normal(path)
+            && let Some(found) = pattern.captures(&decoded)
+        {
+            let mut new = String::new();
+            found.expand(to, &mut new);
+            encode(&new)
+        } else if let Some(prefix) = &self.strip {
+            stripped(path, prefix)?
+        } else {
+            route::resolved(path)?
+        };
+        if let Some(query) = query {
+            target.push(if target.contains('?') { '&' } else { '?' });
+            target.push_str(query);
+        }
+        Some(target)
+    }
+}
+
+/// The prefix off, a slash in front; the rest as received where it was received plainly.
+fn stripped(path: &str, prefix: &str) -> Option<String> {
+    let plain = route::resolved(path);
+    let path = plain.as_deref().unwrap_or(path);
+    let rest = match path.strip_prefix(prefix) {
+        Some(rest) => Cow::Borrowed(rest),
+        // Matched decoded (`/%61pi/x`): cut decoded too.
+        None => match route::normal(path).strip_prefix(prefix) {
+            Some(rest) => Cow::Owned(encode(rest)),
+            None => return plain,
+        },
+    };
+    Some(if rest.starts_with('/') { rest.into_owned() } else { format!("/{rest}") })
+}
+
+fn encode(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 1);
+    if !text.starts_with('/') {
+        out.push('/');
+    }
+    for byte in text.bytes() {
+        match byte {
+            b'!' | b'$'..=b';' | b'=' | b'?'..=b'Z' | b'_' | b'a'..=b'z' | b'~' => out.push(byte.into()),
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}
+
+/// An id of our own, or the one that a trusted peer sent.
+#[must_use]
+pub fn request_id(headers: &HeaderMap, trusted: bool) -> HeaderValue {
+    let kept = headers.get(X_REQUEST_ID).filter(|id| trusted && (1..=LONGEST_ID).contains(&id.len()));
+    if let Some(id) = kept.filter(|id| id.as_bytes().iter().all(u8::is_ascii_graphic)) {
+        return id.clone();
+    }
+    let mut hex = [0; 32];
+    let mut bits = fastrand::u128(..);
+    for digit in &mut hex {
+        *digit = b"0123456789abcdef"[(bits & 15) as usize];
+        bits >>= 4;
+    }
+    HeaderValue::from_bytes(&hex).expect("hexadecimal digits are a field value because they are visible ASCII")
+}
+
+/// Who asked for what.
+#[derive(Debug)]
+pub struct Origin<'a> {
+    pub peer: IpAddr,
+    pub client: IpAddr,
+    /// Whether the peer is one of `trusted_proxies`: what it says of hops before it stands.
+    pub trusted: bool,
+    pub tls: bool,
+    /// As received, with the port.
+    pub host: Option<&'a HeaderValue>,
+    pub request_id: &'a HeaderValue,
+}
+
+/// Calls `set` for every forwarded field; `had` are the request's own.
+///
+/// Shape: `X-Forwarded-For` is appended to, or begun anew when the peer is not trusted; `-Proto` and `-Host` of a trusted peer stand.
+pub fn fields(origin: &Origin<'_>, had: &HeaderMap, mut set: impl FnMut(HeaderName, HeaderValue)) {
+    let peer = address(origin.peer);
+    let chain = had.get_all(X_FORWARDED_FOR);
+    let forwarded = match (origin.trusted, chain.iter().next()) {
+        (true, Some(_)) => {
+            let mut all = Vec::with_capacity(64);
+            for value in chain {
+                all.extend_from_slice(value.as_bytes());
+                all.extend_from_slice(b", ");
+            }
+            all.extend_from_slice(peer.as_bytes());
+            HeaderValue::from_bytes(&all).unwrap_or_else(|_| peer.clone())
+        }
+        (true, None) | (false, _) => peer.clone(),
+    };
+    set(X_FORWARDED_FOR, forwarded);
+    set(X_REAL_IP, if origin.client == origin.peer { peer } else { address(origin.client) });
+    let stands = |name: &HeaderName| origin.trusted && had.contains_key(name);
+    if !stands(&X_FORWARDED_PROTO) {
+        set(X_FORWARDED_PROTO, HeaderValue::from_static(if origin.tls { "https" } else { "http" }));
+    }
+    if let Some(host) = origin.host.filter(|_| !stands(&X_FORWARDED_HOST)) {
+        set(X_FORWARDED_HOST, host.clone());
+    }
+    set(X_REQUEST_ID, origin.request_id.clone());
+}
+
+fn address(ip: IpAddr) -> HeaderValue {
+    use std::io::Write;
+    let mut text = [0_u8; 48];
+    let mut rest = &mut text[..];
+    write!(rest, "{}", ip.to_canonical()).expect("48 bytes hold every address because the longest has 45");
+    let left = rest.len();
+    HeaderValue::from_bytes(&text[..48 - left]).expect("an address is a field value because it is visible ASCII")
+}
+
+/// Fills `{path}` and `{query}` into a redirect's target; `{query}` brings its own `?`.
+#[must_use]
+pub fn fill(to: &str, path: &str, query: Option<&str>) -> String {
+    let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+    to.replace("{path}", path).replace("{query}", &query)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rewriter(strip: Option<&str>, rewrite: Option<(&str, &str)>) -> Rewriter {
+        let rewrite = rewrite.map(|(pattern, to)| Rewrite { pattern: pattern.into(), to: to.into() });
+        Rewriter::new(strip, rewrite.as_ref()).expect("good pattern")
+    }
+
+    #[test]
+    fn nothing_to_do_sends_on_what_was_received() {
+        assert_eq!(rewriter(None, None).target("/a%20b//c", Some("q=1")), None);
+        assert_eq!(rewriter(None, None).target("/a/../b", Some("q=1")).as_deref(), Some("/b?q=1"));
+    }
+
+    #[test]
+    fn a_stripped_prefix_leaves_a_path() {
+        let strip = rewriter(Some("/api"), None);
+        assert_eq!(strip.target("/api/users", Some("q=%2F")).as_deref(), Some("/users?q=%2F"));
+        assert_eq!(strip.target("/api", None).as_deref(), Some("/"));
+        assert_eq!(strip.target("/%61pi/a%20b", None).as_deref(), Some("/a%20b"));
+        assert_eq!(strip.target("/x/../api/y", None).as_deref(), Some("/y"));
+    }
+
+    #[test]
+    fn a_rewrite_replaces_the_path_and_keeps_the_query() {
+        let rewrite = rewriter(None, Some(("^/old/(.*)$", "/new/$1x")));
+        assert_eq!(rewrite.target("/old/a%20b", Some("q")).as_deref(), Some("/new/a%20bx?q"));
+        assert_eq!(rewrite.target("/other", None), None);
+        assert_eq!(rewriter(None, Some(("^/(\\d+)$", "/item?id=$1"))).target("/7", Some("q")).as_deref(), Some("/item?id=7&q"));
+    }
+
+    fn forwarded(trusted: bool, had: &[(&'static str, &'static str)]) -> HeaderMap {
+        let had: HeaderMap = had.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect();
+        let (host, request_id) = (HeaderValue::from_static("a.test:8443"), HeaderValue::from_static("id"));
+        let ip = |text: &str| text.parse().expect("an address");
+        let origin = Origin {
+            peer: ip("::ffff:10.0.0.1"),
+            client: ip("203.0.113.7"),
+            trusted,
+            tls: true,
+            host: Some(&host),
+            request_id: &request_id,
+        };
+        let mut out = HeaderMap::new();
+        fields(&origin, &had, |name, value| {
+            out.insert(name, value);
+        });
+        out
+    }
+
+    #[test]
+    fn an_untrusted_peer_cannot_speak_for_others() {
+        let out = forwarded(false, &[("x-forwarded-for", "1.1.1.1"), ("x-forwarded-proto", "http"), ("x-forwarded-host", "evil")]);
+        assert_eq!(out[X_FORWARDED_FOR], "10.0.0.1");
+        assert_eq!(out[X_FORWARDED_PROTO], "https");
+        assert_eq!(out[X_FORWARDED_HOST], "a.test:8443");
+        assert_eq!(out[X_REAL_IP], "203.0.113.7");
+    }
+
+    #[test]
+    fn a_trusted_peer_is_appended_to() {
+        let out = forwarded(true, &[("x-forwarded-for", "203.0.113.7"), ("x-forwarded-proto", "http")]);
+        assert_eq!(out[X_FORWARDED_FOR], "203.0.113.7, 10.0.0.1");
+        assert!(!out.contains_key(X_FORWARDED_PROTO), "what it says stands");
+    }
+
+    #[test]
+    fn ids_are_kept_from_trusted_peers_alone() {
+        let mut headers = HeaderMap::new();
+        headers.insert(X_REQUEST_ID, HeaderValue::from_static("theirs"));
+        assert_eq!(request_id(&headers, true), "theirs");
+        let own = request_id(&headers, false);
+        assert_eq!(own.len(), 32);
+        assert_ne!(own, request_id(&headers, false));
+        headers.insert(X_REQUEST_ID, HeaderValue::from_static("a b"));
+        assert_ne!(request_id(&headers, true), "a b");
+    }
+
+    #[test]
+    fn redirects_are_filled_in() {
+        assert_eq!(fill("https://b{path}{query}", "/x", Some("q=1")), "https://b/x?q=1");
+        assert_eq!(fill("https://b{path}{query}", "/x", None), "https://b/x");
+        assert_eq!(fill("https://b/new", "/x", Some("q")), "https://b/new");
+    }
+}

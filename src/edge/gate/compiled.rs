@@ -1,0 +1,145 @@
+//! What the gates need of a plan, made ready once: nets sorted, header values built, metric handles looked up, limiters carried over.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use http::{HeaderValue, Method};
+
+use super::address::Nets;
+use crate::{
+    plan::{self, FilterMode},
+    rules::{limit::Limiter, screen::Screen},
+    telemetry::{FilterMetrics, Metrics, ZoneMetrics},
+    vocab::{ByteSize, ZoneName},
+};
+
+/// A zone with its cells.
+#[derive(Debug)]
+pub struct LiveZone {
+    pub name: ZoneName,
+    pub spec: plan::Zone,
+    pub limiter: Limiter,
+    pub metrics: Arc<ZoneMetrics>,
+}
+
+/// Every zone of a plan by name.
+#[derive(Clone, Debug, Default)]
+pub struct ZoneSet(BTreeMap<ZoneName, Arc<LiveZone>>);
+
+impl ZoneSet {
+    /// A zone whose name and spec are those of one in `old` keeps its cells; any other begins anew.
+    #[must_use]
+    pub fn build(plan: &plan::Plan, old: Option<&Self>, metrics: &Metrics) -> Self {
+        Self::of(&plan.zones, old, metrics)
+    }
+
+    /// As [`Self::build`], from the zones alone.
+    #[must_use]
+    pub fn of(zones: &BTreeMap<ZoneName, plan::Zone>, old: Option<&Self>, metrics: &Metrics) -> Self {
+        let live = |(name, spec): (&ZoneName, &plan::Zone)| {
+            let zone = match old.and_then(|old| old.get(name)).filter(|zone| zone.spec == *spec) {
+                Some(zone) => Arc::clone(zone),
+                None => {
+                    Arc::new(LiveZone { name: name.clone(), spec: spec.clone(), limiter: Limiter::new(spec), metrics: metrics.zone(name) })
+                }
+            };
+            (name.clone(), zone)
+        };
+        Self(zones.iter().map(live).collect())
+    }
+
+    #[must_use]
+    pub fn get(&self, name: &ZoneName) -> Option<&Arc<LiveZone>> {
+        self.0.get(name)
+    }
+
+    /// Tells the metrics how many keys each zone keeps; before they are read.
+    pub fn report(&self) {
+        self.iter().for_each(|zone| zone.metrics.set_keys(zone.limiter.keys()));
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<LiveZone>> {
+        self.0.values()
+    }
+}
+
+/// What the gates need of a site.
+#[derive(Debug)]
+pub struct GateSite {
+    /// Where a request without TLS is sent: the public port of https. `None`: the site has no TLS, or nothing listens for it.
+    pub(super) https: Option<u16>,
+}
+
+impl GateSite {
+    /// `https_port` is the bound port of the first https listener, if there is one.
+    #[must_use]
+    pub fn new(site: &plan::Site, https_port: Option<u16>) -> Self {
+        Self { https: if site.tls == plan::SiteTls::Off { None } else { https_port } }
+    }
+}
+
+/// One family of filters on one route: what a hit does, and where it is counted.
+#[derive(Debug)]
+pub(super) struct Filter {
+    pub mode: FilterMode,
+    metrics: Arc<FilterMetrics>,
+}
+
+impl Filter {
+    fn new(name: &'static str, mode: FilterMode, site: &plan::Site, metrics: &Metrics) -> Self {
+        Self { mode, metrics: metrics.filter(name, &site.name) }
+    }
+
+    /// Counts a hit; whether it refuses the request.
+    pub fn hit(&self) -> bool {
+        match self.mode {
+            FilterMode::Off => false,
+            FilterMode::Observe => {
+                self.metrics.would_reject();
+                false
+            }
+            FilterMode::Enforce => {
+                self.metrics.rejected();
+                true
+            }
+        }
+    }
+}
+
+/// What the gates need of a route.
+#[derive(Debug)]
+pub struct GateRoute {
+    /// Empty: everyone.
+    pub(super) allow: Nets,
+    pub(super) deny: Nets,
+    /// Empty: every method that `bad_method` lets through.
+    pub(super) methods: Vec<Method>,
+    /// The `Allow` of a 405.
+    pub(super) allowed: HeaderValue,
+    pub(super) zones: Vec<Arc<LiveZone>>,
+    pub(super) bad_uri: Filter,
+    pub(super) bad_method: Filter,
+    pub(super) scanner_ua: Filter,
+    pub(super) extensions: Vec<String>,
+    pub(super) screen: Arc<Screen>,
+    pub(super) body_limit: ByteSize,
+}
+
+impl GateRoute {
+    /// Shape: every zone that the route names is in `zones`: the plan resolves all names.
+    #[must_use]
+    pub fn new(site: &plan::Site, route: &plan::Route, zones: &ZoneSet, screen: &Arc<Screen>, metrics: &Metrics) -> Self {
+        Self {
+            allow: Nets::new(&route.allow),
+            deny: Nets::new(&route.deny),
+            methods: route.methods.clone(),
+            allowed: super::method::allow_value(&route.methods),
+            zones: route.zones.iter().filter_map(|name| zones.get(name).cloned()).collect(),
+            bad_uri: Filter::new("bad-uri", route.filters.bad_uri, site, metrics),
+            bad_method: Filter::new("bad-method", route.filters.bad_method, site, metrics),
+            scanner_ua: Filter::new("scanner-ua", route.filters.scanner_ua, site, metrics),
+            extensions: route.extensions.iter().map(|e| e.to_ascii_lowercase()).collect(),
+            screen: Arc::clone(screen),
+            body_limit: route.body_limit,
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! Which methods are answered: the route's own, or whatever the `bad-method` filter lets through.
+
+use http::{HeaderValue, Method, StatusCode, header};
+
+use super::{Ask, GateRoute, Verdict};
+use crate::rules::screen;
+
+/// A method that is not the route's: 405 with `Allow`. A route that lists methods overrules the filter for those; `HEAD` goes where `GET` goes.
+pub(super) fn admit(ask: &Ask, route: &GateRoute) -> Verdict {
+    let refused = if route.methods.is_empty() {
+        screen::bad_method(ask.method) && route.bad_method.hit()
+    } else {
+        !lists(&route.methods, ask.method)
+    };
+    if !refused {
+        return Verdict::Pass;
+    }
+    Verdict::Answer(ask.page(StatusCode::METHOD_NOT_ALLOWED).with(header::ALLOW, route.allowed.clone()))
+}
+
+fn lists(methods: &[Method], asked: &Method) -> bool {
+    methods.contains(asked) || (*asked == Method::HEAD && methods.contains(&Method::GET))
+}
+
+/// The value of `Allow` for a route with these methods.
+pub(super) fn allow_value(methods: &[Method]) -> HeaderValue {
+    let mut names: Vec<&str> = methods.iter().map(Method::as_str).collect();
+    if names.is_empty() {
+        names.extend(screen::METHODS.iter().map(Method::as_str));
+    } else if names.contains(&"GET") && !names.contains(&"HEAD") {
+        names.push("HEAD");
+    }
+    HeaderValue::try_from(names.join(", ")).expect("method names are header text because they are tokens")
+}

@@ -1,0 +1,88 @@
+//! The gates: what a request must pass before anything is done for it, in a fixed order, cheap before dear.
+//!
+//! Knows nothing of pingora (D7): `http` types in, a [`Verdict`] out. Nothing is allocated on the way of a request that passes.
+//!
+//! Shape: [`sanity`] before a site is known; then, with site and route, [`admit`]: https redirect → allow/deny → methods → limit → screen → body size.
+//!        The first answer ends it. Upgrade requests pass the same gates: nothing here asks whether a request is one.
+
+use std::{net::IpAddr, time::Duration};
+
+use http::{HeaderMap, Method, StatusCode, Uri, Version, header};
+
+use super::reply::Reply;
+
+pub mod address;
+pub mod compiled;
+pub mod https;
+pub mod limit;
+pub mod method;
+pub mod sanity;
+pub mod screen;
+pub mod size;
+
+#[cfg(test)]
+mod tests;
+
+pub use compiled::{GateRoute, GateSite, LiveZone, ZoneSet};
+pub use https::canonical;
+pub use sanity::{drops, sanity};
+
+/// What the gates may know of a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask<'a> {
+    pub method: &'a Method,
+    pub uri: &'a Uri,
+    /// Path and query as received, byte for byte.
+    pub target: &'a [u8],
+    pub version: Version,
+    pub headers: &'a HeaderMap,
+    /// Normalised by `rules::header::host`, or empty when the request names none or a bad one.
+    pub host: &'a str,
+    /// Who is connected to us, after the PROXY protocol.
+    pub peer: IpAddr,
+    /// Whom `rules::clientip` believes to be asking.
+    pub client: IpAddr,
+    pub tls: bool,
+    pub sni: Option<&'a str>,
+    pub upgrade: bool,
+    pub request_id: &'a str,
+}
+
+impl Ask<'_> {
+    /// Our page for `status`, in the form that the client asks for.
+    #[must_use]
+    pub fn page(&self, status: StatusCode) -> Reply {
+        Reply::page(status, self.headers.get(header::ACCEPT), self.request_id)
+    }
+
+    fn refuse(&self, status: StatusCode) -> Verdict {
+        Verdict::Answer(self.page(status))
+    }
+}
+
+/// What a gate says.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    Pass,
+    Answer(Reply),
+}
+
+/// Every gate that needs a site and a route, in their order.
+///
+/// Units: `now` since an epoch that the shell chose and keeps for the life of the zones.
+#[must_use]
+pub fn admit(ask: &Ask, site: &GateSite, route: &GateRoute, now: Duration) -> Verdict {
+    macro_rules! pass {
+        ($verdict:expr) => {
+            if let answer @ Verdict::Answer(_) = $verdict {
+                return answer;
+            }
+        };
+    }
+    pass!(https::redirect(ask, site));
+    pass!(address::admit(ask, route));
+    pass!(method::admit(ask, route));
+    pass!(limit::admit(ask, route, now));
+    pass!(screen::admit(ask, route));
+    size::admit(ask, route)
+}

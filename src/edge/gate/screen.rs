@@ -1,0 +1,20 @@
+//! The `bad-uri` and `scanner-ua` filters.
+
+use http::{StatusCode, header};
+
+use super::{Ask, GateRoute, Verdict};
+use crate::{plan::FilterMode, rules::screen};
+
+/// 403 for a hit of a filter that enforces; one that observes counts and passes. A filter that is off is not asked.
+pub(super) fn admit(ask: &Ask, route: &GateRoute) -> Verdict {
+    if route.scanner_ua.mode != FilterMode::Off
+        && ask.headers.get(header::USER_AGENT).is_some_and(|agent| screen::scanner(agent.as_bytes()))
+        && route.scanner_ua.hit()
+    {
+        return ask.refuse(StatusCode::FORBIDDEN);
+    }
+    if route.bad_uri.mode != FilterMode::Off && route.screen.judge(ask.target, &route.extensions).is_some() && route.bad_uri.hit() {
+        return ask.refuse(StatusCode::FORBIDDEN);
+    }
+    Verdict::Pass
+}

@@ -1,0 +1,423 @@
+//! The gates one by one and in their order, on requests as the engine would show them.
+
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    plan::{Action, FilterMode, Filters, Limits, PathMatch, Route, Site, SiteTls, Zone, ZoneKey},
+    rules::{header as rule, screen::Screen},
+    telemetry::Metrics,
+    vocab::{ByteSize, Host, HostPattern, Pace, ZoneName},
+};
+
+/// A request as it came, changed by the test.
+struct Request {
+    method: Method,
+    target: Vec<u8>,
+    authority: Option<&'static str>,
+    version: Version,
+    headers: HeaderMap,
+    client: &'static str,
+    tls: bool,
+}
+
+impl Request {
+    fn get(target: &str) -> Self {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::HOST, HeaderValue::from_static("example.com"));
+        Self {
+            method: Method::GET,
+            target: target.into(),
+            authority: None,
+            version: Version::HTTP_11,
+            headers,
+            client: "203.0.113.7",
+            tls: true,
+        }
+    }
+
+    fn method(mut self, method: &str) -> Self {
+        self.method = method.parse().expect("a method");
+        self
+    }
+
+    fn with(mut self, name: &'static str, value: &str) -> Self {
+        self.headers.append(HeaderName::from_static(name), HeaderValue::from_bytes(value.as_bytes()).expect("a value"));
+        self
+    }
+
+    fn without(mut self, name: &'static str) -> Self {
+        self.headers.remove(name);
+        self
+    }
+
+    fn version(mut self, version: Version) -> Self {
+        self.version = version;
+        self
+    }
+
+    fn from(mut self, client: &'static str) -> Self {
+        self.client = client;
+        self
+    }
+
+    fn ask<T>(&self, judge: impl FnOnce(&Ask) -> T) -> T {
+        let target = String::from_utf8_lossy(&self.target);
+        let uri: Uri = match self.authority {
+            Some(authority) => format!("https://{authority}{target}").parse().unwrap_or_default(),
+            None => target.parse().unwrap_or_default(),
+        };
+        let named = uri.authority().map(http::uri::Authority::as_str).or_else(|| self.headers.get(header::HOST)?.to_str().ok());
+        let mut buf = rule::HostBuf::new();
+        let host = named.and_then(|named| rule::host(named, &mut buf).ok()).unwrap_or("");
+        let client = self.client.parse().expect("an address");
+        judge(&Ask {
+            method: &self.method,
+            uri: &uri,
+            target: &self.target,
+            version: self.version,
+            headers: &self.headers,
+            host,
+            peer: client,
+            client,
+            tls: self.tls,
+            sni: None,
+            upgrade: false,
+            request_id: "0123456789abcdef",
+        })
+    }
+
+    fn sane(&self) -> Result<(), u16> {
+        status(self.ask(|ask| sanity(ask, &limits())))
+    }
+}
+
+fn status(verdict: Verdict) -> Result<(), u16> {
+    match verdict {
+        Verdict::Pass => Ok(()),
+        Verdict::Answer(reply) => Err(reply.status.as_u16()),
+    }
+}
+
+fn limits() -> Limits {
+    let many = |n| NonZeroU32::new(n).expect("not zero");
+    Limits {
+        headers: ByteSize(16 << 10),
+        header_count: many(100),
+        uri: ByteSize(8 << 10),
+        body: ByteSize(10 << 20),
+        streams: many(100),
+        resets: Pace::parse("100r/10s").expect("a pace"),
+    }
+}
+
+fn route() -> Route {
+    let filters = Filters { bad_uri: FilterMode::Enforce, bad_method: FilterMode::Enforce, scanner_ua: FilterMode::Enforce };
+    Route {
+        path: PathMatch::Prefix("/".into()),
+        action: Action::NotFound,
+        strip: None,
+        rewrite: None,
+        zones: vec![],
+        methods: vec![],
+        request_headers: vec![],
+        response_headers: vec![],
+        body_limit: ByteSize(1000),
+        filters,
+        extensions: vec![],
+        allow: vec![],
+        deny: vec![],
+    }
+}
+
+fn site() -> Site {
+    Site {
+        name: "example.com".into(),
+        hosts: vec![HostPattern::parse("example.com").expect("a host")],
+        redirected: vec![],
+        canonical: None,
+        tls: SiteTls::Internal,
+        headers: vec![],
+        filters: route().filters,
+        allow: vec![],
+        deny: vec![],
+        routes: vec![],
+    }
+}
+
+/// A site and a route made ready, and where the counters are.
+struct Gates {
+    site: GateSite,
+    route: GateRoute,
+    metrics: Metrics,
+}
+
+impl Gates {
+    fn new(route: Route) -> Self {
+        let metrics = Metrics::new();
+        let zone = |name: &str| {
+            let name = ZoneName::parse(name).expect("a name");
+            let key = if name.as_str() == "key" { ZoneKey::Header(HeaderName::from_static("x-key")) } else { ZoneKey::Ip };
+            let spec = Zone {
+                key,
+                rate: Pace::parse("10r/s").expect("a pace"),
+                burst: 20,
+                status: StatusCode::TOO_MANY_REQUESTS,
+                max_keys: NonZeroU32::new(1000).expect("not zero"),
+            };
+            (name, spec)
+        };
+        let zones = ZoneSet::of(&[zone("api"), zone("key")].into(), None, &metrics);
+        let site = site();
+        let gates = GateSite::new(&site, Some(8443));
+        Self { route: GateRoute::new(&site, &route, &zones, &Arc::new(Screen::new()), &metrics), site: gates, metrics }
+    }
+
+    fn verdict(&self, request: &Request, now: Duration) -> Verdict {
+        request.ask(|ask| admit(ask, &self.site, &self.route, now))
+    }
+
+    fn status(&self, request: &Request) -> Result<(), u16> {
+        status(self.verdict(request, Duration::ZERO))
+    }
+}
+
+fn value<'a>(verdict: &'a Verdict, name: &str) -> Option<&'a str> {
+    let Verdict::Answer(reply) = verdict else { return None };
+    reply.headers.iter().find(|(n, _)| n == name).and_then(|(_, v)| v.to_str().ok())
+}
+
+#[test]
+fn an_ordinary_request_passes_every_gate() {
+    let gates = Gates::new(route());
+    for request in [
+        Request::get("/"),
+        Request::get("/a?b=c").with("user-agent", "Mozilla/5.0"),
+        Request::get("/").method("POST").with("content-length", "1000"),
+        Request::get("/").method("POST").with("transfer-encoding", "chunked"),
+        Request::get("/").with("upgrade", "websocket").with("connection", "upgrade"),
+    ] {
+        assert_eq!(request.sane(), Ok(()));
+        assert_eq!(gates.status(&request), Ok(()));
+    }
+    let h2 = Request { authority: Some("example.com"), ..Request::get("/").without("host").version(Version::HTTP_2) };
+    assert_eq!(h2.sane(), Ok(()));
+    assert_eq!(Request::get("/").without("host").version(Version::HTTP_10).sane(), Ok(()));
+    assert_eq!(Request::get("*").method("OPTIONS").sane(), Ok(()));
+    assert_eq!(Request::get("http://example.com/x").sane(), Ok(()));
+    assert_eq!(Request::get("/").without("host").with("host", "EXAMPLE.com:8443").sane(), Ok(()));
+}
+
+#[test]
+fn two_lengths_of_one_body_are_refused() {
+    for request in [
+        Request::get("/").with("content-length", "5").with("transfer-encoding", "chunked"),
+        Request::get("/").with("content-length", "5").with("content-length", "5"),
+        Request::get("/").with("content-length", "5").with("content-length", "6"),
+        Request::get("/").with("content-length", "5, 5"),
+        Request::get("/").with("content-length", "+5"),
+        Request::get("/").with("content-length", "-5"),
+        Request::get("/").with("content-length", "0x5"),
+        Request::get("/").with("content-length", ""),
+        Request::get("/").with("content-length", "99999999999999999999"),
+        Request::get("/").with("transfer-encoding", "chunked").with("transfer-encoding", "chunked"),
+        Request::get("/").with("transfer-encoding", "gzip, chunked"),
+        Request::get("/").with("transfer-encoding", "chunked, identity"),
+        Request::get("/").with("transfer-encoding", "identity"),
+        Request::get("/").with("transfer-encoding", "xchunked"),
+        Request::get("/").with("transfer-encoding", "\tchunked"),
+        Request::get("/").with("transfer-encoding", ""),
+        Request::get("/").with("transfer-encoding", "chunked").version(Version::HTTP_10),
+        Request::get("/").with("transfer-encoding", "chunked").version(Version::HTTP_2),
+    ] {
+        assert_eq!(request.sane(), Err(400), "{:?}", request.headers);
+    }
+}
+
+#[test]
+fn a_host_is_one_and_a_host() {
+    for request in [
+        Request::get("/").without("host"),
+        Request::get("/").with("host", "example.com"),
+        Request::get("/").with("host", "other.example"),
+        Request::get("/").without("host").with("host", ""),
+        Request::get("/").without("host").with("host", "a b"),
+        Request::get("/").without("host").with("host", "user@example.com"),
+        Request::get("/").without("host").with("host", "example.com/x"),
+        Request::get("/").without("host").with("host", "example.com:99999"),
+        Request::get("/").without("host").version(Version::HTTP_2),
+        Request::get("http://other.example/x"),
+        Request::get("http://user@example.com/x"),
+        Request::get("/").without("host").with("host", "b\u{e4}d.example"),
+    ] {
+        assert_eq!(request.sane(), Err(400), "{:?} {:?}", request.target, request.headers);
+    }
+    let h2 = Request { authority: Some("other.example"), ..Request::get("/").version(Version::HTTP_2) };
+    assert_eq!(h2.sane(), Err(400));
+}
+
+#[test]
+fn a_target_is_a_path_without_anything_that_readers_disagree_on() {
+    for target in
+        ["", "x", "//[", "/a b", "/a#b", "/a\u{e4}", "/a\tb", "/a\r\nb", "/a\0b", "/\u{7f}", "ftp://example.com/", "*", "example.com:443"]
+    {
+        let expected = if target == "//[" { Ok(()) } else { Err(400) };
+        assert_eq!(Request::get(target).sane(), expected, "{target:?}");
+    }
+    assert_eq!(Request::get("example.com:443").method("CONNECT").sane(), Err(405));
+}
+
+#[test]
+fn sizes_are_held_at_their_bounds() {
+    let path = |n: usize| format!("/{}", "a".repeat(n - 1));
+    assert_eq!(Request::get(&path(8192)).sane(), Ok(()));
+    assert_eq!(Request::get(&path(8193)).sane(), Err(414));
+    let headers = |n: usize| (1..n).fold(Request::get("/"), |request, _| request.with("x-a", "b"));
+    assert_eq!(headers(100).sane(), Ok(()));
+    assert_eq!(headers(101).sane(), Err(431));
+    // "GET / HTTP/1.1\r\n" is 16, "host: example.com\r\n" 19, "x-a: \r\n" 7.
+    let long = |n: usize| Request::get("/").with("x-a", &"b".repeat(n - 16 - 19 - 7));
+    assert_eq!(long(16 << 10).sane(), Ok(()));
+    assert_eq!(long((16 << 10) + 1).sane(), Err(431));
+    let gates = Gates::new(route());
+    assert_eq!(gates.status(&Request::get("/").method("POST").with("content-length", "1000")), Ok(()));
+    assert_eq!(gates.status(&Request::get("/").method("POST").with("content-length", "1001")), Err(413));
+}
+
+#[test]
+fn underscored_names_are_dropped() {
+    assert!(drops(&HeaderName::from_static("x_real_ip")));
+    assert!(!drops(&HeaderName::from_static("x-real-ip")));
+}
+
+#[test]
+fn without_tls_a_site_with_tls_sends_to_it() {
+    let gates = Gates::new(route());
+    let plain = |request: Request| Request { tls: false, ..request };
+    let verdict = gates.verdict(&plain(Request::get("/a?b=%20c")), Duration::ZERO);
+    assert_eq!((value(&verdict, "location"), status(verdict.clone())), (Some("https://example.com:8443/a?b=%20c"), Err(301)));
+    assert_eq!(gates.status(&plain(Request::get("/").method("POST"))), Err(308));
+    // Before every other gate: a redirect spends no budget and tells nothing.
+    assert_eq!(gates.status(&plain(Request::get("/.git/config"))), Err(301));
+    let site = Site { tls: SiteTls::Off, ..site() };
+    let verdict = plain(Request::get("/")).ask(|ask| https::redirect(ask, &GateSite::new(&site, Some(443))));
+    assert_eq!(status(verdict), Ok(()));
+    let reply = plain(Request::get("/a")).ask(|ask| canonical(ask, &gates.site, &Host::parse("example.org").expect("a host")));
+    assert_eq!(value(&Verdict::Answer(reply), "location"), Some("https://example.org:8443/a"));
+}
+
+#[test]
+fn lists_of_addresses_are_kept() {
+    let net = |text: &str| text.parse().expect("a net");
+    let gates = Gates::new(Route { allow: vec![net("203.0.113.0/24")], deny: vec![net("203.0.113.9/32")], ..route() });
+    assert_eq!(gates.status(&Request::get("/")), Ok(()));
+    assert_eq!(gates.status(&Request::get("/").from("203.0.113.9")), Err(403));
+    assert_eq!(gates.status(&Request::get("/").from("198.51.100.1")), Err(403));
+    assert_eq!(gates.status(&Request::get("/").from("::ffff:203.0.113.1")), Ok(()));
+    // Upgrade or not, the gate is the same.
+    assert_eq!(gates.status(&Request::get("/").from("198.51.100.1").with("upgrade", "websocket").with("connection", "upgrade")), Err(403));
+}
+
+#[test]
+fn methods_beyond_the_routes_are_told_which_are_there() {
+    let gates = Gates::new(Route { methods: vec![Method::GET, Method::POST], ..route() });
+    assert_eq!(gates.status(&Request::get("/").method("HEAD")), Ok(()));
+    let verdict = gates.verdict(&Request::get("/").method("DELETE"), Duration::ZERO);
+    assert_eq!((value(&verdict, "allow"), status(verdict.clone())), (Some("GET, POST, HEAD"), Err(405)));
+    let open = Gates::new(route());
+    assert_eq!(open.status(&Request::get("/").method("DELETE")), Ok(()));
+    for bad in ["TRACE", "TRACK", "DEBUG", "PROPFIND", "X"] {
+        assert_eq!(open.status(&Request::get("/").method(bad)), Err(405), "{bad}");
+    }
+    let dav = Gates::new(Route { methods: vec!["PROPFIND".parse().expect("a method")], ..route() });
+    assert_eq!(dav.status(&Request::get("/").method("PROPFIND")), Ok(()));
+}
+
+#[test]
+fn a_hundred_at_once_are_twenty_one_and_seventy_nine() {
+    let gates = Gates::new(Route { zones: vec![ZoneName::parse("api").expect("a name")], ..route() });
+    let passed = (0..100).filter(|_| gates.status(&Request::get("/")).is_ok()).count();
+    assert_eq!(passed, 21);
+    let verdict = gates.verdict(&Request::get("/"), Duration::ZERO);
+    assert_eq!((value(&verdict, "retry-after"), status(verdict.clone())), (Some("1"), Err(429)));
+    assert_eq!(gates.status(&Request::get("/").from("203.0.113.8")), Ok(()));
+    assert_eq!(gates.metrics.zone(&ZoneName::parse("api").expect("a name")).read(), (22, 80));
+}
+
+#[test]
+fn a_zone_by_header_falls_back_to_the_address() {
+    let gates = Gates::new(Route { zones: vec![ZoneName::parse("key").expect("a name")], ..route() });
+    let passed = |request: &Request| (0..50).filter(|_| gates.status(request).is_ok()).count();
+    assert_eq!(passed(&Request::get("/").with("x-key", "a")), 21);
+    assert_eq!(passed(&Request::get("/").with("x-key", "b")), 21);
+    assert_eq!(passed(&Request::get("/")), 21);
+    assert_eq!(passed(&Request::get("/").with("x-key", "")), 0);
+}
+
+#[test]
+fn filters_refuse_observe_or_are_off() {
+    let modes = |mode| Filters { bad_uri: mode, bad_method: mode, scanner_ua: mode };
+    for (mode, expected) in [(FilterMode::Enforce, Err(403)), (FilterMode::Observe, Ok(())), (FilterMode::Off, Ok(()))] {
+        let gates = Gates::new(Route { filters: modes(mode), ..route() });
+        assert_eq!(gates.status(&Request::get("/.git/config")), expected);
+        assert_eq!(gates.status(&Request::get("/?id=1%20or%201=1")), expected);
+        assert_eq!(gates.status(&Request::get("/").with("user-agent", "sqlmap/1.7")), expected);
+        assert_eq!(gates.status(&Request::get("/").method("TRACE")).is_ok(), mode != FilterMode::Enforce);
+        let mut page = String::new();
+        gates.metrics.render(&mut page);
+        let hits = |filter: &str, result: &str| {
+            page.lines().any(|line| {
+                line.starts_with(&format!("gateway_filter_hits_total{{filter=\"{filter}\","))
+                    && line.contains(&format!("result=\"{result}\""))
+                    && !line.ends_with(" 0")
+            })
+        };
+        for filter in ["bad-uri", "bad-method", "scanner-ua"] {
+            assert_eq!(hits(filter, "rejected"), mode == FilterMode::Enforce, "{filter} {page}");
+            assert_eq!(hits(filter, "would_reject"), mode == FilterMode::Observe, "{filter} {page}");
+        }
+    }
+    let own = Gates::new(Route { extensions: vec!["PHP".into()], ..route() });
+    assert_eq!(own.status(&Request::get("/index.php")), Ok(()));
+    assert_eq!(own.status(&Request::get("/index.asp")), Err(403));
+}
+
+#[test]
+fn cells_live_on_over_a_reload_where_the_zone_is_the_same() {
+    let metrics = Metrics::new();
+    let spec = |burst| Zone {
+        key: ZoneKey::Ip,
+        rate: Pace::parse("1r/s").expect("a pace"),
+        burst,
+        status: StatusCode::TOO_MANY_REQUESTS,
+        max_keys: NonZeroU32::new(10).expect("not zero"),
+    };
+    let name = ZoneName::parse("api").expect("a name");
+    let first = ZoneSet::of(&[(name.clone(), spec(1))].into(), None, &metrics);
+    let same = ZoneSet::of(&[(name.clone(), spec(1))].into(), Some(&first), &metrics);
+    let other = ZoneSet::of(&[(name.clone(), spec(2))].into(), Some(&same), &metrics);
+    let get = |set: &ZoneSet| Arc::clone(set.get(&name).expect("it is there"));
+    assert!(Arc::ptr_eq(&get(&first), &get(&same)));
+    assert!(!Arc::ptr_eq(&get(&same), &get(&other)));
+}
+
+proptest! {
+    #[test]
+    fn no_request_makes_a_gate_panic(
+        target in prop::collection::vec(any::<u8>(), 0..60),
+        method in "[A-Z]{1,8}",
+        names in prop::collection::vec((prop::sample::select(vec!["host", "content-length", "transfer-encoding", "user-agent", "accept", "x_y"]), "[ -~]{0,12}"), 0..6),
+        tls in any::<bool>(),
+    ) {
+        let gates = Gates::new(Route { zones: vec![ZoneName::parse("api").expect("a name")], ..route() });
+        let mut request = Request { target, tls, ..Request::get("/") }.method(&method);
+        for (name, value) in names {
+            request = request.with(name, &value);
+        }
+        let _ = request.sane();
+        let _ = gates.status(&request);
+    }
+}

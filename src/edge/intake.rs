@@ -1,0 +1,112 @@
+//! Intake: what becomes of a request, before anything is sent anywhere. The one place where the order of the gates is driven.
+//!
+//! Knows nothing of pingora (D7).
+
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header};
+
+use super::{
+    conn::Client,
+    exchange::Exchange,
+    forward,
+    gate::{self, Ask, Verdict},
+    live::LiveAction,
+    reply::Reply,
+};
+use crate::rules::{clientip, header as rule, route::Found};
+
+/// What the engine does with the request.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "it is moved once, and boxing it would cost an allocation on each answer of ours")]
+pub enum Step {
+    /// To the upstream that the exchange has picked.
+    Forward,
+    Answer(Reply),
+}
+
+/// The request as it came in.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    pub method: &'a Method,
+    pub uri: &'a Uri,
+    /// Path and query as received, byte for byte.
+    pub target: &'a [u8],
+    pub version: Version,
+    pub headers: &'a HeaderMap,
+}
+
+/// Drives a request through the gates to its route.
+pub fn judge(exchange: &mut Exchange, client: &Client, request: Request<'_>) -> Step {
+    let Request { method, uri, target, version, headers } = request;
+    let live = exchange.live.clone();
+    exchange.peer = client.peer.ip().to_canonical();
+    exchange.trusted = live.is_trusted(exchange.peer);
+    exchange.client = if exchange.trusted {
+        let hops = headers.get_all(forward::X_FORWARDED_FOR);
+        clientip::client(exchange.peer, clientip::elements(hops.iter()), &live.plan.trusted_proxies)
+    } else {
+        exchange.peer
+    };
+    exchange.tls = client.tls;
+    exchange.upgrade = headers.contains_key(header::UPGRADE) && version == Version::HTTP_11;
+    exchange.request_id = forward::request_id(headers, exchange.trusted);
+    let request_id = exchange.request_id.clone();
+    let mut buf = rule::HostBuf::new();
+    let ask = Ask {
+        method,
+        uri,
+        target,
+        version,
+        headers,
+        host: host(uri, headers, &mut buf),
+        peer: exchange.peer,
+        client: exchange.client,
+        tls: exchange.tls,
+        sni: client.sni.as_deref(),
+        upgrade: exchange.upgrade,
+        request_id: request_id.to_str().unwrap_or(""),
+    };
+    if let Verdict::Answer(reply) = gate::sanity(&ask, &live.plan.limits) {
+        return Step::Answer(reply);
+    }
+    let index = match live.router.site(ask.host) {
+        Some(Found::Serve(index)) => index,
+        Some(Found::Canonical(index)) => {
+            exchange.enter(index);
+            let site = &live.sites[index];
+            return Step::Answer(match &site.canonical {
+                Some(canonical) => gate::canonical(&ask, &site.gate, canonical),
+                None => ask.page(StatusCode::NOT_FOUND),
+            });
+        }
+        None => return Step::Answer(ask.page(StatusCode::NOT_FOUND)),
+    };
+    exchange.enter(index);
+    let site = &live.sites[index];
+    let Some(at) = live.router.route(index, uri.path()) else { return Step::Answer(ask.page(StatusCode::NOT_FOUND)) };
+    exchange.follow(at);
+    let route = &site.routes[at];
+    if let Verdict::Answer(reply) = gate::admit(&ask, &site.gate, &route.gate, live.now()) {
+        return Step::Answer(reply);
+    }
+    match &route.action {
+        LiveAction::Proxy(_) => match exchange.pick() {
+            Ok(()) => Step::Forward,
+            Err(wait) => Step::Answer(ask.page(StatusCode::SERVICE_UNAVAILABLE).with_retry_after(wait)),
+        },
+        LiveAction::Redirect { to, status } => match HeaderValue::try_from(forward::fill(to, uri.path(), uri.query())) {
+            Ok(to) => Step::Answer(Reply::redirect(*status, to)),
+            Err(_) => Step::Answer(ask.page(StatusCode::BAD_REQUEST)),
+        },
+        LiveAction::Respond { status, content_type, body } => Step::Answer(Reply::text(*status, content_type.clone(), body.clone())),
+        LiveAction::NotFound => Step::Answer(ask.page(StatusCode::NOT_FOUND)),
+    }
+}
+
+/// The normal form of what the request calls its host; empty when that is nothing or no host.
+pub fn host<'a>(uri: &'a Uri, headers: &'a HeaderMap, buf: &'a mut rule::HostBuf) -> &'a str {
+    let named = match headers.get(header::HOST) {
+        Some(host) => host.to_str().unwrap_or(""),
+        None => uri.authority().map_or("", |authority| authority.as_str()),
+    };
+    rule::host(named, buf).unwrap_or("")
+}

@@ -1,0 +1,241 @@
+//! Worker threads: each accepts on its share of every listener's sockets and serves what it accepts, on one runtime with one proxy.
+//!
+//! Shape: a [`Worker`] opens and closes [`Door`]s by [`Order`]; a door owns the tasks of its connections.
+//!        Closing: what waits in the accept queue is still taken, then idle connections are closed, requests in flight end with `Connection: close`,
+//!        HTTP/2 gets a GOAWAY, and what is left at the deadline is cut.
+//! Source: pingora-notes §1 (own accept loop), §1.5 (SO_REUSEPORT sockets).
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::{Instant, sleep, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{conn::linger::Lingerer, live::LiveCell};
+use crate::{
+    ipc::message::Role,
+    telemetry::{ListenerMetrics, Refusal, TlsMetrics},
+};
+
+mod serve;
+
+use serve::{Proxy, Service};
+
+/// How long a worker leaves a listener alone whose accept fails: descriptors come back when connections end.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Names a listener: its role and its address as configured.
+pub type DoorKey = (Role, SocketAddr);
+
+/// What a worker is told.
+#[derive(Debug)]
+pub enum Order {
+    Open {
+        key: DoorKey,
+        socket: std::net::TcpListener,
+        metrics: Arc<ListenerMetrics>,
+    },
+    Close {
+        key: DoorKey,
+        within: Duration,
+    },
+    /// Every door; then the worker ends.
+    Stop {
+        within: Duration,
+    },
+}
+
+/// Connections over all listeners and threads, against `max_connections`.
+#[derive(Debug, Default)]
+pub struct Crowd(AtomicU64);
+
+/// One of the crowd; gone when dropped.
+#[derive(Debug)]
+pub struct Seat(Arc<Crowd>);
+
+impl Crowd {
+    fn sit(self: &Arc<Self>, cap: u64) -> Option<Seat> {
+        if self.0.fetch_add(1, Relaxed) < cap {
+            return Some(Seat(self.clone()));
+        }
+        self.0.fetch_sub(1, Relaxed);
+        None
+    }
+
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Relaxed);
+    }
+}
+
+/// What all workers share.
+#[derive(Clone)]
+pub struct Common {
+    pub live: LiveCell,
+    pub crowd: Arc<Crowd>,
+    pub tls_metrics: Arc<TlsMetrics>,
+}
+
+/// One thread's part of the edge.
+pub struct Worker {
+    common: Common,
+    proxy: Arc<Proxy>,
+    orders: mpsc::Receiver<Order>,
+}
+
+impl Worker {
+    /// `roots` is any file with a certificate in it: pingora would else read all of the system's, twice a thread, for TLS upstreams that we do not have.
+    #[must_use]
+    pub fn new(common: Common, roots: &std::path::Path, orders: mpsc::Receiver<Order>) -> Self {
+        let proxy = Arc::new(serve::proxy(common.live.clone(), roots));
+        Self { common, proxy, orders }
+    }
+
+    /// Serves until it is told to stop, or nobody is left who could tell it.
+    pub async fn run(mut self) {
+        let (lingerer, linger) = Lingerer::new();
+        let service = Arc::new(Service::new(self.common.clone(), self.proxy.clone(), linger));
+        let mut doors: Vec<(DoorKey, mpsc::Sender<Duration>)> = Vec::new();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(lingerer.run());
+        let mut within = Duration::ZERO;
+        loop {
+            tokio::select! {
+                order = self.orders.recv() => match order {
+                    Some(Order::Open { key, socket, metrics }) => match TcpListener::from_std(socket) {
+                        Ok(listener) => {
+                            // One word is ever said over it.
+                            let (close, closing) = mpsc::channel(1);
+                            let door = Door { role: key.0, listener, metrics, service: service.clone(), closing };
+                            tasks.spawn(door.run());
+                            doors.push((key, close));
+                        }
+                        Err(error) => tracing::error!(listener = %key.1, %error, "listener not opened"),
+                    },
+                    Some(Order::Close { key, within }) => {
+                        doors.retain(|(open, close)| *open != key || close.try_send(within).is_err() && !close.is_closed());
+                    }
+                    Some(Order::Stop { within: grace }) => {
+                        within = grace;
+                        break;
+                    }
+                    None => break,
+                },
+                Some(ended) = tasks.join_next() => report(ended),
+            }
+        }
+        for (_, close) in doors {
+            // A door that is closed already needs no telling.
+            let _ = close.try_send(within);
+        }
+        drop(service);
+        while let Some(ended) = tasks.join_next().await {
+            report(ended);
+        }
+    }
+}
+
+/// A task that panicked took one connection with it; the hook has logged where.
+fn report(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!("connection lost by a fault of ours");
+    }
+}
+
+/// One accept loop and its connections.
+struct Door {
+    role: Role,
+    listener: TcpListener,
+    metrics: Arc<ListenerMetrics>,
+    service: Arc<Service>,
+    closing: mpsc::Receiver<Duration>,
+}
+
+impl Door {
+    async fn run(mut self) {
+        let drain = CancellationToken::new();
+        // pingora's own word for the same: `true` makes it say GOAWAY.
+        let (goaway, shutdown) = watch::channel(false);
+        let leave = Leave { drain, shutdown };
+        let mut connections = JoinSet::new();
+        let within = loop {
+            tokio::select! {
+                accepted = self.listener.accept() => match accepted {
+                    Ok((tcp, peer)) => self.admit(tcp, peer, &leave, &mut connections),
+                    Err(error) => self.pause(&error).await,
+                },
+                Some(ended) = connections.join_next() => report(ended),
+                within = self.closing.recv() => break within.unwrap_or_default(),
+            }
+        };
+        self.empty_queue(&leave, &mut connections);
+        leave.drain.cancel();
+        goaway.send_replace(true);
+        let deadline = Instant::now() + within;
+        while let Ok(Some(ended)) = timeout_at(deadline, connections.join_next()).await {
+            report(ended);
+        }
+        connections.shutdown().await;
+    }
+
+    fn admit(&self, tcp: TcpStream, peer: SocketAddr, leave: &Leave, connections: &mut JoinSet<()>) {
+        let cap = self.service.cap();
+        let Some(seat) = self.service.common().crowd.sit(cap) else {
+            self.metrics.refused(Refusal::Full);
+            return;
+        };
+        let open = self.metrics.open();
+        let (service, role, leave, metrics) = (self.service.clone(), self.role, leave.clone(), self.metrics.clone());
+        connections.spawn(async move {
+            let _guards = (seat, open);
+            service.serve(role, tcp, peer, leave, &metrics).await;
+        });
+    }
+
+    /// Connections that the kernel has taken for us are ours.
+    fn empty_queue(&self, leave: &Leave, connections: &mut JoinSet<()>) {
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        while let std::task::Poll::Ready(Ok((tcp, peer))) = self.listener.poll_accept(&mut cx) {
+            self.admit(tcp, peer, leave, connections);
+        }
+    }
+
+    async fn pause(&self, error: &io::Error) {
+        match error.kind() {
+            // The client was gone before we came to it.
+            io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted => {}
+            _ => {
+                self.metrics.refused(Refusal::Accept);
+                tracing::debug!(%error, "accept failed");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// How a connection learns that its door closes.
+#[derive(Clone, Debug)]
+pub struct Leave {
+    pub drain: CancellationToken,
+    pub shutdown: watch::Receiver<bool>,
+}

@@ -1,0 +1,221 @@
+//! Serving one connection: PROXY header, TLS handshake, then request after request into pingora.
+
+use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use pingora::{
+    apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp},
+    protocols::http::{
+        ServerSession,
+        v2::server::{H2Options, default_h2_options},
+    },
+    proxy::{HttpProxy, http_proxy},
+    server::{ShutdownWatch, configuration::ServerConf},
+};
+use rustls::server::Acceptor;
+use tokio::{
+    io::AsyncWriteExt,
+    net::TcpStream,
+    sync::mpsc,
+    time::{Instant, timeout_at},
+};
+use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
+
+use super::{Common, Leave};
+use crate::{
+    edge::{
+        conn::{Allowance, Client, Conn, Io, Next},
+        engine::Engine,
+        live::{Live, LiveCell},
+        proxy_protocol,
+    },
+    ipc::message::Role,
+    telemetry::{Handshake, ListenerMetrics, Refusal},
+};
+
+/// pingora's proxy with our hooks; one a thread, so that a kept upstream connection never changes threads.
+pub type Proxy = HttpProxy<Engine>;
+
+/// Idle connections to upstreams that a thread keeps; their age is the upstream's `idle`.
+const KEPT: usize = 512;
+/// Tries that pingora may make; the plan's `tries` are fewer, and its budget counts.
+const TRIES: usize = 16;
+
+/// A thread's proxy.
+pub fn proxy(live: LiveCell, roots: &Path) -> Proxy {
+    let conf = ServerConf {
+        threads: 1,
+        upstream_keepalive_pool_size: KEPT,
+        max_retries: TRIES,
+        ca_file: Some(roots.to_string_lossy().into_owned()),
+        ..ServerConf::default()
+    };
+    http_proxy(&Arc::new(conf), Engine::new(live))
+}
+
+/// A fatal alert of our own, which rustls has no word for: `unrecognized_name` (RFC 6066 §3).
+const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
+
+/// What a connection task needs.
+pub struct Service {
+    common: Common,
+    proxy: Arc<Proxy>,
+    linger: mpsc::Sender<Io>,
+}
+
+impl Service {
+    pub fn new(common: Common, proxy: Arc<Proxy>, linger: mpsc::Sender<Io>) -> Self {
+        Self { common, proxy, linger }
+    }
+
+    pub fn common(&self) -> &Common {
+        &self.common
+    }
+
+    /// `[listen] max_connections`
+    pub fn cap(&self) -> u64 {
+        u64::from(self.common.live.load().plan.listen.max_connections.get())
+    }
+
+    /// One connection from its first byte to its last.
+    pub async fn serve(&self, role: Role, mut tcp: TcpStream, mut peer: SocketAddr, leave: Leave, metrics: &ListenerMetrics) {
+        let live = self.common.live.load_full();
+        let deadline = Instant::now() + live.allowance.header;
+        if live.plan.listen.proxy_protocol && live.is_trusted(peer.ip()) {
+            match timeout_at(deadline, proxy_protocol::read(&mut tcp)).await {
+                Ok(Ok(named)) => peer = named.unwrap_or(peer),
+                Ok(Err(_)) | Err(_) => return metrics.refused(Refusal::ProxyHeader),
+            }
+        }
+        let (io, client) = match role {
+            // Boxed: a handshake is ten times as large as what follows, which would keep the room for it.
+            Role::Https => match Box::pin(self.handshake(&live, tcp, deadline)).await {
+                Some(tls) => {
+                    let client = Client::secure(peer, leave.drain.clone(), tls.get_ref().1);
+                    (Io::Tls(Box::new(tls)), client)
+                }
+                None => return,
+            },
+            Role::Http | Role::Admin => (Io::Plain(tcp), Client::plain(peer, leave.drain.clone())),
+        };
+        let conn = Conn::new(io, Arc::new(client), &live.allowance, self.linger.clone());
+        if conn.is_h2() {
+            let app = Arc::new(H2App::new(self.proxy.clone(), &live.allowance));
+            drop(live);
+            app.process_new(Box::new(conn), &leave.shutdown).await;
+        } else {
+            let allowance = live.allowance.clone();
+            drop(live);
+            self.requests(Box::new(conn), allowance, &leave).await;
+        }
+    }
+
+    /// HTTP/1: pingora sees the connection from a whole head to the end of its answer, and never while it is idle.
+    async fn requests(&self, mut conn: Box<Conn>, mut allowance: Arc<Allowance>, leave: &Leave) {
+        loop {
+            match conn.next(&allowance).await {
+                Next::Request => {}
+                // Over TLS the client is told so; either way it has gone, or nothing is owed.
+                Next::Closed => return drop(AsyncWriteExt::shutdown(&mut conn).await),
+                Next::Refuse(status) => {
+                    conn.refuse(status).await;
+                    return self.common.live.load().nobody.done(status.as_u16(), Duration::ZERO, 0, 0);
+                }
+            }
+            let Some(back) = self.request(conn, leave).await else { return };
+            conn = back;
+            allowance = self.common.live.load().allowance.clone();
+        }
+    }
+
+    async fn request(&self, conn: Box<Conn>, leave: &Leave) -> Option<Box<Conn>> {
+        let client = conn.client().clone();
+        let mut session = ServerSession::new_http1(conn);
+        // How long a connection is kept is the connection's own business; pingora's clock would start a timer.
+        session.set_keepalive(Some(0));
+        let kept = self.proxy.process_new_http(session, &leave.shutdown).await;
+        if !client.was_accepted() {
+            // pingora found it malformed, and the connection has said so.
+            self.common.live.load().nobody.done(400, Duration::ZERO, 0, 0);
+        }
+        let (stream, _) = kept?.consume();
+        stream.into_any().downcast().ok()
+    }
+
+    /// Errors: counted, told to the client where TLS has a word for it.
+    async fn handshake(&self, live: &Live, tcp: TcpStream, deadline: Instant) -> Option<TlsStream<TcpStream>> {
+        let began = Instant::now();
+        let result = timeout_at(deadline, self.shake_hands(live, tcp)).await;
+        let (outcome, tls) = match result {
+            Ok(Ok(tls)) => (Handshake::Done, Some(tls)),
+            Ok(Err(error)) => (failure(&error), None),
+            Err(_) => (Handshake::Timeout, None),
+        };
+        self.common.tls_metrics.done(outcome, began.elapsed());
+        tls
+    }
+
+    async fn shake_hands(&self, live: &Live, tcp: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        let mut start = LazyConfigAcceptor::new(Acceptor::default(), tcp).await?;
+        match &live.tls {
+            Some(tls) if tls.knows(start.client_hello().server_name()) => start.into_stream(tls.config().clone()).await,
+            Some(_) | None => {
+                start.io.write_all(&UNRECOGNIZED_NAME).await?;
+                start.io.shutdown().await?;
+                Err(io::ErrorKind::InvalidData.into())
+            }
+        }
+    }
+}
+
+fn failure(error: &io::Error) -> Handshake {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionAborted => {
+            Handshake::Closed
+        }
+        _ => Handshake::Failed,
+    }
+}
+
+/// One HTTP/2 connection's view of the proxy: the limits of the configuration that it came under.
+struct H2App {
+    proxy: Arc<Proxy>,
+    options: H2Options,
+    server: HttpServerOptions,
+}
+
+impl H2App {
+    fn new(proxy: Arc<Proxy>, allowance: &Allowance) -> Self {
+        let mut options = default_h2_options();
+        // A list of fields counts 32 bytes more for each (RFC 9113 §6.5.2); the gates count it again as it is written.
+        let head = allowance.caps.head.saturating_add(32 * allowance.caps.fields);
+        options
+            .max_header_list_size(u32::try_from(head).unwrap_or(u32::MAX))
+            .max_concurrent_streams(allowance.streams)
+            .max_pending_accept_reset_streams(RESETS_AT_ONCE)
+            .max_local_error_reset_streams(Some(LOCAL_RESETS));
+        let mut server = HttpServerOptions::default();
+        server.h2_idle_timeout = Some(allowance.idle);
+        Self { proxy, options, server }
+    }
+}
+
+/// Streams that a client may open and reset before we have looked at them (CVE-2023-44487).
+const RESETS_AT_ONCE: usize = 20;
+/// Streams that we reset because of the client's errors, over the life of a connection (CVE-2025-8671).
+const LOCAL_RESETS: usize = 1024;
+
+#[async_trait]
+impl HttpServerApp for H2App {
+    async fn process_new_http(self: &Arc<Self>, session: ServerSession, shutdown: &ShutdownWatch) -> Option<ReusedHttpStream> {
+        self.proxy.process_new_http(session, shutdown).await
+    }
+
+    fn h2_options(&self) -> Option<H2Options> {
+        Some(self.options.clone())
+    }
+
+    fn server_options(&self) -> Option<&HttpServerOptions> {
+        Some(&self.server)
+    }
+}

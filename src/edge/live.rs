@@ -1,0 +1,212 @@
+//! Live: a plan made runnable, built aside and swapped whole. One request sees one of them.
+//!
+//! Shape: zones, pools, metrics and good certificates are carried over from the one before where name and spec are equal.
+
+use std::{sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode};
+use thiserror::Error;
+
+use super::{
+    conn::Allowance,
+    forward::Rewriter,
+    gate::{GateRoute, GateSite, ZoneSet},
+    tls::{OnBadPair, Tls, TlsBase, TlsError},
+    upstream::{Pool, Pools},
+};
+use crate::{
+    ipc::message::{Config, Generation, Listener, Material, Role},
+    plan::{self, Action, HeaderEdit, PathMatch, Plan},
+    rules::{route::Router, screen::Screen},
+    telemetry::{
+        Metrics, NO_SITE, SiteMetrics,
+        accesslog::{AccessLog, AccessWriter},
+    },
+    vocab::{Host, UpstreamName},
+};
+
+/// The configuration in force. The one place where it is swapped.
+pub type LiveCell = Arc<ArcSwap<Live>>;
+
+/// Why a configuration cannot be run.
+#[derive(Debug, Error)]
+pub enum LiveError {
+    #[error("set up TLS")]
+    Tls(#[from] TlsError),
+    #[error("rewrite paths by {pattern:?}")]
+    Rewrite {
+        pattern: String,
+        #[source]
+        source: regex::Error,
+    },
+    #[error("find upstream {0}")]
+    Upstream(UpstreamName),
+    #[error("answer with content type {0:?}")]
+    ContentType(String),
+}
+
+/// What every `Live` of one edge is built from.
+pub struct Base {
+    pub metrics: Arc<Metrics>,
+    pub tls: TlsBase,
+    /// `None`: no pipe was given.
+    pub access: Option<Arc<AccessWriter>>,
+    pub screen: Arc<Screen>,
+}
+
+pub struct Live {
+    pub generation: Generation,
+    pub plan: Plan,
+    pub listeners: Vec<Listener>,
+    pub allowance: Arc<Allowance>,
+    pub router: Router,
+    pub sites: Vec<LiveSite>,
+    /// Requests that no site is for.
+    pub nobody: Arc<SiteMetrics>,
+    pub pools: Arc<Pools>,
+    pub zones: ZoneSet,
+    pub tls: Option<Tls>,
+    pub access: Option<AccessLog>,
+}
+
+pub struct LiveSite {
+    pub name: String,
+    pub canonical: Option<Host>,
+    pub headers: Vec<HeaderEdit>,
+    pub gate: GateSite,
+    pub metrics: Arc<SiteMetrics>,
+    pub routes: Vec<LiveRoute>,
+}
+
+pub struct LiveRoute {
+    /// As the configuration writes it.
+    pub label: String,
+    pub gate: GateRoute,
+    pub action: LiveAction,
+    pub rewriter: Rewriter,
+    pub request_headers: Vec<HeaderEdit>,
+    pub response_headers: Vec<HeaderEdit>,
+    pub body_limit: u64,
+}
+
+pub enum LiveAction {
+    Proxy(Arc<Pool>),
+    /// `{path}` and `{query}` are filled in.
+    Redirect {
+        to: String,
+        status: StatusCode,
+    },
+    Respond {
+        status: StatusCode,
+        content_type: HeaderValue,
+        body: Bytes,
+    },
+    NotFound,
+}
+
+impl Live {
+    /// Builds aside; `old` is untouched.
+    ///
+    /// Errors: [`LiveError`] says what cannot be run; nothing has changed then.
+    pub fn build(base: &Base, config: &Config, old: Option<&Self>, bad: OnBadPair) -> Result<Self, LiveError> {
+        let Config { generation, plan, listeners, materials } = config;
+        let zones = ZoneSet::build(plan, old.map(|old| &old.zones), &base.metrics);
+        let pools = Arc::new(Pools::build(plan, old.map(|old| &*old.pools), &base.metrics));
+        let tls = Tls::build(&base.tls, plan, materials, old.and_then(|old| old.tls.as_ref()), bad)?;
+        let https = listeners.iter().find(|listener| listener.role == Role::Https).map(|listener| listener.bound.port());
+        let build = Build { base, zones: &zones, pools: &pools, https };
+        let sites = plan.sites.iter().map(|site| build.site(site)).collect::<Result<_, _>>()?;
+        let ends = tls.iter().flat_map(Tls::served).filter_map(|served| Some((served.host.clone(), served.not_after?)));
+        base.metrics.certificates(ends.collect::<Vec<_>>());
+        base.metrics.generation(generation.0);
+        let access = plan.log.access.as_ref().zip(base.access.as_ref()).map(|(spec, writer)| AccessLog::new(writer, spec));
+        Ok(Self {
+            generation: *generation,
+            listeners: listeners.iter().map(|listener| Listener { descriptors: 0, ..listener.clone() }).collect(),
+            allowance: Arc::new(Allowance::new(&plan.timeouts, &plan.limits)),
+            router: Router::new(&plan.sites),
+            nobody: base.metrics.site(NO_SITE),
+            plan: plan.clone(),
+            sites,
+            pools,
+            zones,
+            tls,
+            access,
+        })
+    }
+
+    /// The same configuration with certificates read anew; those that are no good are kept as they were.
+    ///
+    /// Errors: as [`Live::build`].
+    pub fn with_materials(&self, base: &Base, materials: Vec<Material>) -> Result<Self, LiveError> {
+        let config = Config { generation: self.generation, plan: self.plan.clone(), listeners: self.listeners.clone(), materials };
+        Self::build(base, &config, Some(self), OnBadPair::Keep)
+    }
+
+    /// Time since the epoch that zones and pools count from.
+    #[must_use]
+    pub fn now(&self) -> Duration {
+        self.pools.now()
+    }
+
+    #[must_use]
+    pub fn is_trusted(&self, peer: std::net::IpAddr) -> bool {
+        !self.plan.trusted_proxies.is_empty() && crate::rules::clientip::is_trusted(peer, &self.plan.trusted_proxies)
+    }
+}
+
+struct Build<'a> {
+    base: &'a Base,
+    zones: &'a ZoneSet,
+    pools: &'a Pools,
+    https: Option<u16>,
+}
+
+impl Build<'_> {
+    fn site(&self, site: &plan::Site) -> Result<LiveSite, LiveError> {
+        Ok(LiveSite {
+            name: site.name.clone(),
+            canonical: site.canonical.clone(),
+            headers: site.headers.clone(),
+            gate: GateSite::new(site, self.https),
+            metrics: self.base.metrics.site(&site.name),
+            routes: site.routes.iter().map(|route| self.route(site, route)).collect::<Result<_, _>>()?,
+        })
+    }
+
+    fn route(&self, site: &plan::Site, route: &plan::Route) -> Result<LiveRoute, LiveError> {
+        let label = match &route.path {
+            PathMatch::Exact(path) => format!("= {path}"),
+            PathMatch::Prefix(path) => path.clone(),
+            PathMatch::Regex(pattern) => format!("~ {pattern}"),
+        };
+        let rewrite_error =
+            |source| LiveError::Rewrite { pattern: route.rewrite.as_ref().map_or_else(String::new, |r| r.pattern.clone()), source };
+        Ok(LiveRoute {
+            label,
+            gate: GateRoute::new(site, route, self.zones, &self.base.screen, &self.base.metrics),
+            action: self.action(&route.action)?,
+            rewriter: Rewriter::new(route.strip.as_deref(), route.rewrite.as_ref()).map_err(rewrite_error)?,
+            request_headers: route.request_headers.clone(),
+            response_headers: route.response_headers.clone(),
+            body_limit: route.body_limit.0,
+        })
+    }
+
+    fn action(&self, action: &Action) -> Result<LiveAction, LiveError> {
+        Ok(match action {
+            Action::Proxy { upstream } => {
+                LiveAction::Proxy(self.pools.get(upstream).ok_or_else(|| LiveError::Upstream(upstream.clone()))?.clone())
+            }
+            Action::Redirect { to, status } => LiveAction::Redirect { to: to.clone(), status: *status },
+            Action::Respond { status, body, content_type } => LiveAction::Respond {
+                status: *status,
+                content_type: HeaderValue::try_from(content_type.as_str()).map_err(|_| LiveError::ContentType(content_type.clone()))?,
+                body: Bytes::from(body.clone()),
+            },
+            Action::NotFound => LiveAction::NotFound,
+        })
+    }
+}

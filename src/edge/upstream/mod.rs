@@ -1,0 +1,21 @@
+//! Upstreams at run time: who is up, who takes the next request, what may be tried again, and the probes that find out.
+//!
+//! Shape: [`Pools`] (by name) → [`Pool`] (one `[upstream]` or app) → [`Server`] (one address or instance) → [`Lease`] (one request on it).
+//!        A reload builds new `Pools` that carry over what they can; requests keep the servers they hold.
+//! Units: every `now` is [`Pools::now`].
+
+mod check;
+mod instances;
+mod pool;
+mod pools;
+mod probe;
+pub mod retry;
+mod server;
+#[cfg(test)]
+mod testing;
+
+pub use pool::{Pool, PoolView, ServerView, Unavailable};
+pub use pools::Pools;
+pub use probe::Prober;
+pub use retry::Cause;
+pub use server::{Lease, PeerAddr, Server, ServerId};

@@ -1,0 +1,246 @@
+//! All upstreams and apps of one plan.
+
+use std::{
+    collections::HashMap,
+    hash::{DefaultHasher, Hash, Hasher},
+    num::NonZeroU32,
+    sync::Arc,
+    time::Duration,
+};
+
+use super::{
+    instances::{Instances, Known},
+    pool::{self, AppSpec, Pool, Spec},
+    server::{self, Address, Server, Shared, Vitals},
+};
+use crate::{
+    ipc::message::{AppTable, Incarnation, InstanceId},
+    plan::{self, Action, Balance, Passive, Plan, Retry, RetryOn, UpstreamHttp, UpstreamTimeouts},
+    rules::{
+        balance::Role,
+        health::{Ejection, Verdict},
+    },
+    telemetry::{Metrics, UpstreamMetrics},
+    vocab::{AppName, HostPattern, UpstreamName},
+};
+
+/// The pools by name.
+///
+/// Shape: immutable but for the servers of apps, which follow [`Pools::apps`]; part of a `Live`.
+#[derive(Debug)]
+pub struct Pools {
+    pools: HashMap<UpstreamName, Arc<Pool>>,
+    instances: Arc<Instances>,
+}
+
+impl Pools {
+    /// Pools for `plan`. One whose name and spec are those of `old` is carried over as it is. Else a new one is made, and a server whose address `old` knew
+    /// keeps what was known of it; if its health spec has changed too, one that was not up is a new server.
+    pub fn build(plan: &Plan, old: Option<&Self>, metrics: &Metrics) -> Self {
+        let instances = old.map_or_else(Instances::new, |old| old.instances.clone());
+        let upstreams = plan.upstreams.iter().map(|(name, spec)| (name.clone(), Spec::Upstream(spec.clone())));
+        let apps = plan.apps.iter().filter_map(|(name, app)| Some((UpstreamName::from(name), Spec::App(app_spec(plan, name, app)?))));
+        let pools = upstreams.chain(apps).map(|(name, spec)| {
+            let before = old.and_then(|old| old.pools.get(&name));
+            let pool = match before {
+                Some(before) if before.spec == spec => before.clone(),
+                Some(_) | None => Arc::new(make(&name, spec, before.map(Arc::as_ref), metrics)),
+            };
+            (name, pool)
+        });
+        let pools = Self { pools: pools.collect(), instances };
+        pools.follow(&pools.instances.table(), metrics);
+        pools
+    }
+
+    #[must_use]
+    pub fn get(&self, name: &UpstreamName) -> Option<&Arc<Pool>> {
+        self.pools.get(name)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Pool>> {
+        self.pools.values()
+    }
+
+    /// Time since this edge started: the `now` of every pool and lease.
+    #[must_use]
+    pub fn now(&self) -> Duration {
+        self.instances.epoch.elapsed()
+    }
+
+    /// The master's table, whole: instances become servers, ready ones take requests, draining ones take no more.
+    pub fn apps(&self, table: &AppTable, metrics: &Metrics) {
+        self.instances.take(table);
+        self.follow(table, metrics);
+    }
+
+    /// Requests that are on this start of an instance, those of pools that a reload has replaced included.
+    #[must_use]
+    pub fn in_flight(&self, id: &InstanceId, incarnation: Incarnation) -> u32 {
+        self.instances.find(id, incarnation).map_or(0, |known| known.vitals.in_flight())
+    }
+
+    /// Closes it to new requests, then waits until none is on it or `within` has passed. Gives how many are left.
+    ///
+    /// Cancel-safety: safe; it stays closed.
+    pub fn drained(&self, id: &InstanceId, incarnation: Incarnation, within: Duration) -> impl Future<Output = u32> + Send + 'static {
+        let (instances, id) = (self.instances.clone(), id.clone());
+        async move { instances.drained(&id, incarnation, within).await }
+    }
+
+    /// See [`Pool::observe`].
+    pub fn observe(&self) {
+        let now = self.now();
+        self.iter().for_each(|pool| pool.observe(now));
+    }
+
+    pub(super) fn instances(&self) -> &Arc<Instances> {
+        &self.instances
+    }
+
+    fn follow(&self, table: &AppTable, metrics: &Metrics) {
+        for pool in self.pools.values() {
+            let Spec::App(app) = &pool.spec else { continue };
+            let before = pool.servers();
+            let of_app = || table.instances.iter().filter(|instance| instance.id.app == app.name);
+            let servers = of_app().filter_map(|instance| {
+                let known = self.instances.find(&instance.id, instance.incarnation)?;
+                let same =
+                    |server: &&Arc<Server>| Arc::ptr_eq(&server.vitals, &known.vitals) && Arc::ptr_eq(&server.address, &known.address);
+                Some(
+                    before
+                        .iter()
+                        .find(same)
+                        .cloned()
+                        .unwrap_or_else(|| instance_server(pool, &instance.id, instance.incarnation, known, metrics)),
+                )
+            });
+            let due = of_app().filter_map(|instance| instance.due_ms).min();
+            pool.replace(servers.collect(), due.unwrap_or(0));
+            pool.observe(self.now());
+        }
+    }
+}
+
+/// `None`: a worker, nothing is routed to it.
+fn app_spec(plan: &Plan, name: &AppName, app: &plan::App) -> Option<AppSpec> {
+    match app.port {
+        plan::AppPort::None => None,
+        plan::AppPort::Allotted | plan::AppPort::Fixed { .. } | plan::AppPort::Socket => Some(AppSpec {
+            name: name.clone(),
+            procs: app.procs.get(),
+            timeouts: app.timeouts.clone(),
+            ready: app.ready.clone(),
+            live: app.live.clone(),
+            host: probe_host(plan, &UpstreamName::from(name)),
+        }),
+    }
+}
+
+fn probe_host(plan: &Plan, upstream: &UpstreamName) -> Option<String> {
+    let serves =
+        |site: &&plan::Site| site.routes.iter().any(|route| matches!(&route.action, Action::Proxy { upstream: to } if to == upstream));
+    plan.sites.iter().filter(serves).flat_map(|site| &site.hosts).find_map(|host| match host {
+        HostPattern::Exact(host) => Some(host.to_string()),
+        HostPattern::Wildcard(_) | HostPattern::Any => None,
+    })
+}
+
+const ONE: NonZeroU32 = NonZeroU32::MIN;
+
+/// An app as an upstream: what `[upstream]` has by default. One more try than there, as a rolling restart may meet two instances that are going.
+fn app_upstream(timeouts: &UpstreamTimeouts) -> plan::Upstream {
+    let seconds = Duration::from_secs;
+    plan::Upstream {
+        servers: Vec::new(),
+        balance: Balance::RoundRobin,
+        health: None,
+        passive: Passive { fails: ONE.saturating_add(2), within: seconds(10), eject: seconds(10) },
+        retry: Retry { tries: ONE.saturating_add(2), on: vec![RetryOn::Connect], budget: 0.2 },
+        timeouts: timeouts.clone(),
+        http: UpstreamHttp::V1,
+    }
+}
+
+fn make(name: &UpstreamName, spec: Spec, old: Option<&Pool>, metrics: &Metrics) -> Pool {
+    let upstream = match &spec {
+        Spec::Upstream(upstream) => upstream.clone(),
+        Spec::App(app) => app_upstream(&app.timeouts),
+    };
+    let plan::Upstream { servers, balance, health, passive, retry, timeouts, http } = upstream;
+    let shared = Arc::new(shared(name, &passive, &retry, metrics.upstream(name)));
+    let group = hash(&(format!("{timeouts:?}"), format!("{http:?}")));
+    let servers = servers.iter().map(|server| {
+        let plan::Server { addr, weight, backup, max_conns } = server;
+        let (address, vitals) = adopt(addr, health.as_ref(), old);
+        let label = addr.to_string();
+        Server::new(server::Parts {
+            metrics: metrics.server(name, &label),
+            label,
+            address,
+            weight: weight.get(),
+            role: if *backup { Role::Backup } else { Role::Primary },
+            max_conns: *max_conns,
+            spec: group,
+            instance: None,
+            vitals,
+            shared: shared.clone(),
+        })
+    });
+    let servers = servers.collect();
+    let series = match &spec {
+        Spec::Upstream(_) => Vec::new(),
+        Spec::App(app) => (0..app.procs).map(|n| metrics.server(name, &InstanceId { app: app.name.clone(), n }.to_string())).collect(),
+    };
+    Pool::new(pool::Parts { spec, shared, balance, timeouts, retry, http, servers, series })
+}
+
+fn shared(name: &UpstreamName, passive: &Passive, retry: &Retry, metrics: Arc<UpstreamMetrics>) -> Shared {
+    let Passive { fails, within, eject } = passive;
+    let failures = retry.on.iter().filter_map(|on| match on {
+        RetryOn::Status(status) => Some(*status),
+        RetryOn::Connect | RetryOn::Timeout => None,
+    });
+    let ejection = Ejection { fails: *fails, within: *within, eject: *eject };
+    Shared { name: name.clone(), metrics, ejection, failures: failures.collect() }
+}
+
+fn adopt(addr: &crate::vocab::ServerAddr, health: Option<&plan::Health>, old: Option<&Pool>) -> (Arc<Address>, Arc<Vitals>) {
+    let known = old.and_then(|pool| match &pool.spec {
+        Spec::Upstream(spec) => Some((spec.health.as_ref(), pool.servers().into_iter().find(|server| server.address.asked() == addr)?)),
+        Spec::App(_) => None,
+    });
+    let fresh = || Vitals::new(if health.is_some() { Verdict::New } else { Verdict::Up });
+    match known {
+        Some((before, server)) => {
+            let keeps = before == health || server.vitals.verdict() == Verdict::Up;
+            (server.address.clone(), if keeps { server.vitals.clone() } else { fresh() })
+        }
+        None => (Address::new(addr.clone()), fresh()),
+    }
+}
+
+fn instance_server(pool: &Pool, id: &InstanceId, incarnation: Incarnation, known: Known, metrics: &Metrics) -> Arc<Server> {
+    let label = id.to_string();
+    Server::new(server::Parts {
+        metrics: metrics.server(pool.name(), &label),
+        label,
+        address: known.address,
+        weight: 1,
+        role: Role::Primary,
+        max_conns: None,
+        spec: hash(&format!("{:?}", pool.timeouts())),
+        instance: Some((id.clone(), incarnation)),
+        vitals: known.vitals,
+        shared: pool.shared.clone(),
+    })
+}
+
+fn hash(value: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests;

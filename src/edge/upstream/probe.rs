@@ -1,0 +1,432 @@
+//! The only prober: finds out which servers are up, which instances are ready and alive, and what names resolve to.
+//!
+//! Shape: one task a target, made and ended as pools and instances come and go; a target that a reload does not change keeps its task and its history.
+//!   `[upstream] health`  at once, then each `interval`; each second at most while the server has never passed
+//!   instance starting    with `ready` http or tcp: each 100 ms, after 5 s each 250 ms, until it passes once → `Health::Ready`
+//!   instance ready       with `live`: each `interval` → `Health::Dead`, `Health::Live` when it turns. A probe that times out while requests are in flight on
+//!                        the instance counts only if none was answered since the probe before: slow is not dead.
+//!   a host name          each 10 s; an address stays while the name still has it, and is given up when the name has not resolved three times in a row.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    sync::{Notify, Semaphore, mpsc, watch},
+    task::{AbortHandle, JoinSet},
+    time::{MissedTickBehavior, interval, sleep, timeout},
+};
+
+use super::{
+    check::{Check, Fault},
+    pool::{AppSpec, Pool, Spec},
+    pools::Pools,
+    server::{Address, PeerAddr, Server, Vitals},
+};
+use crate::{
+    ipc::message::{Health, Incarnation, InstanceId, InstanceState, ToMaster},
+    plan::{self, HealthKind, Ready, UpstreamHttp},
+    rules::health::{Outcome, Record, Thresholds, Verdict, weigh},
+    vocab::{ServerAddr, UpstreamName},
+};
+
+/// Probes under way at once: more wait. Bounds the descriptors that hanging servers can hold.
+const AT_ONCE: usize = 256;
+const RESOLVE_EVERY: Duration = Duration::from_secs(10);
+/// While a name has no address at all.
+const RESOLVE_SOON: Duration = Duration::from_secs(1);
+const RESOLVE_WITHIN: Duration = Duration::from_secs(5);
+/// Failed resolutions in a row after which the last address is given up: one lost datagram is not an outage.
+const RESOLVE_FAILS: u32 = 3;
+/// 2xx and 3xx.
+const APP_PASSES: (u16, u16) = (200, 399);
+
+/// The actor. Ends when the sender of pools is gone.
+pub struct Prober {
+    pools: watch::Receiver<Arc<Pools>>,
+    tools: Tools,
+    tasks: JoinSet<()>,
+    running: HashMap<Key, Running>,
+}
+
+/// What every task needs.
+#[derive(Clone)]
+struct Tools {
+    out: mpsc::Sender<ToMaster>,
+    slots: Arc<Semaphore>,
+    /// A verdict has turned: gauges are out of date.
+    turned: Arc<Notify>,
+}
+
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+enum Key {
+    Name(UpstreamName, String),
+    Server(UpstreamName, String),
+    Instance(InstanceId),
+}
+
+struct Running {
+    job: Job,
+    task: AbortHandle,
+}
+
+/// Who is probed, in logs.
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct Who {
+    upstream: UpstreamName,
+    server: String,
+}
+
+#[derive(Clone)]
+struct Target {
+    who: Who,
+    address: Arc<Address>,
+    vitals: Arc<Vitals>,
+}
+
+impl Target {
+    fn same(&self, other: &Self) -> bool {
+        self.who == other.who && Arc::ptr_eq(&self.address, &other.address) && Arc::ptr_eq(&self.vitals, &other.vitals)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Timing {
+    interval: Duration,
+    timeout: Duration,
+    thresholds: Thresholds,
+}
+
+#[derive(Clone)]
+enum Job {
+    Resolve { who: Who, address: Arc<Address> },
+    Watch { target: Target, check: Check, timing: Timing },
+    Ready { target: Target, check: Check, timeout: Duration, id: InstanceId, incarnation: Incarnation },
+    Live { target: Target, check: Check, timing: Timing, id: InstanceId, incarnation: Incarnation },
+}
+
+impl Job {
+    fn same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Resolve { address, .. }, Self::Resolve { address: other, .. }) => Arc::ptr_eq(address, other),
+            (Self::Watch { target, check, timing }, Self::Watch { target: t, check: c, timing: i }) => {
+                target.same(t) && check == c && timing == i
+            }
+            (
+                Self::Ready { target, check, timeout, id, incarnation },
+                Self::Ready { target: t, check: c, timeout: o, id: n, incarnation: i },
+            ) => target.same(t) && check == c && timeout == o && id == n && incarnation == i,
+            (
+                Self::Live { target, check, timing, id, incarnation },
+                Self::Live { target: t, check: c, timing: m, id: n, incarnation: i },
+            ) => target.same(t) && check == c && timing == m && id == n && incarnation == i,
+            (Self::Resolve { .. } | Self::Watch { .. } | Self::Ready { .. } | Self::Live { .. }, _) => false,
+        }
+    }
+
+    async fn run(self, tools: Tools) {
+        match self {
+            Self::Resolve { who, address } => resolve(&who, &address, &tools).await,
+            Self::Watch { target, check, timing } => watch_server(&target, &check, &timing, &tools).await,
+            Self::Ready { target, check, timeout, id, incarnation } => {
+                until_ready(&target, &check, timeout, &tools).await;
+                tools.report(id, incarnation, Health::Ready).await;
+            }
+            Self::Live { target, check, timing, id, incarnation } => {
+                watch_instance(&target, &check, &timing, &id, incarnation, &tools).await
+            }
+        }
+    }
+}
+
+impl Prober {
+    /// `out`: verdicts on instances for the master. Any bound will do: a full channel makes the one task wait that has something to say.
+    #[must_use]
+    pub fn new(pools: watch::Receiver<Arc<Pools>>, out: mpsc::Sender<ToMaster>) -> Self {
+        let tools = Tools { out, slots: Arc::new(Semaphore::new(AT_ONCE)), turned: Arc::new(Notify::new()) };
+        Self { pools, tools, tasks: JoinSet::new(), running: HashMap::new() }
+    }
+
+    /// Cancel-safety: dropping it ends every probe.
+    pub async fn run(mut self) {
+        let mut tables = self.pools.borrow().instances().watch();
+        let mut second = interval(Duration::from_secs(1));
+        second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let pools = self.pools.borrow_and_update().clone();
+            tables.mark_unchanged();
+            self.reconcile(&pools);
+            loop {
+                tokio::select! {
+                    changed = self.pools.changed() => match changed {
+                        Ok(()) => break,
+                        Err(_) => return,
+                    },
+                    changed = tables.changed() => match changed {
+                        Ok(()) => break,
+                        Err(_) => return,
+                    },
+                    Some(ended) = self.tasks.join_next_with_id() => if let Err(error) = ended && error.is_panic() {
+                        tracing::error!(error = %error, "probe ended");
+                        let id = error.id();
+                        self.running.retain(|_, running| running.task.id() != id);
+                        break;
+                    },
+                    () = self.tools.turned.notified() => pools.observe(),
+                    _ = second.tick() => pools.observe(),
+                }
+            }
+        }
+    }
+
+    fn reconcile(&mut self, pools: &Pools) {
+        let wanted = wanted(pools);
+        self.running.retain(|key, running| {
+            let keep = wanted.get(key).is_some_and(|job| job.same(&running.job));
+            if !keep {
+                running.task.abort();
+            }
+            keep
+        });
+        for (key, job) in wanted {
+            self.running.entry(key).or_insert_with(|| {
+                let task = self.tasks.spawn(job.clone().run(self.tools.clone()));
+                Running { job, task }
+            });
+        }
+    }
+}
+
+fn wanted(pools: &Pools) -> HashMap<Key, Job> {
+    let mut wanted = HashMap::new();
+    let table = pools.instances().table();
+    for pool in pools.iter() {
+        match &pool.spec {
+            Spec::Upstream(spec) => servers(pool, spec, &mut wanted),
+            Spec::App(app) => {
+                for instance in table.instances.iter().filter(|instance| instance.id.app == app.name) {
+                    let Some(known) = pools.instances().find(&instance.id, instance.incarnation) else { continue };
+                    let who = Who { upstream: pool.name().clone(), server: instance.id.to_string() };
+                    let target = Target { who, address: known.address, vitals: known.vitals };
+                    if let Some(job) = instance_job(app, target, &instance.id, instance.incarnation, known.state) {
+                        wanted.insert(Key::Instance(instance.id.clone()), job);
+                    }
+                }
+            }
+        }
+    }
+    wanted
+}
+
+fn servers(pool: &Pool, spec: &plan::Upstream, wanted: &mut HashMap<Key, Job>) {
+    for server in pool.servers() {
+        let Server { label, address, vitals, .. } = &*server;
+        let who = Who { upstream: pool.name().clone(), server: label.clone() };
+        if let ServerAddr::Name { .. } = address.asked() {
+            let job = Job::Resolve { who: who.clone(), address: address.clone() };
+            wanted.insert(Key::Name(pool.name().clone(), label.clone()), job);
+        }
+        if let Some(plan::Health { kind, interval, timeout, fail, pass }) = &spec.health {
+            let check = match kind {
+                HealthKind::Tcp => Check::Tcp,
+                HealthKind::Http { path, host, expect } => Check::Http {
+                    path: path.clone(),
+                    host: host.clone().unwrap_or_else(|| host_of(address.asked())),
+                    expect: expect.clone(),
+                    version: spec.http,
+                },
+            };
+            let timing = Timing { interval: *interval, timeout: *timeout, thresholds: Thresholds { fail: *fail, pass: *pass } };
+            let target = Target { who, address: address.clone(), vitals: vitals.clone() };
+            wanted.insert(Key::Server(pool.name().clone(), label.clone()), Job::Watch { target, check, timing });
+        }
+    }
+}
+
+/// The Host of a probe that has none configured.
+fn host_of(addr: &ServerAddr) -> String {
+    match addr {
+        ServerAddr::Name { host, port: 80 } => host.to_string(),
+        ServerAddr::Tcp(_) | ServerAddr::Name { .. } => addr.to_string(),
+        ServerAddr::Unix(_) => "localhost".into(),
+    }
+}
+
+fn instance_job(app: &AppSpec, target: Target, id: &InstanceId, incarnation: Incarnation, state: InstanceState) -> Option<Job> {
+    let host = app.host.clone().unwrap_or_else(|| "localhost".into());
+    let http = |path: &str| Check::Http { path: path.into(), host, expect: vec![APP_PASSES], version: UpstreamHttp::V1 };
+    match state {
+        InstanceState::Starting => {
+            let (check, timeout) = match &app.ready {
+                Ready::Http { path, timeout } => (http(path), *timeout),
+                Ready::Tcp { timeout } => (Check::Tcp, *timeout),
+                // The master sees these itself.
+                Ready::Log { .. } | Ready::Notify { .. } | Ready::Started => return None,
+            };
+            Some(Job::Ready { target, check, timeout, id: id.clone(), incarnation })
+        }
+        InstanceState::Ready => {
+            let plan::Live { path, interval, timeout, fail, pass } = app.live.as_ref()?;
+            let timing = Timing { interval: *interval, timeout: *timeout, thresholds: Thresholds { fail: *fail, pass: *pass } };
+            Some(Job::Live { target, check: http(path), timing, id: id.clone(), incarnation })
+        }
+        InstanceState::Stopped
+        | InstanceState::Draining
+        | InstanceState::Stopping
+        | InstanceState::Exited
+        | InstanceState::Backoff
+        | InstanceState::Cooldown => None,
+    }
+}
+
+impl Tools {
+    /// `None`: the name is not resolved yet, or no longer.
+    async fn probe(&self, target: &Target, check: &Check, within: Duration) -> Option<Result<(), Fault>> {
+        let _slot = self.slots.acquire().await.ok()?;
+        let addr = target.address.found()?;
+        Some(check.run(&addr, within).await)
+    }
+
+    async fn report(&self, id: InstanceId, incarnation: Incarnation, health: Health) {
+        // No receiver: the edge is going down.
+        let _ = self.out.send(ToMaster::Health { id, incarnation, health }).await;
+    }
+}
+
+/// Spreads probes that began together, by a tenth.
+fn about(time: Duration) -> Duration {
+    time.mul_f64(0.9 + 0.2 * fastrand::f64())
+}
+
+async fn watch_server(target: &Target, check: &Check, timing: &Timing, tools: &Tools) {
+    let Target { who, vitals, .. } = target;
+    let mut record = Record::of(vitals.verdict());
+    let mut first = true;
+    loop {
+        let Some(result) = tools.probe(target, check, timing.timeout).await else {
+            sleep(timing.interval.min(Duration::from_millis(250))).await;
+            continue;
+        };
+        let outcome = result.as_ref().err().map_or(Outcome::Pass, Fault::outcome);
+        let reason = result.err().map(|fault| fault.to_string());
+        let next = record.step(outcome, timing.thresholds);
+        if next.verdict() == record.verdict() {
+            if next.verdict() != Verdict::Up {
+                vitals.complain(reason);
+            }
+        } else {
+            match (next.verdict(), &reason) {
+                (Verdict::Up, _) => tracing::info!(upstream = %who.upstream, server = %who.server, "server up"),
+                (_, reason) => {
+                    tracing::warn!(upstream = %who.upstream, server = %who.server, reason = reason.as_deref().unwrap_or_default(), "server down");
+                }
+            }
+            vitals.set_verdict(next.verdict(), reason);
+            tools.turned.notify_one();
+        }
+        record = next;
+        let pause = match record.verdict() {
+            Verdict::New => about(timing.interval.min(Duration::from_secs(1))),
+            // Half of it on average: servers of one pool are not probed in step.
+            Verdict::Up | Verdict::Slow | Verdict::Down if first => timing.interval.mul_f64(fastrand::f64()),
+            Verdict::Up | Verdict::Slow | Verdict::Down => about(timing.interval),
+        };
+        first = record.verdict() == Verdict::New;
+        sleep(pause).await;
+    }
+}
+
+async fn until_ready(target: &Target, check: &Check, within: Duration, tools: &Tools) {
+    let began = Instant::now();
+    // One that hangs on the first request must not use up the whole time of its start.
+    let within = within.min(Duration::from_secs(5));
+    loop {
+        match tools.probe(target, check, within).await {
+            Some(Ok(())) => return target.vitals.complain(None),
+            Some(Err(fault)) => target.vitals.complain(Some(fault.to_string())),
+            None => {}
+        }
+        sleep(Duration::from_millis(if began.elapsed() < Duration::from_secs(5) { 100 } else { 250 })).await;
+    }
+}
+
+async fn watch_instance(target: &Target, check: &Check, timing: &Timing, id: &InstanceId, incarnation: Incarnation, tools: &Tools) {
+    let Target { who, vitals, .. } = target;
+    // A task that a reload has made anew goes on from what the one before had found.
+    let mut record = Record::of(if vitals.verdict() == Verdict::Slow { Verdict::Down } else { Verdict::Up });
+    let mut answered = vitals.answered();
+    sleep(timing.interval.mul_f64(fastrand::f64())).await;
+    loop {
+        let result = tools.probe(target, check, timing.timeout).await.unwrap_or(Ok(()));
+        let outcome = result.as_ref().err().map_or(Outcome::Pass, Fault::outcome);
+        let reason = result.err().map_or_else(String::new, |fault| fault.to_string());
+        let before = std::mem::replace(&mut answered, vitals.answered());
+        match weigh(outcome, vitals.in_flight(), answered != before) {
+            Some(outcome) => {
+                let next = record.step(outcome, timing.thresholds);
+                if next.verdict() != record.verdict() {
+                    if next.verdict() == Verdict::Up {
+                        tracing::info!(upstream = %who.upstream, instance = %id, "instance alive again");
+                        vitals.set_verdict(Verdict::Up, None);
+                        tools.report(id.clone(), incarnation, Health::Live).await;
+                    } else {
+                        tracing::warn!(upstream = %who.upstream, instance = %id, reason = %reason, "instance dead");
+                        // The last choice from now on, but a choice, until the master has replaced it.
+                        vitals.set_verdict(Verdict::Slow, Some(reason.clone()));
+                        tools.report(id.clone(), incarnation, Health::Dead { reason }).await;
+                    }
+                    tools.turned.notify_one();
+                }
+                record = next;
+            }
+            None => tracing::debug!(upstream = %who.upstream, instance = %id, reason = %reason, "instance slow"),
+        }
+        sleep(about(timing.interval)).await;
+    }
+}
+
+async fn resolve(who: &Who, address: &Address, tools: &Tools) {
+    let ServerAddr::Name { host, port } = address.asked() else { return };
+    let mut failed = 0;
+    loop {
+        let slot = tools.slots.acquire().await;
+        let answer = timeout(RESOLVE_WITHIN, tokio::net::lookup_host((host.as_str(), *port))).await;
+        drop(slot);
+        let found: Vec<_> = match answer {
+            Ok(Ok(addrs)) => addrs.map(PeerAddr::Tcp).collect(),
+            Ok(Err(_)) | Err(_) => Vec::new(),
+        };
+        let current = address.found();
+        match (found.first(), &current) {
+            (None, Some(_)) => {
+                failed += 1;
+                if failed >= RESOLVE_FAILS {
+                    tracing::warn!(upstream = %who.upstream, server = %who.server, "name does not resolve");
+                    address.resolved(None);
+                    tools.turned.notify_one();
+                }
+            }
+            (None, None) => {
+                if failed == 0 {
+                    tracing::warn!(upstream = %who.upstream, server = %who.server, "name does not resolve");
+                }
+                failed += 1;
+            }
+            (Some(first), current) => {
+                failed = 0;
+                if !current.as_ref().is_some_and(|current| found.contains(current)) {
+                    tracing::debug!(upstream = %who.upstream, server = %who.server, addr = ?first, "name resolved");
+                    address.resolved(Some(first.clone()));
+                    tools.turned.notify_one();
+                }
+            }
+        }
+        // A name that has none yet is asked for again soon.
+        sleep(if address.found().is_some() { RESOLVE_EVERY } else { RESOLVE_SOON }).await;
+    }
+}
+
+#[cfg(test)]
+mod tests;

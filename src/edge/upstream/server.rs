@@ -1,0 +1,393 @@
+//! One server of a pool: its state in atomics, and the leases on it.
+
+use std::{
+    hash::{Hash, Hasher},
+    net::SocketAddr,
+    num::NonZeroU32,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwapOption;
+use tokio::sync::Notify;
+
+use super::retry::Cause;
+use crate::{
+    ipc::message::{Incarnation, InstanceId},
+    rules::{
+        balance::{Candidate, Role, Standing},
+        health::{Ejection, Strikes, Verdict},
+    },
+    telemetry::{InFlight, ServerMetrics, UpstreamMetrics},
+    vocab::{ServerAddr, UpstreamName},
+};
+
+/// Where a connection goes: names are resolved already.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub enum PeerAddr {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+/// Names one server for the life of this process; never used again for another.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct ServerId(u64);
+
+impl ServerId {
+    fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// An address, and what its name resolves to at the moment.
+#[derive(Debug)]
+pub(super) struct Address {
+    asked: ServerAddr,
+    /// Swapped alone: nothing else must agree with it. `None`: a name that does not resolve.
+    found: ArcSwapOption<PeerAddr>,
+}
+
+impl Address {
+    pub(super) fn new(asked: ServerAddr) -> Arc<Self> {
+        let found = match &asked {
+            ServerAddr::Tcp(addr) => Some(PeerAddr::Tcp(*addr)),
+            ServerAddr::Unix(path) => Some(PeerAddr::Unix(path.clone())),
+            ServerAddr::Name { .. } => None,
+        };
+        Arc::new(Self { asked, found: ArcSwapOption::from_pointee(found) })
+    }
+
+    pub(super) fn asked(&self) -> &ServerAddr {
+        &self.asked
+    }
+
+    pub(super) fn found(&self) -> Option<Arc<PeerAddr>> {
+        self.found.load_full()
+    }
+
+    pub(super) fn resolved(&self, found: Option<PeerAddr>) {
+        self.found.store(found.map(Arc::new));
+    }
+}
+
+/// What is known of a server and carried over a reload.
+#[derive(Debug)]
+pub(super) struct Vitals {
+    /// Leases out, and [`CLOSED`].
+    leases: AtomicU32,
+    verdict: AtomicU8,
+    /// Requests answered, for probes that timed out.
+    answered: AtomicU64,
+    /// Milliseconds since the epoch; 0: not ejected.
+    ejected_until: AtomicU64,
+    /// There are strikes: spares the mutex on every answer.
+    struck: AtomicBool,
+    strikes: Mutex<Strikes>,
+    /// The last probe that failed, in words.
+    complaint: Mutex<Option<String>>,
+    /// Rung when the last lease on a closed server is given back.
+    idle: Notify,
+}
+
+/// Final: an instance that drains is never opened again, its next incarnation is another server.
+const CLOSED: u32 = 1 << 31;
+
+impl Vitals {
+    pub(super) fn new(verdict: Verdict) -> Arc<Self> {
+        Arc::new(Self {
+            leases: AtomicU32::new(0),
+            verdict: AtomicU8::new(verdict as u8),
+            answered: AtomicU64::new(0),
+            ejected_until: AtomicU64::new(0),
+            struck: AtomicBool::new(false),
+            strikes: Mutex::default(),
+            complaint: Mutex::default(),
+            idle: Notify::new(),
+        })
+    }
+
+    pub(super) fn verdict(&self) -> Verdict {
+        match self.verdict.load(Ordering::Relaxed) {
+            0 => Verdict::New,
+            1 => Verdict::Up,
+            2 => Verdict::Slow,
+            _ => Verdict::Down,
+        }
+    }
+
+    pub(super) fn set_verdict(&self, verdict: Verdict, complaint: Option<String>) {
+        self.complain(complaint);
+        self.verdict.store(verdict as u8, Ordering::Relaxed);
+    }
+
+    pub(super) fn complain(&self, complaint: Option<String>) {
+        *lock(&self.complaint) = complaint;
+    }
+
+    pub(super) fn complaint(&self) -> Option<String> {
+        lock(&self.complaint).clone()
+    }
+
+    pub(super) fn in_flight(&self) -> u32 {
+        // Acquire: whoever sees a lease given back sees what was done under it.
+        self.leases.load(Ordering::Acquire) & !CLOSED
+    }
+
+    pub(super) fn answered(&self) -> u64 {
+        self.answered.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn closed(&self) -> bool {
+        self.leases.load(Ordering::Relaxed) & CLOSED != 0
+    }
+
+    /// No new lease from here on, not even for a pick that is under way.
+    pub(super) fn close(&self) {
+        self.leases.fetch_or(CLOSED, Ordering::AcqRel);
+    }
+
+    /// Waits until a closed server has no lease out.
+    ///
+    /// Cancel-safety: safe.
+    pub(super) async fn emptied(&self) {
+        loop {
+            let mut idle = std::pin::pin!(self.idle.notified());
+            idle.as_mut().enable();
+            if self.in_flight() == 0 {
+                return;
+            }
+            idle.await;
+        }
+    }
+
+    fn ejected(&self, now: Duration) -> bool {
+        self.ejected_until.load(Ordering::Relaxed) > millis(now)
+    }
+
+    fn open_lease(&self, max: Option<NonZeroU32>) -> bool {
+        let max = max.map_or(CLOSED - 1, NonZeroU32::get);
+        self.leases.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |leases| (leases < max).then_some(leases + 1)).is_ok()
+    }
+
+    fn give_back(&self) {
+        if self.leases.fetch_sub(1, Ordering::AcqRel) == CLOSED | 1 {
+            self.idle.notify_waiters();
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing panics while it is held; and what is inside is whole at every point.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What all servers of a pool share with it.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) name: UpstreamName,
+    pub(super) metrics: Arc<UpstreamMetrics>,
+    pub(super) ejection: Ejection,
+    /// Statuses that count as failures of the server: those of `retry.on`.
+    pub(super) failures: Vec<u16>,
+}
+
+/// One server, as its pool sees it.
+#[derive(Debug)]
+pub struct Server {
+    id: ServerId,
+    pub(super) label: String,
+    pub(super) address: Arc<Address>,
+    pub(super) weight: u16,
+    pub(super) role: Role,
+    pub(super) max_conns: Option<NonZeroU32>,
+    /// Everything but the address that two kept connections must agree in.
+    group: u64,
+    pub(super) vitals: Arc<Vitals>,
+    pub(super) metrics: Arc<ServerMetrics>,
+    pub(super) shared: Arc<Shared>,
+}
+
+/// What a [`Server`] is made of.
+pub(super) struct Parts {
+    pub(super) label: String,
+    pub(super) address: Arc<Address>,
+    pub(super) weight: u16,
+    pub(super) role: Role,
+    pub(super) max_conns: Option<NonZeroU32>,
+    pub(super) spec: u64,
+    pub(super) instance: Option<(InstanceId, Incarnation)>,
+    pub(super) vitals: Arc<Vitals>,
+    pub(super) metrics: Arc<ServerMetrics>,
+    pub(super) shared: Arc<Shared>,
+}
+
+impl Server {
+    pub(super) fn new(parts: Parts) -> Arc<Self> {
+        let Parts { label, address, weight, role, max_conns, spec, instance, vitals, metrics, shared } = parts;
+        let group = hash(&(shared.name.as_str(), &label, spec, &instance));
+        Arc::new(Self { id: ServerId::next(), label, address, weight, role, max_conns, group, vitals, metrics, shared })
+    }
+
+    #[must_use]
+    pub fn id(&self) -> ServerId {
+        self.id
+    }
+
+    /// As in metrics and logs: the address as configured, or `APP.N`.
+    #[must_use]
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        self.vitals.in_flight()
+    }
+
+    pub(super) fn standing(&self, now: Duration) -> Standing {
+        if self.vitals.closed() || self.address.found.load().is_none() {
+            return Standing::Out;
+        }
+        match self.vitals.verdict() {
+            Verdict::Up if self.vitals.ejected(now) => Standing::Doubtful,
+            Verdict::Up => Standing::Well,
+            Verdict::Slow => Standing::Doubtful,
+            Verdict::New | Verdict::Down => Standing::Out,
+        }
+    }
+
+    pub(super) fn candidate(&self, now: Duration, tried: &[ServerId]) -> Candidate {
+        Candidate {
+            weight: self.weight,
+            in_flight: self.vitals.in_flight(),
+            max_conns: self.max_conns,
+            role: self.role,
+            standing: self.standing(now),
+            tried: tried.contains(&self.id),
+        }
+    }
+
+    /// `None`: it was closed, filled up or forgotten a moment ago.
+    pub(super) fn lease(self: &Arc<Self>) -> Option<Lease> {
+        let addr = self.address.found()?;
+        self.vitals.open_lease(self.max_conns).then(|| Lease { addr, _in_flight: self.metrics.begin(), server: self.clone() })
+    }
+
+    pub(super) fn state(&self, now: Duration) -> &'static str {
+        match self.vitals.verdict() {
+            _ if self.vitals.closed() => "draining",
+            _ if self.address.found.load().is_none() => "unresolved",
+            Verdict::Up if self.vitals.ejected(now) => "ejected",
+            Verdict::Up => "up",
+            Verdict::Slow => "slow",
+            Verdict::New | Verdict::Down => "down",
+        }
+    }
+
+    fn strike(&self, now: Duration, cause: Cause) {
+        let mut strikes = lock(&self.vitals.strikes);
+        let (next, until) = strikes.strike(self.shared.ejection, now);
+        *strikes = next;
+        self.vitals.struck.store(true, Ordering::Relaxed);
+        drop(strikes);
+        if let Some(until) = until {
+            let before = self.vitals.ejected_until.swap(millis(until), Ordering::Relaxed);
+            if before <= millis(now) {
+                tracing::warn!(upstream = %self.shared.name, server = %self.label, cause = ?cause, "server ejected");
+            }
+        }
+    }
+
+    fn forgive(&self) {
+        if self.vitals.struck.load(Ordering::Relaxed) {
+            self.vitals.struck.store(false, Ordering::Relaxed);
+            *lock(&self.vitals.strikes) = Strikes::default();
+        }
+    }
+}
+
+fn hash(value: &impl Hash) -> u64 {
+    // Fixed keys: nothing hostile goes in, and the same input must give the same group after a reload.
+    let mut hasher = std::hash::DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// A server picked for one request; given back when dropped.
+#[derive(Debug)]
+pub struct Lease {
+    addr: Arc<PeerAddr>,
+    _in_flight: InFlight,
+    server: Arc<Server>,
+}
+
+impl Lease {
+    #[must_use]
+    pub fn id(&self) -> ServerId {
+        self.server.id
+    }
+
+    #[must_use]
+    pub fn addr(&self) -> &PeerAddr {
+        &self.addr
+    }
+
+    /// As in metrics and logs.
+    #[must_use]
+    pub fn label(&self) -> &str {
+        &self.server.label
+    }
+
+    /// Kept connections may be shared by leases of the same group only: same upstream, server, spec, resolved address and, for an app, the same incarnation.
+    #[must_use]
+    pub fn group(&self) -> u64 {
+        match *self.addr {
+            PeerAddr::Tcp(addr) if matches!(self.server.address.asked, ServerAddr::Name { .. }) => hash(&(self.server.group, addr)),
+            PeerAddr::Tcp(_) | PeerAddr::Unix(_) => self.server.group,
+        }
+    }
+
+    /// Whether the server drains: a tunnel on it should come to an end.
+    #[must_use]
+    pub fn draining(&self) -> bool {
+        self.server.vitals.closed()
+    }
+
+    /// The request got no answer from it, or not a whole one. To be called once, before another lease is asked for.
+    pub fn failed(&self, now: Duration, cause: Cause) {
+        match cause {
+            Cause::Stale => {}
+            Cause::Connect | Cause::Reset | Cause::Timeout | Cause::Status(_) | Cause::Broken => {
+                self.server.metrics.done(cause.status());
+                self.server.strike(now, cause);
+            }
+        }
+    }
+
+    /// The server answered; `took` runs from the pick to the end of the answer. To be called once, instead of [`Lease::failed`].
+    pub fn answered(&self, now: Duration, status: u16, took: Duration) {
+        self.server.vitals.answered.fetch_add(1, Ordering::Relaxed);
+        self.server.metrics.done(status);
+        self.server.shared.metrics.answered(took);
+        if self.server.shared.failures.contains(&status) {
+            self.server.strike(now, Cause::Status(status));
+        } else {
+            self.server.forgive();
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.server.vitals.give_back();
+    }
+}

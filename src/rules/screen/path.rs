@@ -1,0 +1,172 @@
+//! What no path of an honest request has: a way up, a hidden or backup file, an extension that is not ours.
+//!
+//! Segment by segment, without a pattern engine; it sees the raw path when that is plain, else the normal form.
+
+use super::Family;
+
+/// The first family that recognises the path. A backslash divides segments as a slash does: some servers read it so.
+pub(super) fn judge(path: &[u8], extensions: &[String]) -> Option<Family> {
+    let mut segments = path.split(|byte| matches!(byte, b'/' | b'\\')).enumerate().peekable();
+    let mut before: &[u8] = b"";
+    while let Some((depth, segment)) = segments.next() {
+        let last = segments.peek().is_none();
+        if let Some(family) = judge_segment(segment, before, last, depth, extensions) {
+            return Some(family);
+        }
+        before = segment;
+    }
+    None
+}
+
+fn judge_segment(segment: &[u8], before: &[u8], last: bool, depth: usize, extensions: &[String]) -> Option<Family> {
+    let is = |name: &[u8]| segment.eq_ignore_ascii_case(name);
+    match segment {
+        [] => return None,
+        // The way up; `..;x` is one to servlet containers, `...` and longer to nobody honest.
+        [b'.', b'.', rest @ ..] if matches!(rest.first(), None | Some(b'.' | b';' | b' ')) => return Some(Family::Traversal),
+        [b'.'] | [b'.', b';', ..] => return None,
+        [b'.', ..] if !(depth <= 1 && is(b".well-known")) => return Some(Family::Hidden),
+        [.., b'~'] if segment.len() > 1 && segment.contains(&b'.') => return Some(Family::Hidden),
+        // `/static../secret`: the off-by-slash of an alias.
+        [.., other, b'.', b'.'] if *other != b'.' && !last => return Some(Family::Traversal),
+        _ => {}
+    }
+    let hidden = match segment.len() {
+        6 => is(b"id_rsa") || ((is(b"passwd") || is(b"shadow")) && before.eq_ignore_ascii_case(b"etc")),
+        7 => is(b"web-inf") || is(b"win.ini"),
+        8 => is(b"meta-inf") || is(b"boot.ini"),
+        9 => is(b"wp-config") || is(b"thumbs.db"),
+        10 => is(b"web.config") || is(b"id_ed25519"),
+        _ => false,
+    };
+    if hidden {
+        return Some(Family::Hidden);
+    }
+    if is(b"cgi-bin") && !lists(extensions, b"cgi") {
+        return Some(Family::Extension);
+    }
+    let dot = segment.iter().position(|byte| *byte == b'.')?;
+    // Every dotted part counts, not the last alone: `shell.php.jpg` is run by servers that look at all of them, `x.php;.jpg` and `x.asp::$DATA` by others.
+    let mut parts =
+        segment[dot + 1..].split(|byte| matches!(byte, b'.' | b';' | b':' | b'?' | b'#' | b' ' | b'\n' | b'*' | b'&' | b',')).peekable();
+    while let Some(part) = parts.next() {
+        let Some(packed) = pack(part) else { continue };
+        if FOREIGN.binary_search(&packed).is_ok() && !lists(extensions, part) {
+            return Some(Family::Extension);
+        }
+        if parts.peek().is_none() && last && BACKUP.binary_search(&packed).is_ok() && !lists(extensions, part) {
+            return Some(Family::Hidden);
+        }
+    }
+    None
+}
+
+fn lists(extensions: &[String], extension: &[u8]) -> bool {
+    extensions.iter().any(|listed| listed.as_bytes().eq_ignore_ascii_case(extension))
+}
+
+/// Up to eight bytes in lower case as one number, so that a look-up is a few comparisons.
+const fn pack(text: &[u8]) -> Option<u64> {
+    if text.is_empty() || text.len() > 8 {
+        return None;
+    }
+    let mut packed = 0;
+    let mut at = 0;
+    while at < text.len() {
+        packed = packed << 8 | text[at].to_ascii_lowercase() as u64;
+        at += 1;
+    }
+    Some(packed)
+}
+
+const fn table<const N: usize>(names: [&str; N]) -> [u64; N] {
+    let mut packed = [0; N];
+    let mut at = 0;
+    while at < N {
+        packed[at] = match pack(names[at].as_bytes()) {
+            Some(name) => name,
+            None => panic!("an extension has 1 to 8 bytes"),
+        };
+        at += 1;
+    }
+    // Insertion sort: the order of the source is for people.
+    let mut end = 1;
+    while end < N {
+        let mut at = end;
+        while at > 0 && packed[at - 1] > packed[at] {
+            let lower = packed[at];
+            packed[at] = packed[at - 1];
+            packed[at - 1] = lower;
+            at -= 1;
+        }
+        end += 1;
+    }
+    packed
+}
+
+/// Programs of servers that are not behind this route, unless it lists them. Left out on purpose: `pl` and `do` (names end so), `sh` and `exe` (downloads).
+const FOREIGN: [u64; 33] = table([
+    "php", "php3", "php4", "php5", "php7", "php8", "phps", "phtml", "pht", "phar", "asp", "aspx", "asmx", "ashx", "asax", "ascx", "axd",
+    "cshtml", "vbhtml", "jsp", "jspx", "jspf", "jsw", "jsv", "jhtml", "cfm", "cfml", "cfc", "cgi", "fcgi", "shtml", "stm", "nsf",
+]);
+
+/// What editors, dumps and careless copies leave behind; only as the end of the path.
+const BACKUP: [u64; 17] = table([
+    "bak", "backup", "old", "orig", "save", "swp", "swo", "tmp", "inc", "mdb", "sql", "sqlite", "sqlite3", "dump", "htaccess", "htpasswd",
+    "kdbx",
+]);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dots_are_judged_by_where_they_stand() {
+        let judge = |path: &str| judge(path.as_bytes(), &[]);
+        for (path, family) in [
+            ("/a/../b", Family::Traversal),
+            ("/..", Family::Traversal),
+            ("/a/..;/manager", Family::Traversal),
+            ("/a\\..\\b", Family::Traversal),
+            ("/static../etc", Family::Traversal),
+            ("/.git/config", Family::Hidden),
+            ("/a/.ENV", Family::Hidden),
+            ("/a/.well-known/x", Family::Hidden),
+            ("/index.php~", Family::Hidden),
+            ("/dump.sql", Family::Hidden),
+            ("/x.PHP", Family::Extension),
+            ("/x.php/info", Family::Extension),
+            ("/x.php.jpg", Family::Extension),
+            ("/x.asp::$data", Family::Extension),
+            ("/x.jsp;jsessionid=1", Family::Extension),
+        ] {
+            assert_eq!(judge(path), Some(family), "{path}");
+        }
+        for path in [
+            "/",
+            "/.well-known/acme-challenge/x",
+            "/a.b/c",
+            "/v1.2/x",
+            "/wait...",
+            "/a./b",
+            "/~user/",
+            "/photo.old.jpg",
+            "/php",
+            "/a/./b",
+            "/phpinfo",
+            "/x.phpx",
+        ] {
+            assert_eq!(judge(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_route_lets_its_own_extensions_pass() {
+        let own = ["php".to_owned()];
+        assert_eq!(judge(b"/index.php", &own), None);
+        assert_eq!(judge(b"/index.PHP/path", &own), None);
+        assert_eq!(judge(b"/index.asp", &own), Some(Family::Extension));
+        assert_eq!(judge(b"/.php", &own), Some(Family::Hidden));
+        assert_eq!(judge(b"/cgi-bin/x", &own), Some(Family::Extension));
+    }
+}

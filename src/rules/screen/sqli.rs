@@ -1,0 +1,50 @@
+//! SQL injection by structure: what breaks out of a literal, and what only makes sense after it has.
+//!
+//! Shape: patterns over the normal form. `§` is a gap as SQL sees it (white space, comments) or none, `¶` a gap. Words alone never hit: a text about SQL passes.
+//! Source: the grammar of the statements themselves; the ways out of a literal are a quote, a closing parenthesis, the end of a number.
+
+pub(super) const PATTERNS: &[&str] = &[
+    // UNION SELECT behind a literal, or with something that no prose goes on with.
+    r#"(?:['"`)\d=]|null)§union[¶(]*(?:(?:all|distinct|distinctrow)[¶(]*)?[¶(]select\b"#,
+    r#"\bunion[¶(]+(?:(?:all|distinct)[¶(]+)?select[¶(]+(?:null\b|-?\d|'[^']*'|"[^"]*"|@@?\w|\*§from\b|0x[0-9a-f]|(?:char|chr|concat|concat_ws|group_concat|version|user|database|load_file|current_user|hex|unhex|cast|convert)§\(|[\w.`]+(?:§,§[\w.`'"]+)+§(?:from\b|--|$|&))"#,
+    // OR 1=1 and its kin: a literal compared with a literal.
+    r#"(?:\b(?:or|and|xor|having)\b|\|\||&&|['")\d]§(?:or|and|xor))[§(!~\-]*(?:not\b|binary\b)?[§(]*(?:\d+|'[^'&]*'|"[^"&]*"|true|false)[§)]*(?:<=>|<>|!=|>=|<=|=|<|>|\b(?:like|rlike|regexp|sounds¶like|is)\b)[§(]*(?:binary\b)?[§(]*(?:['"]|\d|true|false|null)"#,
+    r#"(?:\b(?:or|and)\b|\|\||&&)[§(]+\d+§(?:in§\(|between¶\d)"#,
+    // The first quote of a value, and then logic: it closes a string that someone else opened.
+    r#"[=&?/:][^'"&=/]*['"][§)]*(?:or|and|xor|\|\||&&)\b?[§(!~\-]*(?:not¶|binary¶)?[§(]*[\w.@`$"\[\]]+§(?:\([^&]*\))?[§'")]*(?:<=>|<>|!=|>=|<=|=|<|>|(?:like|rlike|regexp)[§(]*['"]|in§\(|between¶['"\d]|is¶(?:not¶)?null)"#,
+    r#"['"][§)]*(?:or|and|xor|\|\||&&)[§(!~\-]*(?:true|false|null|\d+|'[^'&]*'?|"[^"&]*"?)[§)]*(?:--|\#|;|/\*|limit¶\d)"#,
+    r#"[=&?][^'&=]*'[§)]*(?:\bor\b|\bxor\b|\bor|\|\||and|&&)[§(]*'[^'&]*(?:&|$)"#,
+    r#"[=&?][^"&=]*"[§)]*(?:\bor\b|\bxor\b|\bor|\|\||and|&&)[§(]*"[^"&]*(?:&|$)"#,
+    r#"[=&?][^'"&=]*['"][§)]*(?:or|and|xor|\|\||&&)[§(]*(?:exists§\(|not¶exists|ascii§\(|substr|length§\(|sleep§\(|benchmark|pg_sleep|if§\(|case¶|\(§select|ord§\(|mid§\(|extractvalue|updatexml|row§\()"#,
+    // A literal joined to another by an operator that is no punctuation.
+    r#"[=&?][^'"&=]*'[§)]*(?:(?:\|\||<=>|<>|!=|\^|\bdiv\b|\bmod\b|\brlike\b|\bregexp\b|\blike\b)[§(]*(?:'|\d|\(|0x|chr|char)|=[§(]*')"#,
+    // A comment where a statement is to end.
+    r#"[=&?/][^'"&=/]*['"][§)]*;?§(?:--\s*(?:[\-;]|\w{0,4}\s*(?:$|&))|\#(?:\s|$|&)|/\*(?:\*/)?(?:$|&))"#,
+    r#"[=&?]-?\d+[§)]*;?§--\s*-?\s*\w?(?:$|&)"#,
+    r#"[=&?][^&=]*['")\d]§;§(?:--|\#)(?:\s|$|&)"#,
+    // ORDER BY 10, GROUP BY, HAVING, LIMIT, INTO behind a literal.
+    r#"(?:['")]|[=/]-?\d+)[§)]*\b?(?:order|group)¶by¶(?:\d|[\w`.,\s]+(?:--|\#|having\b)|\(|if§\()"#,
+    r#"(?:['")]|[=/]-?\d+)[§)]+(?:having¶[\w'"(]+§[=<>]|procedure¶analyse|limit¶\d+§,?§\d*§(?:--|into|procedure|\#)|into¶(?:out|dump)file|for¶(?:xml|json)¶)"#,
+    r#"\binto¶(?:out|dump)file§['"]|\bprocedure¶analyse§\("#,
+    // A second statement.
+    r#";§(?:drop¶(?:table|database|view|index|user|schema|procedure|function|trigger|column|role|login)|insert¶into|update¶[\w.`\["]+¶set|delete¶from¶[\w.`"\[\]]+§(?:where\b|--|;|\#|'|$|&)|truncate¶(?:table¶)?\w|(?:create|alter)¶(?:or¶replace¶)?(?:table|user|login|database|function|procedure|role|trigger|view|extension)|declare¶@|exec(?:ute)?(?:¶|§\()(?:master|xp_|sp_|immediate|'|@|\()|shutdown§(?:--|;|with|$|&)|copy¶[\w.("]+§(?:from|to)¶(?:program|')|grant¶\w+¶(?:on|to)|select¶(?:\*|@@|'|"|\d|pg_|sleep|load_|null|version|current_|user\b|[\w.,`\s]+¶from¶)|waitfor¶delay|call¶\w+§\(|begin¶|rename¶table|attach¶database|use¶master|merge¶into|replace¶into)"#,
+    // Functions that honest requests do not call, behind anything that is not prose.
+    r#"(?:['"\d);=,(|&*/<>-]|\b(?:or|and|select|then|if|when|in|else|rlike|regexp)\b)[§(]*(?:pg_sleep§\(|sleep§\([§(]*(?:\d+(?:\.\d+)?[§)]*(?:--|\#|[^\s&)]|and|or)|'|"|0x|select|if\b)|benchmark§\(§\d+\w*§,|extractvalue§\(|updatexml§\(|load_file§\(|xp_cmdshell\b|sp_oacreate|randomblob§\(\d|dbms_\w+\.\w+|utl_(?:http|inaddr|file|smtp)\.|ctxsys\.|sys_eval§\(|sys_exec§\(|lo_import§\(|pg_read_file§\(|xmltype§\(|gtid_subset§\(|name_const§\(|json_keys§\(§\(?select|st_latfromgeohash§\(|exp§\(~)"#,
+    r#"(?:['"\d)(,|&]|\b(?:or|and|select|rlike)\b)[§(]+sleep§\(\d+(?:\.\d+)?\)"#,
+    r#"(?:['";)\d]|^|=)§waitfor¶(?:delay|time)¶['"(@]|\bexec(?:ute)?[¶(]+(?:master\.+)?(?:\w*\.)*(?:xp|sp)_\w+"#,
+    // A query within an expression.
+    r#"(?:[=<>,|&!^~*/%-]|\b(?:or|and|xor|in|any|all|some|exists|not|like|if|case|when|then|from|select|\w+\(\w*))[§(]*\([§(]*select\b(?:§\(|¶[^&]*(?:\bfrom\b|@@|\bcase\b|sleep|chr\b|char\b|version|current_user|user§\(|database§\(|\)§(?:=|<|>|,|\)|--|\#|$|&)))"#,
+    r#"\b(?:ascii|ord|substr|substring|mid|char_length|length|hex|unhex|cast|convert|concat|concat_ws|group_concat|count|coalesce|ifnull|nullif|iif|if|bin|lower|upper|left|right|instr|locate|char|chr|json_extract|to_char|rtrim|ltrim|trim|xmlelement)§\([§(]*(?:select\b|@@|(?:user|version|database|schema|current_user|system_user|session_user)§\()"#,
+    r#"(?:['"\d)]|\b(?:or|and|select|if)\b)[§(]*(?:ascii|ord|substr|substring|mid|length|char_length)§\([^)&]*\)[§)]*(?:=|<|>|!=|like\b|between\b|in§\()"#,
+    r#"\b(?:from|join|into|update)[¶(`"\[]+(?:information_schema|mysql|pg_catalog|sys|performance_schema|master|msdb)[`"\]]?\.+[`"\[]?\w|\b(?:from|join)[¶(`"\[]+(?:sqlite_master|sqlite_schema|pg_shadow|pg_user|sysobjects|syscolumns|all_tables|user_tables|all_tab_columns|v\$version|dual)\b[`"\]]?§(?:where|--|\)|\#|;|limit|$|&)"#,
+    r#"\bselect[¶(]+(?:@@\w|(?:version|user|database|current_user|system_user|pg_sleep|load_file|sleep|group_concat|concat_ws|chr|char|unhex|utl_inaddr|dbms_\w+)§[.(].*\))"#,
+    r#"(?:['"\d)]|\b(?:or|and|select)\b)[§(]*(?:convert|cast)[§(]+(?:(?:int|char|varchar|numeric|signed)§,|[^&]*\bas¶(?:int|integer|char|varchar|numeric|signed|decimal)§\))"#,
+    r#"(?:['"\d)(,;]|\b(?:or|and|select|by)\b)[§(]*case¶when\b.*\bthen\b.*\b(?:else|end)\b"#,
+    r#"(?:['"\d)]|\b(?:or|and)\b)[§(]*(?:if|iif)§\(§[\w@(]+[^&]*[=<>][^&]*,[^&]*,[^&]*\)"#,
+    // Long runs of hexadecimal or CHAR() as operands.
+    r#"\b(?:char|chr|nchar)§\(§\d{2,3}§\)(?:§(?:\|\||,|&)?§(?:char|chr|nchar)§\(|§,)|\b(?:concat|char)§\((?:§(?:0x[0-9a-f]{2,}|\d{2,3})§,){2,}"#,
+    // Document stores and directories.
+    r#"\$where['"\]]*§[:=]|\[\$(?:ne|regex|where)\](?:\[[^\]]*\])?=(?:$|&|[.^*\[1'"])|['"]\$(?:ne|gt|regex|where|nin|exists)['"]§:§(?:null|''|""|-?\d|true|'|"[.^*])"#,
+    r#"['"]§(?:\|\||&&|;|\))§(?:this\.|return\b|db\.|true§(?:;|//)|sleep§\()|';§return\b"#,
+    r#"\*§\)§\(§[|&!]?§\(?§[\w\-]+§=|\)§\(§[|&]§\(|\)\(§\w+§=§\*§\)"#,
+];

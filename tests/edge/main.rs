@@ -1,0 +1,6 @@
+//! The edge without its master: real sockets, real bytes, one worker thread in this process.
+
+mod harness;
+mod http1;
+mod http2;
+mod tls;
