@@ -303,11 +303,11 @@ static OOM_SCORE: OnceLock<Vec<u8>> = OnceLock::new();
 /// The kernel shall take the master last when memory is short; only root may ask for that.
 pub fn lower_oom_score() {
     const FILE: &str = "/proc/self/oom_score_adj";
-    if let Ok(before) = std::fs::read(FILE) {
-        if std::fs::write(FILE, "-900").is_ok() {
-            // Called once; a second call keeps the first value, which is the true one.
-            let _ = OOM_SCORE.set(before);
-        }
+    if let Ok(before) = std::fs::read(FILE)
+        && std::fs::write(FILE, "-900").is_ok()
+    {
+        // Called once; a second call keeps the first value, which is the true one.
+        let _ = OOM_SCORE.set(before);
     }
 }
 
