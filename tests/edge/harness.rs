@@ -165,6 +165,12 @@ pub async fn echo(mut stream: TcpStream) {
     }
 }
 
+/// Takes all there is and says nothing.
+pub async fn sink(mut stream: TcpStream) {
+    let mut waste = [0; 4096];
+    while matches!(stream.read(&mut waste).await, Ok(n) if n > 0) {}
+}
+
 pub fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     head.lines()
         .skip(1)
