@@ -61,6 +61,7 @@ pub fn run() -> ExitCode {
 fn dispatch(cli: &Cli, command: &Command) -> Exit {
     let config = cli.config.as_deref();
     match command {
+        Command::Edge => Exit::Usage,
         Command::Check { live: true } => not_yet("check --live", "`gateway check` without it reads the files alone"),
         Command::Check { live: false } => told(&check::check(config)),
         Command::Config(Config::Show) => match check::check(config).effective() {

@@ -189,6 +189,10 @@ impl Door {
             }
         };
         self.empty_queue(&leave, &mut connections);
+        // The master has the socket too: if it were only closed here, new connections would wait in a queue that nobody empties.
+        if let Err(error) = socket2::SockRef::from(&self.listener).shutdown(std::net::Shutdown::Both) {
+            tracing::debug!(%error, "listener was closed already");
+        }
         leave.drain.cancel();
         goaway.send_replace(true);
         let deadline = Instant::now() + within;

@@ -76,7 +76,7 @@ impl Decoder {
     }
 
     /// The next whole message and the number of descriptors that came with it; `None`: more bytes are needed.
-    pub fn next<T: DeserializeOwned>(&mut self) -> Result<Option<(T, u8)>, CodecError> {
+    pub fn pop<T: DeserializeOwned>(&mut self) -> Result<Option<(T, u8)>, CodecError> {
         let pending = &self.buffer[self.start..];
         let Some((header, rest)) = pending.split_first_chunk::<HEADER>() else { return Ok(None) };
         let [a, b, c, d, descriptors] = *header;
@@ -133,7 +133,7 @@ mod tests {
             let mut seen = Vec::new();
             for piece in wire.chunks(cut) {
                 decoder.push(piece);
-                while let Some(next) = decoder.next::<ToMaster>().expect("good frames") {
+                while let Some(next) = decoder.pop::<ToMaster>().expect("good frames") {
                     seen.push(next);
                 }
             }
@@ -147,7 +147,7 @@ mod tests {
             for piece in pieces {
                 decoder.push(&piece);
                 for _ in 0..100 {
-                    match decoder.next::<ToEdge>() {
+                    match decoder.pop::<ToEdge>() {
                         Ok(Some(_)) => {}
                         Ok(None) | Err(_) => break,
                     }
@@ -162,7 +162,7 @@ mod tests {
             frame.extend(body);
             let mut decoder = Decoder::new();
             decoder.push(&frame);
-            let _ = decoder.next::<ToEdge>();
+            let _ = decoder.pop::<ToEdge>();
         }
     }
 
@@ -170,10 +170,10 @@ mod tests {
     fn a_frame_that_claims_too_much_is_refused_before_it_is_read() {
         let mut decoder = Decoder::new();
         decoder.push(&[0xff, 0xff, 0xff, 0xff, 0]);
-        assert!(matches!(decoder.next::<ToMaster>(), Err(CodecError::Long(_))));
+        assert!(matches!(decoder.pop::<ToMaster>(), Err(CodecError::Long(_))));
         let mut decoder = Decoder::new();
         decoder.push(&[1, 0, 0, 0, 251]);
-        assert!(matches!(decoder.next::<ToMaster>(), Err(CodecError::Descriptors(251))));
+        assert!(matches!(decoder.pop::<ToMaster>(), Err(CodecError::Descriptors(251))));
     }
 
     #[test]
@@ -183,7 +183,7 @@ mod tests {
         frame[0] += 1;
         let mut decoder = Decoder::new();
         decoder.push(&frame);
-        assert!(matches!(decoder.next::<ToMaster>(), Err(CodecError::Rest(1))));
+        assert!(matches!(decoder.pop::<ToMaster>(), Err(CodecError::Rest(1))));
     }
 
     #[test]
@@ -191,7 +191,7 @@ mod tests {
         let big = ToMaster::Answer { ask: 1, json: "x".repeat(4 << 20) };
         let mut decoder = Decoder::new();
         decoder.push(&encode(&big, 0).expect("below the limit"));
-        assert!(decoder.next::<ToMaster>().expect("good").is_some());
+        assert!(decoder.pop::<ToMaster>().expect("good").is_some());
         decoder.push(&[]);
         assert!(decoder.buffer.capacity() <= KEEP);
     }

@@ -123,7 +123,7 @@ impl<In: DeserializeOwned> Receiver<In> {
     /// Cancel-safety: safe; what was read is kept for the next call.
     pub async fn receive(&mut self) -> Result<Option<(In, Vec<OwnedFd>)>, LinkError> {
         loop {
-            if let Some((message, announced)) = self.decoder.next()? {
+            if let Some((message, announced)) = self.decoder.pop()? {
                 if self.descriptors.len() < announced as usize {
                     return Err(LinkError::Descriptors { announced, received: self.descriptors.len() });
                 }

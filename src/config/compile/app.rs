@@ -19,7 +19,7 @@ use crate::{
         defaults, file,
         shape::{At, Either, Field, List, Named, Whole, not_yet},
         tree::Text,
-        value::ProbePath,
+        value::{FilePath, ProbePath},
     },
     plan::{self, app::Policy, app::StopSignal},
     vocab::{AppName, Secret},
@@ -417,12 +417,7 @@ fn stop(field: Field<file::Stop>) -> plan::Stop {
 }
 
 /// `env` over `env_file`.
-fn environment(
-    env: Field<Named<Text>>,
-    env_file: Field<crate::config::value::FilePath>,
-    listens: bool,
-    c: &mut Context<'_>,
-) -> BTreeMap<String, Secret<String>> {
+fn environment(env: Field<Named<Text>>, env_file: Field<FilePath>, listens: bool, c: &mut Context<'_>) -> BTreeMap<String, Secret<String>> {
     let mut all = BTreeMap::new();
     if let Some(At { value: path, place }) = env_file.given() {
         let path = c.absolute(&path.0);

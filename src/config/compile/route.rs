@@ -8,9 +8,9 @@ use crate::{
     config::{
         complaint::{Code, Place, did_you_mean, nearest},
         defaults, file,
-        shape::{Anything, At, Either, Field, List, Named},
+        shape::{At, Either, Field, List, Named},
         tree::Text,
-        value::regex,
+        value::{FilePath, regex},
     },
     plan::{self, Action, FilterMode, Filters, HeaderEdit, PathMatch},
     vocab::{ByteSize, UpstreamName, ZoneName},
@@ -59,7 +59,7 @@ pub fn routes(
     place: Place,
     app: Field<Text>,
     upstream: Field<Text>,
-    root: &Field<Anything>,
+    root: &Field<FilePath>,
     table: Field<Named<file::Route>>,
     shared: &Shared,
     names: &Names,
@@ -372,7 +372,7 @@ fn methods(field: Field<List<Text>>, c: &mut Context<'_>) -> Vec<Method> {
     all
 }
 
-fn extensions(field: Field<crate::config::shape::Some1<Text>>, c: &mut Context<'_>) -> Vec<String> {
+fn extensions(field: Field<crate::config::shape::OneOrMore<Text>>, c: &mut Context<'_>) -> Vec<String> {
     let mut all: Vec<String> = Vec::new();
     for At { value, place } in field.value().map(|list| list.0).unwrap_or_default() {
         let text = value.value.strip_prefix('.').unwrap_or(&value.value).to_ascii_lowercase();

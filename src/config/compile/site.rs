@@ -9,9 +9,9 @@ use crate::{
     config::{
         complaint::{Code, Place},
         defaults, file,
-        shape::{At, Either, Field, List, Named, Some1},
+        shape::{At, Either, Field, List, Named, OneOrMore},
         tree::{Facts, Kind, Text},
-        value::Hosts,
+        value::{FilePath, Hosts},
     },
     plan::{self, FilterMode, Filters, HeaderEdit},
     vocab::{Host, HostPattern, ZoneName},
@@ -137,12 +137,12 @@ fn site(
 }
 
 fn refuse(
-    client_ca: &Field<crate::config::shape::Anything>,
-    auth: &Field<crate::config::shape::Anything>,
-    compress: &Field<crate::config::shape::Anything>,
-    maintenance: &Field<crate::config::shape::Anything>,
-    errors: &Field<crate::config::shape::Anything>,
-    root: &Field<crate::config::shape::Anything>,
+    client_ca: &Field<FilePath>,
+    auth: &Field<file::Auth>,
+    compress: &Field<bool>,
+    maintenance: &Field<file::Maintenance>,
+    errors: &Field<Named<FilePath>>,
+    root: &Field<FilePath>,
     c: &mut Context<'_>,
 ) {
     client_ca.not_yet("client_ca", "take it out, and shut others out with `allow`", c.out);
@@ -162,7 +162,7 @@ struct Split {
     canonical: Option<Host>,
 }
 
-fn hosts(at: At<Some1<Hosts>>, aliases: Field<Some1<Hosts>>, taken: &mut Taken, c: &mut Context<'_>) -> Option<Split> {
+fn hosts(at: At<OneOrMore<Hosts>>, aliases: Field<OneOrMore<Hosts>>, taken: &mut Taken, c: &mut Context<'_>) -> Option<Split> {
     if at.value.0.is_empty() {
         c.out.add(Code::EmptyValue, at.place, "a site has no host: write one, or \"_\" for any name");
         return None;
@@ -277,7 +277,7 @@ fn files(table: file::TlsFiles, c: &mut Context<'_>) -> Option<plan::SiteTls> {
     Some(plan::SiteTls::Files { cert: cert?, key: key? })
 }
 
-fn file_of(at: At<crate::config::value::FilePath>, wanted: Kind, c: &mut Context<'_>) -> Option<std::path::PathBuf> {
+fn file_of(at: At<FilePath>, wanted: Kind, c: &mut Context<'_>) -> Option<std::path::PathBuf> {
     let path = c.absolute(&at.value.0);
     match c.outside.facts(&path) {
         Ok(Facts { kind, .. }) if kind == wanted => Some(path),
@@ -343,7 +343,7 @@ pub fn filters(value: Either<List<file::FilterWord>, file::FilterTable>) -> Filt
 }
 
 /// The zones that must admit a request; every name exists.
-pub fn zones(field: Field<Some1<Text>>, who: &str, names: &Names, c: &mut Context<'_>) -> Option<Vec<ZoneName>> {
+pub fn zones(field: Field<OneOrMore<Text>>, who: &str, names: &Names, c: &mut Context<'_>) -> Option<Vec<ZoneName>> {
     let mut zones: Vec<ZoneName> = Vec::new();
     for At { value, place } in field.value()?.0 {
         if !names.zones.contains(&value.value) {

@@ -1,0 +1,22 @@
+//! The real binary, real processes, and faults on purpose: what the gateway promises to the people in front of it and behind it.
+
+mod harness;
+
+mod admin;
+mod config;
+mod control;
+mod crash;
+mod forwarded;
+mod hostile;
+mod load;
+mod logs;
+mod pingora;
+mod real;
+mod reload;
+mod selftest;
+mod stop;
+mod streaming;
+mod tls;
+mod upstreams;
+mod vices;
+mod zones;

@@ -1,0 +1,180 @@
+//! Which certificate is served to whom, and what is refused.
+
+use rustls::HandshakeKind;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use crate::harness::{
+    Conn, Gateway,
+    client::request,
+    gateway::workdir,
+    get, raw,
+    tls::{TlsClient, write_certificate},
+    wait::{eventually_async, secs},
+};
+
+const RESPOND: &str = "[site.route.\"/\"]\nrespond = { status = 200, body = \"ok\" }\n";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_name_chooses_the_certificate_and_new_files_are_served_without_a_reload() {
+    let certs = workdir();
+    let one = write_certificate(certs.path(), "one", &["one.test"]);
+    let two = write_certificate(certs.path(), "two", &["two.test", "*.two.test"]);
+    let gateway = Gateway::start(&format!(
+        "[[site]]\nhost = \"one.test\"\ntls = {{ cert = \"{0}/one.pem\", key = \"{0}/one.key\" }}\n{RESPOND}[[site]]\nhost = [\"two.test\"]\naliases = [\"*.two.test\"]\ntls = {{ cert = \"{0}/two.pem\", key = \"{0}/two.key\" }}\n{RESPOND}",
+        certs.path().display()
+    ));
+    let client = TlsClient::gullible();
+    assert_eq!(client.shown(gateway.https(), "one.test").await.expect("a handshake"), one);
+    assert_eq!(client.shown(gateway.https(), "two.test").await.expect("a handshake"), two);
+    assert_eq!(client.shown(gateway.https(), "deep.two.test").await.expect("a handshake"), two);
+    // An open connection outlives the change.
+    let mut open = Conn::h1_tls(gateway.https(), &client, "one.test").await.expect("connected");
+    let ask = || request("GET", "one.test", "/").body(http_body_util::Full::default()).expect("a request");
+    assert_eq!(open.send(ask()).await.expect("an answer").status, 200);
+    let renewed = write_certificate(certs.path(), "one", &["one.test"]);
+    eventually_async("the renewed certificate is served", secs(20), || async {
+        let shown = client.shown(gateway.https(), "one.test").await.map_err(|error| error.to_string())?;
+        if shown == renewed { Ok(()) } else { Err("the old one is still served".to_owned()) }
+    })
+    .await;
+    assert_eq!(open.send(ask()).await.expect("an answer").status, 200);
+    assert_eq!(client.shown(gateway.https(), "two.test").await.expect("a handshake"), two);
+    // A broken file is reported, and what was good is kept.
+    std::fs::write(certs.path().join("one.pem"), "no certificate").expect("written");
+    eventually_async("the log names the broken file", secs(20), || async {
+        if gateway.output().contains("one.pem") { Ok(()) } else { Err(gateway.output()) }
+    })
+    .await;
+    assert_eq!(client.shown(gateway.https(), "one.test").await.expect("a handshake"), renewed);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_internal_ca_signs_for_every_name_and_survives_a_restart() {
+    let text = format!("[[site]]\nhost = [\"localhost\", \"app.localhost\"]\ntls = \"internal\"\n{RESPOND}");
+    let gateway = Gateway::start(&text);
+    let tls = TlsClient::internal(&gateway);
+    for name in ["localhost", "app.localhost"] {
+        Conn::h2_tls(gateway.https(), &tls, name).await.unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
+    let root = std::fs::read(gateway.state().join("edge/internal-ca.pem")).expect("the root");
+    crate::harness::proc::kill(gateway.edge(), nix::sys::signal::Signal::SIGKILL);
+    eventually_async("the next edge serves with the same CA", secs(20), || async {
+        Conn::h1_tls(gateway.https(), &tls, "localhost").await.map(drop).map_err(|error| error.to_string())
+    })
+    .await;
+    assert_eq!(std::fs::read(gateway.state().join("edge/internal-ca.pem")).expect("the root"), root);
+    let private: Vec<_> = walk(&gateway.state())
+        .into_iter()
+        .filter(|path| {
+            use std::os::unix::fs::PermissionsExt;
+            let text = std::fs::read_to_string(path).unwrap_or_default();
+            text.contains("PRIVATE KEY") && std::fs::metadata(path).expect("metadata").permissions().mode() & 0o077 != 0
+        })
+        .collect();
+    assert!(private.is_empty(), "keys that others may read: {private:?}");
+}
+
+fn walk(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let mut out = Vec::new();
+    for entry in std::fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok) {
+        let kind = entry.file_type().expect("its type");
+        if kind.is_dir() {
+            out.extend(walk(&entry.path()));
+        } else if kind.is_file() {
+            out.push(entry.path());
+        }
+    }
+    out
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_returning_client_resumes_its_session() {
+    let gateway = Gateway::start(&format!("[[site]]\nhost = \"localhost\"\ntls = \"internal\"\n{RESPOND}"));
+    let tls = TlsClient::internal(&gateway);
+    let mut kinds = Vec::new();
+    for _ in 0..4 {
+        let stream = TcpStream::connect(gateway.https()).await.expect("connected");
+        let mut stream = tls.connect(stream, "localhost", &[b"http/1.1"]).await.expect("a handshake");
+        kinds.push(stream.get_ref().1.handshake_kind().expect("a finished handshake"));
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.expect("sent");
+        // The tickets come with the first bytes.
+        let mut all = Vec::new();
+        drop(stream.read_to_end(&mut all).await);
+        assert_eq!(raw::status(&String::from_utf8_lossy(&all)), 200);
+    }
+    assert_ne!(kinds[0], HandshakeKind::Resumed);
+    assert!(kinds[1..].iter().all(|kind| *kind == HandshakeKind::Resumed), "{kinds:?}");
+}
+
+/// A ClientHello of TLS 1.1, byte by byte: no library of today would send one.
+fn hello_1_1() -> Vec<u8> {
+    let mut body = vec![0x03, 0x02];
+    body.extend_from_slice(&[7; 32]);
+    body.push(0);
+    body.extend_from_slice(&[0, 6, 0xc0, 0x13, 0xc0, 0x14, 0x00, 0x2f, 1, 0]);
+    let name = b"localhost";
+    let mut sni = vec![0, 0, 0, 14, 0, 12, 0, 0, 9];
+    sni.extend_from_slice(name);
+    body.extend_from_slice(&u16::try_from(sni.len()).expect("short").to_be_bytes());
+    body.extend_from_slice(&sni);
+    let mut handshake = vec![1, 0];
+    handshake.extend_from_slice(&u16::try_from(body.len()).expect("short").to_be_bytes());
+    handshake.extend_from_slice(&body);
+    let mut record = vec![0x16, 0x03, 0x01];
+    record.extend_from_slice(&u16::try_from(handshake.len()).expect("short").to_be_bytes());
+    record.extend_from_slice(&handshake);
+    record
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tls_1_1_and_plain_http_are_refused_on_the_tls_port() {
+    let gateway = Gateway::start(&format!("[[site]]\nhost = \"localhost\"\ntls = \"internal\"\n{RESPOND}"));
+    let mut stream = raw::connect(gateway.https()).await;
+    stream.write_all(&hello_1_1()).await.expect("sent");
+    let mut answer = Vec::new();
+    drop(tokio::time::timeout(secs(10), stream.read_to_end(&mut answer)).await.expect("refused in time"));
+    // An alert (21), fatal (2), protocol_version (70) or handshake_failure (40).
+    assert_eq!((answer.first(), answer.get(5)), (Some(&21), Some(&2)), "{answer:?}");
+    assert!(matches!(answer.get(6), Some(70 | 40)), "{answer:?}");
+    let said = raw::speak(gateway.https(), b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    assert_ne!(raw::status(&said), 200, "{said}");
+    // A name that no site has is not served as if it were one.
+    let stranger =
+        TlsClient::gullible().connect(TcpStream::connect(gateway.https()).await.expect("connected"), "stranger.test", &[b"http/1.1"]).await;
+    if let Ok(stream) = stranger {
+        let mut conn = Conn::h1_over(stream).await.expect("connected");
+        let answer = conn
+            .send(request("GET", "stranger.test", "/").body(http_body_util::Full::default()).expect("a request"))
+            .await
+            .expect("an answer");
+        assert!(answer.status.is_client_error(), "{}", answer.status);
+    }
+    let failed = gateway.metric("gateway_tls_handshakes_total", &[]).await;
+    assert!(failed >= 2.0, "{failed}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn minimum_1_3_is_a_choice() {
+    let gateway = Gateway::start(&format!("[tls]\nmin = \"1.3\"\n[[site]]\nhost = \"localhost\"\ntls = \"internal\"\n{RESPOND}"));
+    let spoken = std::process::Command::new("openssl")
+        .args(["s_client", "-connect", &gateway.https().to_string(), "-servername", "localhost", "-tls1_2"])
+        .stdin(std::process::Stdio::null())
+        .output()
+        .expect("openssl runs");
+    assert!(!spoken.status.success() || String::from_utf8_lossy(&spoken.stdout).contains("(NONE)"), "{spoken:?}");
+    Conn::h2_tls(gateway.https(), &TlsClient::internal(&gateway), "localhost").await.expect("TLS 1.3 is spoken");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn plain_http_is_sent_to_https_and_stays_in_the_clear_only_where_it_was_said() {
+    let gateway = Gateway::start(&format!(
+        "[[site]]\nhost = \"localhost\"\ntls = \"internal\"\n{RESPOND}[[site]]\nhost = \"a.test\"\ntls = \"off\"\n{RESPOND}"
+    ));
+    let sent = get(gateway.http(), "localhost", "/x?y=z").await.expect("an answer");
+    assert!(sent.status.is_redirection());
+    assert!(sent.header("location").starts_with("https://localhost"));
+    assert_eq!(get(gateway.http(), "a.test", "/").await.expect("an answer").status, 200);
+}

@@ -1,0 +1,136 @@
+//! Rate limits, counted exactly.
+
+use std::{collections::BTreeMap, time::Instant};
+
+use futures_util::future::join_all;
+use http_body_util::{BodyExt, Full};
+
+use crate::harness::{
+    Conn, Gateway,
+    client::{request, request_h2},
+    get, send,
+    tls::TlsClient,
+    wait::secs,
+};
+
+const ZONE: &str = r#"
+trusted_proxies = ["127.0.0.0/8"]
+[zone.api]
+rate = "10r/s"
+burst = 20
+[zone.key]
+key = "header:X-Key"
+rate = "1r/m"
+burst = 2
+status = 420
+[[site]]
+host = ["localhost"]
+tls = "internal"
+zone = "api"
+[site.route."/"]
+respond = { status = 200, body = "in" }
+[[site]]
+host = "a.test"
+tls = "off"
+zone = "key"
+[site.route."/"]
+respond = { status = 200, body = "in" }
+"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_a_hundred_requests_at_once_twenty_one_pass_and_another_client_is_not_touched() {
+    let gateway = Gateway::start(ZONE);
+    let tls = TlsClient::internal(&gateway);
+    let conn = Conn::h2_tls(gateway.https(), &tls, "localhost").await.expect("connected");
+    let ask = |client: &'static str| {
+        let mut sender = conn.share();
+        async move {
+            let asked = request_h2("GET", "localhost", "/").header("x-forwarded-for", client).body(Full::default()).expect("a request");
+            let (answer, body) = sender.send_request(asked).await.expect("an answer").into_parts();
+            // A body that is not read becomes a reset, and those are counted against us.
+            body.collect().await.expect("the body");
+            (answer.status.as_u16(), answer.headers.get("retry-after").map(|value| value.to_str().expect("text").to_owned()))
+        }
+    };
+    // The connection is warm, so that the hundred leave together.
+    assert_eq!(ask("203.0.113.9").await.0, 200);
+    let begin = Instant::now();
+    let answers = join_all((0..100).map(|_| ask("203.0.113.1"))).await;
+    let took = begin.elapsed();
+    let mut counted: BTreeMap<u16, usize> = BTreeMap::new();
+    for (status, retry_after) in &answers {
+        *counted.entry(*status).or_default() += 1;
+        if *status == 429 {
+            // A permit comes back each 100 ms, and Retry-After counts whole seconds: one.
+            assert_eq!(retry_after.as_deref(), Some("1"));
+        }
+    }
+    // One more for each tenth of a second that the hundred took to be judged.
+    let more = usize::try_from(took.as_millis() / 100).expect("a small number");
+    let passed = counted[&200];
+    assert!((20..=22 + more).contains(&passed), "{counted:?} in {took:?}");
+    assert_eq!(passed + counted[&429], 100, "{counted:?}");
+    assert_eq!(ask("203.0.113.2").await.0, 200, "a second client has a budget of its own");
+    // After the time that Retry-After names, the first is let in again.
+    tokio::time::sleep(secs(1)).await;
+    assert_eq!(ask("203.0.113.1").await.0, 200);
+    let seen = async |result: &str| gateway.metric("gateway_zone_requests_total", &["zone=\"api\"", result]).await;
+    assert_eq!(seen("rejected").await, counted[&429] as f64);
+    assert_eq!(seen("passed").await, (passed + 3) as f64);
+    let zones = gateway.cli(&["zones", "--json"]);
+    assert!(zones.status.success() && String::from_utf8_lossy(&zones.stdout).contains("api"), "{zones:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_zone_by_header_counts_each_value_apart_and_answers_with_its_own_status() {
+    let gateway = Gateway::start(ZONE);
+    let ask = |key: &'static str| {
+        let addr = gateway.http();
+        async move {
+            send(addr, request("GET", "a.test", "/").header("x-key", key).body(Full::default()).expect("a request"))
+                .await
+                .expect("an answer")
+        }
+    };
+    for _ in 0..3 {
+        assert_eq!(ask("one").await.status, 200);
+    }
+    let refused = ask("one").await;
+    assert_eq!(refused.status.as_u16(), 420);
+    let wait: u64 = refused.header("retry-after").parse().expect("seconds");
+    assert!((50..=60).contains(&wait), "{wait}");
+    assert_eq!(ask("two").await.status, 200);
+    // Without the header the client's address is the key.
+    assert_eq!(get(gateway.http(), "a.test", "/").await.expect("an answer").status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fifty_thousand_clients_stay_under_the_key_cap() {
+    let gateway = Gateway::start(&ZONE.replace("burst = 20", "burst = 20\nmax_keys = 5000"));
+    let tls = TlsClient::internal(&gateway);
+    let conn = Conn::h2_tls(gateway.https(), &tls, "localhost").await.expect("connected");
+    let memory = |pid: u32| {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("its status");
+        let line = text.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS").to_owned();
+        line.split_whitespace().nth(1).and_then(|kb| kb.parse::<u64>().ok()).expect("a number")
+    };
+    let edge = gateway.edge();
+    let before = memory(edge);
+    for block in 0..1000_u32 {
+        let batch = (0..50_u32).map(|i| {
+            let mut sender = conn.share();
+            let client = std::net::Ipv4Addr::from(0x0b00_0000 + block * 50 + i).to_string();
+            async move {
+                let asked = request_h2("GET", "localhost", "/").header("x-forwarded-for", client).body(Full::default()).expect("a request");
+                let (answer, body) = sender.send_request(asked).await.expect("an answer").into_parts();
+                body.collect().await.expect("the body");
+                answer.status
+            }
+        });
+        assert!(join_all(batch).await.iter().all(|status| *status == 200 || *status == 429));
+    }
+    let keys = gateway.metric("gateway_zone_keys", &["zone=\"api\""]).await;
+    assert!(keys <= 5000.0, "{keys}");
+    let grown = memory(edge).saturating_sub(before);
+    assert!(grown < 32 * 1024, "the edge grew by {grown} KB");
+}
