@@ -85,10 +85,9 @@ const IMPURE_CALLS: [[&str; 2]; 4] = [["Instant", "now"], ["SystemTime", "now"],
 const IMPURE_MACROS: [&str; 5] = ["println", "eprintln", "print", "eprint", "dbg"];
 
 /// U: the only files where `unsafe` may stand, each with its reason; every use needs a `SAFETY:` comment.
-const UNSAFE: [(&str, &str); 3] = [
+const UNSAFE: [(&str, &str); 2] = [
     ("ipc/fds.rs", "turns numbers received by SCM_RIGHTS into owned descriptors"),
     ("master/child.rs", "pre_exec: setsid, PR_SET_PDEATHSIG, descriptors placed between fork and exec"),
-    ("boot/edge.rs", "takes ownership of the inherited descriptors 3 and 4"),
 ];
 
 /// Which files may name an outside crate: prefixes of the path under `src/`.

@@ -8,7 +8,7 @@ use tokio::{
     time::{Instant, interval, sleep_until},
 };
 
-use super::{Doors, EdgeSource, Fatal, LogHandle, Threads, chain, doors::DoorError};
+use super::{Doors, EdgeSource, Fatal, LogHandle, Threads, chain};
 use crate::{
     admin::api,
     edge::{
@@ -121,7 +121,7 @@ impl Office {
                 self.swap(live);
                 self.log.set(config.plan.log.level, config.plan.log.format);
                 self.doors.close_others(config, old.allowance.drain).await;
-                self.doors.open(config, sockets).await.map_err(DoorError::from)?;
+                self.doors.open(config, sockets).await?;
                 self.base.metrics.reload_done();
                 self.source.reloaded();
                 tracing::info!(generation = generation.0, sites = config.plan.sites.len(), "configuration applied");
