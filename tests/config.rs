@@ -74,7 +74,7 @@ fn every_bad_configuration_is_refused_with_all_its_complaints() {
         let report = complaints.to_string();
         assert!(!report.contains(SECRET), "{name}: a secret shows\n{report}");
         assert!(report.ends_with("nothing was changed"), "{name}: {report}");
-        assert_eq!(complaints.is_empty(), false, "{name}");
+        assert!(!complaints.is_empty(), "{name}");
         // Every snapshot is looked at, also after one that differs.
         let compare = || snapshots().bind(|| insta::assert_snapshot!(name.as_str(), report));
         if std::panic::catch_unwind(std::panic::AssertUnwindSafe(compare)).is_err() {

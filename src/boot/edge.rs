@@ -34,6 +34,7 @@ use crate::{
         link::{Link, LinkError, Receiver, Sender},
         message::{AppTable, Build, Config, ToEdge, ToMaster},
     },
+    plan::SiteTls,
     rules::screen::Screen,
     telemetry::{
         Metrics,
@@ -147,6 +148,9 @@ async fn serve(parent: &Parent) -> Result<(), Fatal> {
     let authority = Arc::new(Authority::open(&home)?);
     let base = Base { metrics: metrics.clone(), tls: TlsBase::new(authority)?, access: writer.clone(), screen: Arc::new(Screen::new()) };
     let live = Live::build(&base, &config, None, OnBadPair::Keep)?;
+    if config.plan.sites.iter().any(|site| site.tls == SiteTls::Internal) {
+        tracing::info!(cert = %home.join(tls::ca::CERT).display(), "internal CA: trust this certificate to have no warnings");
+    }
     live.pools.apps(&apps, &metrics);
     metrics.apps(&apps);
     metrics.reloads(reloads.0, reloads.1);

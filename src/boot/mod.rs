@@ -1,4 +1,4 @@
-//! Composition roots: only these know every room.
+//! Composition roots: the only places that know every room.
 
 pub mod edge;
 pub mod master;

@@ -61,7 +61,6 @@ pub fn run() -> ExitCode {
 fn dispatch(cli: &Cli, command: &Command) -> Exit {
     let config = cli.config.as_deref();
     match command {
-        Command::Edge => Exit::Usage,
         Command::Check { live: true } => not_yet("check --live", "`gateway check` without it reads the files alone"),
         Command::Check { live: false } => told(&check::check(config)),
         Command::Config(Config::Show) => match check::check(config).effective() {
@@ -88,9 +87,9 @@ fn dispatch(cli: &Cli, command: &Command) -> Exit {
             look(cli, &Request::Upstreams, *form, |value, look| Some(render::upstreams(&typed::<Vec<_>>(value)?, look)))
         }
         Command::Zones { form } => look(cli, &Request::Zones, *form, |value, look| Some(render::zones(&typed::<Vec<_>>(value)?, look))),
-        // `run` has taken it already where it comes first.
-        Command::DemoApp(_) => {
-            say("error: demo-app comes before any option");
+        // `run` has taken these already where they come first.
+        Command::Edge | Command::DemoApp(_) => {
+            say("error: this command comes before any option");
             Exit::Usage
         }
         Command::Upgrade(_) => not_yet("upgrade", "stop gateway and start the new binary"),
@@ -258,7 +257,8 @@ mod tests {
     use super::*;
 
     fn words(words: &[&str]) -> Exit {
-        dispatch(&Cli::try_parse_from(["gateway"].iter().chain(words)).expect("good words"))
+        let cli = Cli::try_parse_from(["gateway"].iter().chain(words)).expect("good words");
+        dispatch(&cli, cli.command.as_ref().expect("a command"))
     }
 
     #[test]
@@ -290,7 +290,7 @@ mod tests {
             assert_eq!(words(&[name, "--socket", "/nowhere/gateway.sock"]), Exit::NotRunning, "{name}");
         }
         assert_eq!(words(&["check", "-c", "/nowhere/gateway.toml"]), Exit::Configuration);
-        assert_eq!(words(&["-c", "/nowhere/gateway.toml"]), Exit::Configuration);
+        assert_eq!(words(&["config", "show", "-c", "/nowhere/gateway.toml"]), Exit::Configuration);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{path::Path, process::ExitCode};
 use super::{check, exit::Exit, terminal::say};
 use crate::{boot, config::load};
 
-/// Runs the master until it ends.
+/// Runs the master until it ends. To be called before any thread is started.
 pub fn master(config: Option<&Path>) -> ExitCode {
     let path = match load::find(config) {
         Ok(path) => path,

@@ -11,15 +11,17 @@ use std::{
 use super::{
     complaint::{Code, Complaints, Place, did_you_mean},
     defaults, file,
-    shape::{At, Either, Field, Some1},
+    shape::{At, Either, Field, OneOrMore},
     tree::{Outside, Text},
     value::Net,
 };
 use crate::plan::Plan;
 
 mod app;
+mod header;
 mod listener;
 mod log;
+mod probe;
 mod route;
 mod site;
 mod upstream;
@@ -201,7 +203,7 @@ impl Context<'_> {
         Some(value.value)
     }
 
-    fn nets(&mut self, field: Field<Some1<Net>>) -> Vec<ipnet::IpNet> {
+    fn nets(&mut self, field: Field<OneOrMore<Net>>) -> Vec<ipnet::IpNet> {
         field.value().map(|nets| nets.0.into_iter().map(|net| net.value.0).collect()).unwrap_or_default()
     }
 

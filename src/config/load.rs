@@ -128,7 +128,7 @@ impl Reading<'_> {
     }
 
     fn include(&mut self, node: Node, open: &mut Vec<PathBuf>, merged: &mut Vec<Entry>) {
-        let Field::Given(list) = read::<super::shape::Some1<tree::Text>>(node, self.out) else { return };
+        let Field::Given(list) = read::<super::shape::OneOrMore<tree::Text>>(node, self.out) else { return };
         for pattern in list.value.0 {
             let place = pattern.place;
             if open.len() > DEPTH {

@@ -114,8 +114,8 @@ fn vices(spec: &Spec) {
         std::thread::spawn(|| {
             let line = format!("{}\n", "flood ".repeat(20));
             let lines = line.repeat(500);
-            let mut out = io::stdout().lock();
-            while out.write_all(lines.as_bytes()).is_ok() {}
+            // Locked anew each time: the others have a word too.
+            while io::stdout().write_all(lines.as_bytes()).is_ok() {}
         });
     }
     if spec.leak_mb_per_second > 0 {

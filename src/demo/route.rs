@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
+use nix::sys::signal::{Signal, raise};
 use serde_json::json;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
@@ -21,6 +22,8 @@ use super::{
 const PAGE: &str = include_str!("page/page.html");
 const CSS: &str = include_str!("page/page.css");
 const JS: &str = include_str!("page/page.js");
+
+const ICON: &str = "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 8 8'><circle cx='4' cy='4' r='3.5' fill='#3b5bdb'/></svg>";
 
 /// The most of a body that `/echo` takes.
 const ECHO_LIMIT: usize = 1024 * 1024;
@@ -53,6 +56,7 @@ impl App {
             [""] => of_kind("text/html; charset=utf-8", self.page(&request)),
             ["page.css"] => of_kind("text/css; charset=utf-8", CSS),
             ["page.js"] => of_kind("text/javascript; charset=utf-8", JS),
+            ["icon.svg"] => of_kind("image/svg+xml", ICON),
             ["healthz"] => self.health(),
             ["pid"] => plain(StatusCode::OK, format!("{}\n", std::process::id())),
             ["echo"] => echo(request).await,
@@ -172,8 +176,9 @@ fn crash(uri: &Uri) -> Response<Body> {
     say("crashing as asked");
     let signal = query(uri, "signal").and_then(|signal| i32::try_from(signal).ok()).and_then(|signal| signal.try_into().ok());
     if let Some(signal) = signal {
-        let signal: nix::sys::signal::Signal = signal;
-        return match nix::sys::signal::raise(signal) {
+        let signal: Signal = signal;
+        // The first SEGV or BUS goes to Rust's own handler, which gives up its place and returns.
+        return match raise(signal).and_then(|()| raise(signal)) {
             Ok(()) => plain(StatusCode::OK, "survived\n"),
             Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
         };

@@ -386,7 +386,10 @@ impl Conn {
         while self.sent < self.outbox.len() {
             let io = self.io.as_mut().expect("the stream is there until drop because only drop takes it");
             let wrote = Pin::new(io).poll_write(cx, &self.outbox[self.sent..]);
-            self.sent += ready!(self.in_time(cx, wrote))?;
+            match ready!(self.in_time(cx, wrote))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                n => self.sent += n,
+            }
         }
         self.outbox.clear();
         self.sent = 0;
@@ -394,9 +397,8 @@ impl Conn {
     }
 
     /// The send deadline runs from one write to the next, while one waits.
-    fn in_time(&mut self, cx: &mut Context<'_>, wrote: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    fn in_time<T>(&mut self, cx: &mut Context<'_>, wrote: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         match wrote {
-            Poll::Ready(Ok(0)) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
             Poll::Ready(done) => {
                 self.send_by = None;
                 Poll::Ready(done)
@@ -479,13 +481,15 @@ impl AsyncWrite for Conn {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let me = self.get_mut();
         ready!(me.poll_drain(cx))?;
-        me.io().poll_flush(cx)
+        let flushed = me.io().poll_flush(cx);
+        me.in_time(cx, flushed)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let me = self.get_mut();
         ready!(me.poll_drain(cx))?;
-        me.io().poll_shutdown(cx)
+        let closed = me.io().poll_shutdown(cx);
+        me.in_time(cx, closed)
     }
 }
 

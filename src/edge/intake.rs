@@ -16,7 +16,6 @@ use crate::rules::{clientip, header as rule, route::Found};
 
 /// What the engine does with the request.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "it is moved once, and boxing it would cost an allocation on each answer of ours")]
 pub enum Step {
     /// To the upstream that the exchange has picked.
     Forward,

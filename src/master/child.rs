@@ -257,6 +257,9 @@ pub fn spawn(launch: Launch) -> Result<Pid, SpawnError> {
                 return Err(Step::Descriptor.failed(nix::Error::last()));
             }
         }
+        let first = wired.iter().map(|(_, to)| *to + 1).max().unwrap_or(3);
+        // SAFETY: only marks descriptors close-on-exec: those that whoever started us left open. std's error pipe is so already.
+        unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
         restore_oom_score();
         if let Some((soft, hard)) = nofile {
             setrlimit(Resource::RLIMIT_NOFILE, soft, hard).map_err(|e| Step::Limit.failed(e))?;
@@ -300,11 +303,11 @@ static OOM_SCORE: OnceLock<Vec<u8>> = OnceLock::new();
 /// The kernel shall take the master last when memory is short; only root may ask for that.
 pub fn lower_oom_score() {
     const FILE: &str = "/proc/self/oom_score_adj";
-    if let Ok(before) = std::fs::read(FILE) {
-        if std::fs::write(FILE, "-900").is_ok() {
-            // Called once; a second call keeps the first value, which is the true one.
-            let _ = OOM_SCORE.set(before);
-        }
+    if let Ok(before) = std::fs::read(FILE)
+        && std::fs::write(FILE, "-900").is_ok()
+    {
+        // Called once; a second call keeps the first value, which is the true one.
+        let _ = OOM_SCORE.set(before);
     }
 }
 

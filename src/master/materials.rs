@@ -23,7 +23,10 @@ const LARGEST: u64 = 1024 * 1024;
 
 /// What the files looked like: changed means different.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Print(Vec<(PathBuf, Option<(i64, i64, u64, u64)>)>);
+pub struct Print(Vec<(PathBuf, Option<Look>)>);
+
+/// Modified (s, ns), length, inode.
+type Look = (i64, i64, u64, u64);
 
 /// The pairs that a plan names, in order and once each.
 fn pairs(plan: &Plan) -> Vec<(PathBuf, PathBuf)> {

@@ -19,4 +19,4 @@ pub mod supervisor;
 mod usage;
 
 #[cfg(test)]
-mod tests;
+pub mod tests;

@@ -344,10 +344,8 @@ async fn read_one(stream: Stream, queue: Arc<Queue<Order>>, shape: Arc<AtomicU8>
 
 fn look_for(awaited: &Mutex<Option<Awaited>>, line: &[u8]) {
     let mut awaited = awaited.lock().unwrap_or_else(PoisonError::into_inner);
-    if awaited.as_ref().is_some_and(|awaited| awaited.pattern.is_match(line)) {
-        if let Some(Awaited { seen, .. }) = awaited.take() {
-            seen();
-        }
+    if let Some(Awaited { seen, .. }) = awaited.take_if(|awaited| awaited.pattern.is_match(line)) {
+        seen();
     }
 }
 

@@ -144,10 +144,10 @@ pub fn story(error: &ReloadError) -> String {
         text.push_str(&format!(": {source}"));
         cause = source.source();
     }
-    if let ReloadError::Bind(bind) = error {
-        if let Some(advice) = bind.advice() {
-            text.push_str(&format!(" ({advice})"));
-        }
+    if let ReloadError::Bind(bind) = error
+        && let Some(advice) = bind.advice()
+    {
+        text.push_str(&format!(" ({advice})"));
     }
     text
 }

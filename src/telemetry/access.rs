@@ -254,6 +254,10 @@ fn address(ip: IpAddr, out: &mut Vec<u8>) {
 
 /// The inside of a JSON string. DEL and the C1 controls are escaped too: a terminal obeys them. What is no UTF-8 becomes U+FFFD.
 pub(super) fn quoted(value: &[u8], out: &mut Vec<u8>) {
+    if value.iter().all(is_plain) {
+        out.extend_from_slice(value);
+        return;
+    }
     for chunk in value.utf8_chunks() {
         let mut plain = 0;
         let valid = chunk.valid();
@@ -280,8 +284,17 @@ pub(super) fn quoted(value: &[u8], out: &mut Vec<u8>) {
     }
 }
 
+/// Needs no escape in either format, as nearly all that is sent does not.
+fn is_plain(byte: &u8) -> bool {
+    matches!(byte, 0x20..0x7f) && !matches!(byte, b'"' | b'\\')
+}
+
 /// nginx's default escaping.
 fn hexed(value: &[u8], out: &mut Vec<u8>) {
+    if value.iter().all(is_plain) {
+        out.extend_from_slice(value);
+        return;
+    }
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     for byte in value {
         match byte {

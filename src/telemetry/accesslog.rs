@@ -1,7 +1,7 @@
 //! The access log on its way out of the edge: records go to a buffer of their thread, a writer thread takes them to the pipe.
 //!
 //! Shape: `record` never waits for the reader of the pipe: a buffer that is full while the writer is stuck drops records, and counts them.
-//!        A buffer leaves when it holds 32 KB, else within a second. Memory: at most two buffers of 256 KB a slot.
+//!        A buffer leaves when it holds 32 KB, else within a second. Memory: at most a megabyte a slot, and one more.
 
 use std::{
     fs::File,
@@ -16,7 +16,10 @@ use std::{
 };
 
 use jiff::tz::TimeZone;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::{
+    fcntl::{FcntlArg, fcntl},
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+};
 
 use super::{
     access::{AccessRecord, Stamp, write_combined, write_json},
@@ -26,8 +29,12 @@ use crate::plan;
 
 const FLUSH_SIZE: usize = 32 * 1024;
 const FLUSH_AGE: Duration = Duration::from_secs(1);
-/// What a slot keeps while the writer is stuck; at 300 bytes a record some 900 records.
-const FULL_SIZE: usize = 256 * 1024;
+/// What a slot keeps while the writer is stuck; at 400 bytes a record some 2,600 records.
+const FULL_SIZE: usize = 1024 * 1024;
+/// A buffer that grew beyond this is given back once it is empty.
+const KEEP_SIZE: usize = 2 * FLUSH_SIZE;
+/// Asked of the kernel, so that the writer waits less for the reader; it may refuse.
+const PIPE_SIZE: i32 = 1024 * 1024;
 
 /// The way to the pipe, one a process.
 pub struct AccessWriter {
@@ -53,6 +60,7 @@ impl AccessWriter {
     ///
     /// Errors: no thread could be had.
     pub fn start(pipe: OwnedFd, dropped: Arc<AtomicU64>) -> io::Result<Arc<Self>> {
+        let _ = fcntl(&pipe, FcntlArg::F_SETPIPE_SZ(PIPE_SIZE));
         let writer = Arc::new(Self {
             slots: Slots::default(),
             zone: TimeZone::system(),
@@ -116,6 +124,7 @@ impl AccessWriter {
                     self.dropped.fetch_add(lost as u64, Relaxed);
                 }
                 taken.clear();
+                taken.shrink_to(KEEP_SIZE);
             }
             if last {
                 break;

@@ -33,7 +33,7 @@ pub struct Edge {
     pub live: LiveCell,
     pub base: Base,
     pub metrics: Arc<Metrics>,
-    pub dir: TempDir,
+    _dir: TempDir,
     orders: mpsc::Sender<Order>,
     thread: Option<thread::JoinHandle<()>>,
 }
@@ -79,7 +79,7 @@ impl Edge {
             };
             runtime.block_on(worker.run());
         });
-        let edge = Self { http: addr(&http), https: addr(&https), live, base, metrics, dir, orders, thread: Some(thread) };
+        let edge = Self { http: addr(&http), https: addr(&https), live, base, metrics, _dir: dir, orders, thread: Some(thread) };
         for (role, socket) in [(Role::Http, http), (Role::Https, https)] {
             let asked = addr(&socket);
             edge.orders.try_send(Order::Open { key: (role, asked), socket, metrics: edge.metrics.listener(asked) }).expect("running");
@@ -163,6 +163,12 @@ pub async fn echo(mut stream: TcpStream) {
             return;
         }
     }
+}
+
+/// Takes all there is and says nothing.
+pub async fn sink(mut stream: TcpStream) {
+    let mut waste = [0; 4096];
+    while matches!(stream.read(&mut waste).await, Ok(n) if n > 0) {}
 }
 
 pub fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {

@@ -14,7 +14,7 @@ use tokio::{
     sync::mpsc,
 };
 
-use crate::harness::{Answer, Edge, ask, closed, drip, echo, head, origin, run, site};
+use crate::harness::{Answer, Edge, ask, closed, drip, echo, head, origin, run, sink, site};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
 
@@ -204,7 +204,7 @@ fn a_client_that_does_not_read_is_cut_off() {
 #[test]
 fn a_body_over_the_limit_is_refused_and_the_client_learns_it() {
     run(async {
-        let app = origin(echo).await;
+        let app = origin(sink).await;
         let edge = Edge::start(&site(&[app], "[limits]\nbody = \"64KB\"\n", "", ""));
         let body = "x".repeat(4 << 20);
         let length = format!("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: {}\r\n\r\n{body}", body.len());

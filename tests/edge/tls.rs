@@ -1,6 +1,6 @@
 //! Certificates: which one for which name, and what happens when they change.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{os::unix::fs::PermissionsExt, path::PathBuf, sync::Arc, time::Duration};
 
 use gateway::{
     ipc::message::{Material, Pem},
@@ -127,7 +127,9 @@ fn a_changed_certificate_is_served_at_once_and_a_bad_one_never() {
         );
         for end in ["pem", "key"] {
             let Ok(Pem { chain, key }) = &first.pem else { panic!("just made") };
-            std::fs::write(format!("{base}/a.test.{end}"), if end == "pem" { chain } else { key.reveal() }).expect("written");
+            let path = format!("{base}/a.test.{end}");
+            std::fs::write(&path, if end == "pem" { chain } else { key.reveal() }).expect("written");
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("set");
         }
         let edge = Edge::with(&text, vec![first.clone()]);
         let connector = client(&["http/1.1"], &[&rustls::version::TLS13]);

@@ -39,8 +39,8 @@ fn document(status: &Status, out: &mut String) -> fmt::Result {
     out.write_str("</div>\n")?;
     write!(
         out,
-        "<footer>As of <time>{}</time> · <a href=/api/status>JSON</a> · <a href=/metrics>metrics</a> · <a href=/health/detailed>health</a></footer>\n</main>\n",
-        Text(&status.timestamp)
+        "<footer>As of {} · <a href=/api/status>JSON</a> · <a href=/metrics>metrics</a> · <a href=/health/detailed>health</a></footer>\n</main>\n",
+        Moment(&status.timestamp)
     )
 }
 
@@ -144,9 +144,9 @@ fn apps(apps: &[App], out: &mut String) -> fmt::Result {
             };
             write!(out, "<tr><th>{}<td><span class=\"pill {colour}\">{}</span>", Text(&instance.id), instance.state.as_str())?;
             if let Some(due) = &instance.next_start {
-                write!(out, "<small>next start {}</small>", Text(due))?;
+                write!(out, "<small>next start {}</small>", Moment(due))?;
             }
-            write!(out, "<td>{}<td class=n>{}", Text(&instance.since), instance.pid.map(|pid| pid.to_string()).unwrap_or_default())?;
+            write!(out, "<td>{}<td class=n>{}", Moment(&instance.since), instance.pid.map(|pid| pid.to_string()).unwrap_or_default())?;
             write!(
                 out,
                 "<td><code>{}</code><td class=n>{}<td>",
@@ -154,7 +154,7 @@ fn apps(apps: &[App], out: &mut String) -> fmt::Result {
                 Grouped(instance.restarts)
             )?;
             if let (Some(how), Some(at)) = (&instance.last_exit, &instance.last_exit_at) {
-                write!(out, "{}<small>{}</small>", Text(how), Text(at))?;
+                write!(out, "{}<small>{}</small>", Text(how), Moment(at))?;
             }
             writeln!(out, "<td class=n>{:.1} s<td class=n>{}", instance.cpu_seconds, Bytes(instance.memory_bytes))
         },
@@ -206,7 +206,7 @@ fn certificates(certificates: &[Certificate], out: &mut String) -> fmt::Result {
             out,
             "<tr><th>{}<td>{}<td>{}",
             Text(&certificate.host),
-            Text(certificate.not_after.as_deref().unwrap_or("unknown")),
+            Moment(certificate.not_after.as_deref().unwrap_or("unknown")),
             Text(&certificate.source)
         )?;
         if let Some(problem) = &certificate.problem {
@@ -241,6 +241,18 @@ impl Display for Text<'_> {
             '\'' => f.write_str("&#39;"),
             _ => f.write_char(c),
         })
+    }
+}
+
+/// `2026-01-15 10:30:00 UTC`, of an RFC 3339 moment in UTC.
+struct Moment<'a>(&'a str);
+
+impl Display for Moment<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.strip_suffix('Z').and_then(|text| text.split_once('T')) {
+            Some((day, time)) => write!(f, "<time>{} {} UTC</time>", Text(day), Text(time)),
+            None => Text(self.0).fmt(f),
+        }
     }
 }
 
@@ -298,6 +310,8 @@ mod tests {
         assert_eq!([0, 1536, 5 << 30].map(|n| Bytes(n).to_string()), ["0 B", "1.5 KB", "5.0 GB"]);
         assert_eq!([59, 61, 3_700, 90_000].map(|n| Span(n).to_string()), ["59 s", "1 min", "1 h 1 min", "1 d 1 h"]);
         assert_eq!(Text("<a href='x'>&\"").to_string(), "&lt;a href=&#39;x&#39;&gt;&amp;&quot;");
+        assert_eq!(Moment("2026-01-15T10:30:00Z").to_string(), "<time>2026-01-15 10:30:00 UTC</time>");
+        assert_eq!(Moment("<").to_string(), "&lt;");
         assert_eq!(Verdict::Degraded.as_str(), "degraded");
     }
 }

@@ -8,7 +8,7 @@ use tokio::{
     time::{Instant, interval, sleep_until},
 };
 
-use super::{Doors, EdgeSource, Fatal, LogHandle, Threads, chain, doors::DoorError};
+use super::{Doors, EdgeSource, Fatal, LogHandle, Threads, chain};
 use crate::{
     admin::api,
     edge::{
@@ -52,7 +52,7 @@ enum Event {
     MasterGone,
     ToTell(ToMaster),
     Tick,
-    ThreadEnded,
+    ThreadEnded { left: usize },
     TaskEnded,
     Deadline,
 }
@@ -74,7 +74,7 @@ impl Office {
                 },
                 Some(message) = self.waiting.recv() => Event::ToTell(message),
                 _ = alive.tick() => Event::Tick,
-                () = self.threads.ended() => Event::ThreadEnded,
+                left = self.threads.ended() => Event::ThreadEnded { left },
                 Some(_) = self.tasks.join_next() => Event::TaskEnded,
                 () = sleep_until(deadline), if stop_by.is_some() => Event::Deadline,
             };
@@ -87,9 +87,9 @@ impl Office {
                 Event::MasterGone => return Ok(()),
                 Event::ToTell(message) => self.to_master.send(&message, &[]).await?,
                 Event::Tick => self.tell_alive().await?,
-                Event::ThreadEnded if stop_by.is_none() => return Err(Fatal::ThreadEnded),
-                Event::ThreadEnded if self.threads.running() == 0 => return Ok(()),
-                Event::ThreadEnded | Event::TaskEnded => {}
+                Event::ThreadEnded { .. } if stop_by.is_none() => return Err(Fatal::ThreadEnded),
+                Event::ThreadEnded { left: 0 } => return Ok(()),
+                Event::ThreadEnded { .. } | Event::TaskEnded => {}
                 Event::Deadline => return Ok(()),
             }
         }
@@ -121,7 +121,7 @@ impl Office {
                 self.swap(live);
                 self.log.set(config.plan.log.level, config.plan.log.format);
                 self.doors.close_others(config, old.allowance.drain).await;
-                self.doors.open(config, sockets).await.map_err(DoorError::from)?;
+                self.doors.open(config, sockets).await?;
                 self.base.metrics.reload_done();
                 self.source.reloaded();
                 tracing::info!(generation = generation.0, sites = config.plan.sites.len(), "configuration applied");

@@ -1,9 +1,6 @@
 //! The worker threads.
 
-use std::{
-    path::Path,
-    thread::{self, JoinHandle},
-};
+use std::{path::Path, thread};
 
 use tokio::sync::mpsc;
 
@@ -16,7 +13,7 @@ const ORDERS: usize = 64;
 /// K threads, each with its own runtime.
 pub struct Threads {
     orders: Vec<mpsc::Sender<Order>>,
-    handles: Vec<JoinHandle<()>>,
+    left: usize,
     ended: mpsc::UnboundedReceiver<()>,
 }
 
@@ -34,7 +31,7 @@ impl Threads {
     pub fn start(count: usize, common: &Common, roots: &Path) -> Result<Self, Fatal> {
         // At most one word a thread, ever.
         let (bell, ended) = mpsc::unbounded_channel();
-        let mut threads = Self { orders: Vec::new(), handles: Vec::new(), ended };
+        let mut threads = Self { orders: Vec::new(), left: count, ended };
         for n in 0..count {
             let (orders, inbox) = mpsc::channel(ORDERS);
             let (common, roots, bell) = (common.clone(), roots.to_owned(), Bell(bell.clone()));
@@ -48,9 +45,8 @@ impl Threads {
                 };
                 runtime.block_on(worker.run());
             };
-            let handle = thread::Builder::new().name(format!("edge-{n}")).spawn(work).map_err(|error| Fatal::Thread(n, error))?;
+            thread::Builder::new().name(format!("edge-{n}")).spawn(work).map_err(|error| Fatal::Thread(n, error))?;
             threads.orders.push(orders);
-            threads.handles.push(handle);
         }
         Ok(threads)
     }
@@ -60,16 +56,12 @@ impl Threads {
         self.orders.clone()
     }
 
-    /// Waits until a thread ends.
+    /// Waits until a thread ends; how many are left.
     ///
     /// Cancel-safety: safe.
-    pub async fn ended(&mut self) {
+    pub async fn ended(&mut self) -> usize {
         self.ended.recv().await;
-    }
-
-    /// How many still run.
-    #[must_use]
-    pub fn running(&self) -> usize {
-        self.handles.iter().filter(|handle| !handle.is_finished()).count()
+        self.left = self.left.saturating_sub(1);
+        self.left
     }
 }

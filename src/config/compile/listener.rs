@@ -10,7 +10,7 @@ use crate::{
     config::{
         complaint::{Code, Place},
         defaults, file,
-        shape::{At, Field, OrOff, Some1},
+        shape::{At, Field, OneOrMore, OrOff},
         value::Address,
     },
     plan,
@@ -57,7 +57,7 @@ pub fn listen(table: file::Listen, claims: &mut Claims, c: &mut Context<'_>) -> 
 }
 
 fn addresses(
-    field: Field<Some1<Address>>,
+    field: Field<OneOrMore<Address>>,
     owner: Place,
     default: &[SocketAddr],
     role: &str,

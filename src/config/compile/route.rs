@@ -1,28 +1,24 @@
 //! `[site.route."PATH"]`, and what a site gives to all of its routes.
 
-use http::{HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 use ipnet::IpNet;
 
-use super::{Context, Names, site::filters, site::zones};
+use super::{Context, Names, header::edits, site::filters, site::zones};
 use crate::{
     config::{
         complaint::{Code, Place, did_you_mean, nearest},
         defaults, file,
-        shape::{Anything, At, Either, Field, List, Named},
+        shape::{At, Either, Field, List, Named},
         tree::Text,
-        value::regex,
+        value::{FilePath, regex},
     },
-    plan::{self, Action, FilterMode, Filters, HeaderEdit, PathMatch},
+    plan::{self, Action, FilterMode, Filters, PathMatch},
     vocab::{ByteSize, UpstreamName, ZoneName},
 };
 
 /// At most so many bytes of an answer stand in a configuration.
 const RESPOND: usize = 64 << 10;
 const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"];
-/// Headers that belong to one connection or to the framing of a message: nobody but the engine may set them.
-const FRAMING: [&str; 9] =
-    ["connection", "content-length", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "http2-settings"];
-
 /// What a route has where it does not say otherwise.
 pub struct Shared {
     pub zones: Vec<ZoneName>,
@@ -80,7 +76,7 @@ pub fn routes(
     place: Place,
     app: Field<Text>,
     upstream: Field<Text>,
-    root: &Field<Anything>,
+    root: &Field<FilePath>,
     table: Field<Named<file::Route>>,
     shared: &Shared,
     names: &Names,
@@ -382,7 +378,7 @@ fn methods(field: Field<List<Text>>, c: &mut Context<'_>) -> Vec<Method> {
     all
 }
 
-fn extensions(field: Field<crate::config::shape::Some1<Text>>, c: &mut Context<'_>) -> Vec<String> {
+fn extensions(field: Field<crate::config::shape::OneOrMore<Text>>, c: &mut Context<'_>) -> Vec<String> {
     let mut all: Vec<String> = Vec::new();
     for At { value, place } in field.value().map(|list| list.0).unwrap_or_default() {
         let text = value.value.strip_prefix('.').unwrap_or(&value.value).to_ascii_lowercase();
@@ -456,32 +452,4 @@ fn respond(at: At<Either<Text, file::Respond>>, c: &mut Context<'_>) -> Option<A
         body: body.map(|at| at.value.value).unwrap_or_default(),
         content_type: kind.map_or_else(|| defaults::CONTENT_TYPE.to_owned(), |at| at.value.value),
     })
-}
-
-/// A table of header = value; `""` removes.
-pub fn edits(table: Named<Text>, c: &mut Context<'_>) -> Vec<HeaderEdit> {
-    let mut all: Vec<HeaderEdit> = Vec::new();
-    for (name, value) in table.0 {
-        let Some(At { value, place }) = value.given() else { continue };
-        let Ok(header) = HeaderName::try_from(name.value.as_str()) else {
-            c.out.add(Code::BadHeader, name.place, format!("{:?} is not the name of a header", name.value));
-            continue;
-        };
-        if FRAMING.contains(&header.as_str()) {
-            c.out.add(Code::BadHeader, name.place, format!("the header {:?} belongs to the connection and cannot be set", name.value));
-            continue;
-        }
-        if all.iter().any(|other| other.name == header) {
-            c.out.add(Code::DuplicateKey, name.place, format!("the header {:?} is set twice", name.value));
-            continue;
-        }
-        // Visible ASCII only: what travels to the edge and back must stay the same.
-        let printable = value.value.bytes().all(|b| (b' '..=b'~').contains(&b) || b == b'\t');
-        match HeaderValue::try_from(value.value.as_str()) {
-            Ok(_) if value.value.is_empty() => all.push(HeaderEdit::new(header, None)),
-            Ok(text) if printable => all.push(HeaderEdit::new(header, Some(text))),
-            _ => c.out.add(Code::BadHeader, place, format!("{} cannot be the value of a header: visible ASCII only", value.shown())),
-        }
-    }
-    all
 }

@@ -2,18 +2,16 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use http::{HeaderName, HeaderValue};
-
-use super::{Context, Names, route};
+use super::{Context, Names, header::headers, route};
 use crate::{
     config::{
         complaint::{Code, Place},
-        defaults, file,
-        shape::{At, Either, Field, List, Named, Some1},
+        file,
+        shape::{At, Either, Field, List, Named, OneOrMore},
         tree::{Facts, Kind, Text},
-        value::Hosts,
+        value::{FilePath, Hosts},
     },
-    plan::{self, FilterMode, Filters, HeaderEdit},
+    plan::{self, FilterMode, Filters},
     vocab::{Host, HostPattern, ZoneName},
 };
 
@@ -137,12 +135,12 @@ fn site(
 }
 
 fn refuse(
-    client_ca: &Field<crate::config::shape::Anything>,
-    auth: &Field<crate::config::shape::Anything>,
-    compress: &Field<crate::config::shape::Anything>,
-    maintenance: &Field<crate::config::shape::Anything>,
-    errors: &Field<crate::config::shape::Anything>,
-    root: &Field<crate::config::shape::Anything>,
+    client_ca: &Field<FilePath>,
+    auth: &Field<file::Auth>,
+    compress: &Field<bool>,
+    maintenance: &Field<file::Maintenance>,
+    errors: &Field<Named<FilePath>>,
+    root: &Field<FilePath>,
     c: &mut Context<'_>,
 ) {
     client_ca.not_yet("client_ca", "take it out, and shut others out with `allow`", c.out);
@@ -162,7 +160,7 @@ struct Split {
     canonical: Option<Host>,
 }
 
-fn hosts(at: At<Some1<Hosts>>, aliases: Field<Some1<Hosts>>, taken: &mut Taken, c: &mut Context<'_>) -> Option<Split> {
+fn hosts(at: At<OneOrMore<Hosts>>, aliases: Field<OneOrMore<Hosts>>, taken: &mut Taken, c: &mut Context<'_>) -> Option<Split> {
     if at.value.0.is_empty() {
         c.out.add(Code::EmptyValue, at.place, "a site has no host: write one, or \"_\" for any name");
         return None;
@@ -277,7 +275,7 @@ fn files(table: file::TlsFiles, c: &mut Context<'_>) -> Option<plan::SiteTls> {
     Some(plan::SiteTls::Files { cert: cert?, key: key? })
 }
 
-fn file_of(at: At<crate::config::value::FilePath>, wanted: Kind, c: &mut Context<'_>) -> Option<std::path::PathBuf> {
+fn file_of(at: At<FilePath>, wanted: Kind, c: &mut Context<'_>) -> Option<std::path::PathBuf> {
     let path = c.absolute(&at.value.0);
     match c.outside.facts(&path) {
         Ok(Facts { kind, .. }) if kind == wanted => Some(path),
@@ -289,30 +287,6 @@ fn file_of(at: At<crate::config::value::FilePath>, wanted: Kind, c: &mut Context
         Err(reason) => {
             c.out.add(Code::UnreadableFile, at.place, format!("could not read {}: {reason}", path.display()));
             None
-        }
-    }
-}
-
-/// `"strict"`, `"off"`, or a table laid over the strict set.
-fn headers(field: Field<Either<file::HeadersWord, Named<Text>>>, c: &mut Context<'_>) -> Vec<HeaderEdit> {
-    let strict = || -> Vec<HeaderEdit> {
-        let edit = |(name, value): (&'static str, &'static str)| {
-            HeaderEdit::new(HeaderName::from_static(name), (!value.is_empty()).then(|| HeaderValue::from_static(value)))
-        };
-        defaults::STRICT.into_iter().map(edit).collect()
-    };
-    match field.value() {
-        None | Some(Either::This(file::HeadersWord::Strict)) => strict(),
-        Some(Either::This(file::HeadersWord::Off)) => Vec::new(),
-        Some(Either::That(table)) => {
-            let mut all = strict();
-            for edit in route::edits(table, c) {
-                match all.iter_mut().find(|other| other.name == edit.name) {
-                    Some(other) => *other = edit,
-                    None => all.push(edit),
-                }
-            }
-            all
         }
     }
 }
@@ -343,7 +317,7 @@ pub fn filters(value: Either<List<file::FilterWord>, file::FilterTable>) -> Filt
 }
 
 /// The zones that must admit a request; every name exists.
-pub fn zones(field: Field<Some1<Text>>, who: &str, names: &Names, c: &mut Context<'_>) -> Option<Vec<ZoneName>> {
+pub fn zones(field: Field<OneOrMore<Text>>, who: &str, names: &Names, c: &mut Context<'_>) -> Option<Vec<ZoneName>> {
     let mut zones: Vec<ZoneName> = Vec::new();
     for At { value, place } in field.value()?.0 {
         if !names.zones.contains(&value.value) {

@@ -7,7 +7,7 @@ use crate::{
     config::{
         complaint::{Code, Place},
         defaults, file,
-        shape::{At, Either, Field, List, Named, Some1, not_yet},
+        shape::{At, Either, Field, List, Named, OneOrMore, not_yet},
         tree::Text,
         value::{Peer, ProbePath, Status},
     },
@@ -61,7 +61,7 @@ fn upstream(name: &str, table: file::Upstream, c: &mut Context<'_>) -> Option<pl
     Some(plan::Upstream { servers, balance, health: health.flatten(), passive, retry, timeouts, http })
 }
 
-fn servers(name: &str, at: At<Some1<Either<Peer, file::Server>>>, c: &mut Context<'_>) -> Option<Vec<plan::Server>> {
+fn servers(name: &str, at: At<OneOrMore<Either<Peer, file::Server>>>, c: &mut Context<'_>) -> Option<Vec<plan::Server>> {
     let mut all: Vec<plan::Server> = Vec::new();
     let mut whole = true;
     for At { value, place } in at.value.0 {

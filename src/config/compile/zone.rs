@@ -7,7 +7,7 @@ use crate::{
     config::{
         complaint::Code,
         defaults, file,
-        shape::{At, Either, Field, Named, Some1},
+        shape::{At, Either, Field, Named, OneOrMore},
         tree::Text,
     },
     plan,
@@ -55,7 +55,7 @@ fn zone(name: &str, table: file::Zone, c: &mut Context<'_>) -> Option<plan::Zone
     })
 }
 
-fn key(field: Field<Some1<Text>>, c: &mut Context<'_>) -> Option<plan::ZoneKey> {
+fn key(field: Field<OneOrMore<Text>>, c: &mut Context<'_>) -> Option<plan::ZoneKey> {
     let At { value: mut keys, place } = match field {
         Field::Given(keys) => keys,
         Field::Absent => return Some(plan::ZoneKey::Ip),

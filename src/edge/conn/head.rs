@@ -132,7 +132,7 @@ mod tests {
     fn a_head_ends_at_its_empty_line() {
         let text = "GET / HTTP/1.1\r\nHost: a\r\n\r\nGET /next";
         assert_eq!(scan(text), Scan::Whole { len: text.len() - 9, body: Body::Length(0) });
-        assert_eq!(scan("\r\n\r\nGET / HTTP/1.1\nHost: a\n\n"), Scan::Whole { len: 29, body: Body::Length(0) });
+        assert_eq!(scan("\r\n\r\nGET / HTTP/1.1\nHost: a\n\n"), Scan::Whole { len: 28, body: Body::Length(0) });
         assert_eq!(scan("GET / HTTP/1.1\r\nHost: a\r\n"), Scan::More);
     }
 

@@ -88,7 +88,8 @@ impl Service {
             }
         }
         let (io, client) = match role {
-            Role::Https => match self.handshake(&live, tcp, deadline).await {
+            // Boxed: a handshake is ten times as large as what follows, which would keep the room for it.
+            Role::Https => match Box::pin(self.handshake(&live, tcp, deadline)).await {
                 Some(tls) => {
                     let client = Client::secure(peer, leave.drain.clone(), tls.get_ref().1);
                     (Io::Tls(Box::new(tls)), client)
@@ -114,7 +115,8 @@ impl Service {
         loop {
             match conn.next(&allowance).await {
                 Next::Request => {}
-                Next::Closed => return,
+                // Over TLS the client is told so; either way it has gone, or nothing is owed.
+                Next::Closed => return drop(AsyncWriteExt::shutdown(&mut conn).await),
                 Next::Refuse(status) => {
                     conn.refuse(status).await;
                     return self.common.live.load().nobody.done(status.as_u16(), Duration::ZERO, 0, 0);

@@ -121,7 +121,7 @@ impl LogFile {
             let suffix = AppendTimestamp::default(FileLimit::MaxFiles(keep));
             let mut files = FileRotate::new(&path, suffix, ContentLimit::None, Compression::None, Some(options()));
             files.rotate()?;
-            io::Result::Ok(files.log_paths().into_iter().filter(|path| path.extension().is_none_or(|e| e != "gz")).next_back())
+            io::Result::Ok(files.log_paths().into_iter().rfind(|path| path.extension().is_none_or(|e| e != "gz")))
         });
         match rotated {
             Ok(Ok(newest)) => {

@@ -220,7 +220,7 @@ mod tests {
             }
         }
         assert_eq!((kept + lost, ours), (1000, 1));
-        assert!(kept >= 480 && kept <= 512, "{kept}");
+        assert!((480..=512).contains(&kept), "{kept}");
     }
 
     #[tokio::test]

@@ -184,7 +184,9 @@ async fn a_killed_instance_is_back_with_another_pid_and_its_reason() {
 
 #[tokio::test]
 async fn an_app_that_exits_at_once_cools_down_and_others_are_not_touched() {
-    let scene = Scene::new(&[("bad", app("echo no luck >&2; exit 1")), ("good", app("exec sleep 1000"))], false).await;
+    let mut bad = app("echo no luck >&2; exit 1");
+    bad.ready = Ready::Log { pattern: "up and running".into(), timeout: Duration::from_secs(30) };
+    let scene = Scene::new(&[("bad", bad), ("good", app("exec sleep 1000"))], false).await;
     let good = scene.is("good", 0, InstanceState::Ready).await;
     let bad = scene.is("bad", 0, InstanceState::Cooldown).await;
     assert_eq!(bad.restarts, 3);

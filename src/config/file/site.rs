@@ -1,0 +1,181 @@
+//! `[[site]]` and its routes, as they may be written.
+
+use crate::config::{
+    shape::{Either, List, Named, OneOrMore, table, words},
+    tree::Text,
+    value::{FilePath, Hosts, Net, Peer, Size, Status, Time},
+};
+
+words! {
+    TlsWord { Acme = "acme", Internal = "internal", Off = "off", }
+}
+
+table! {
+    /// A certificate of your own: { cert, key } or { dir }.
+    TlsFiles {
+        /// PEM, the whole chain.
+        cert: FilePath,
+        /// PEM.
+        key: FilePath,
+        /// Pairs NAME.pem and NAME.key; the one that fits the asked name is served.
+        dir: FilePath,
+    }
+}
+
+words! {
+    HeadersWord { Strict = "strict", Off = "off", }
+}
+
+words! {
+    FilterWord { BadUri = "bad-uri", BadMethod = "bad-method", ScannerUa = "scanner-ua", }
+}
+
+words! {
+    FilterMode { Off = "off", Observe = "observe", Enforce = "enforce", }
+}
+
+table! {
+    /// What each filter does.
+    FilterTable {
+        /// Path traversal, hidden files, SQL injection, XSS, foreign extensions.
+        bad_uri = "bad-uri": FilterMode,
+        /// TRACE, CONNECT and unknown methods.
+        bad_method = "bad-method": FilterMode,
+        /// Well-known scanners.
+        scanner_ua = "scanner-ua": FilterMode,
+    }
+}
+
+table! {
+    /// What a request of a site or a route may cost.
+    BodyLimit {
+        /// More is answered 413. Default: that of [limits].
+        body: Size,
+    }
+}
+
+table! {
+    /// What one set of host names serves.
+    Site {
+        /// The first is canonical, the others redirect to it; "*.example.com"; "_" is any other name.
+        host: OneOrMore<Hosts>,
+        /// Served, not redirected.
+        aliases: OneOrMore<Hosts>,
+        /// "internal" (own CA, for development), "off", { cert, key } or { dir }. "acme", the default, is not supported yet.
+        tls: Either<TlsWord, TlsFiles>,
+        /// Not supported yet.
+        client_ca: FilePath,
+        /// "strict", "off", or a table laid over the strict set; a value of "" removes. Default: strict.
+        headers: Either<HeadersWord, Named<Text>>,
+        /// Default: bad-uri.
+        filters: Either<List<FilterWord>, FilterTable>,
+        /// Every zone that must admit a request.
+        zone: OneOrMore<Text>,
+        /// Not supported yet.
+        auth: Auth,
+        /// Everyone else gets 403.
+        allow: OneOrMore<Net>,
+        /// These get 403; wins over allow.
+        deny: OneOrMore<Net>,
+        limits: BodyLimit,
+        /// Not supported yet.
+        compress: bool,
+        /// Not supported yet.
+        maintenance: Maintenance,
+        /// Not supported yet.
+        errors: Named<FilePath>,
+        /// Short for one route "/".
+        app: Text,
+        /// Short for one route "/".
+        upstream: Text,
+        /// Not supported yet.
+        root: FilePath,
+        /// Which requests go where: "/prefix", "= /exact" or "~ regex".
+        route: Named<Route>,
+    }
+}
+
+table! {
+    /// Which requests of a site go where, and how they change on the way.
+    Route {
+        app: Text,
+        upstream: Text,
+        /// Taken off the path before it goes to the upstream.
+        strip: Text,
+        /// [pattern, replacement], as in ["^/old/(.*)", "/new/$1"].
+        rewrite: List<Text>,
+        /// Instead of the site's.
+        zone: OneOrMore<Text>,
+        /// Any other is answered 405.
+        methods: List<Text>,
+        /// Set on the way to the upstream; "" removes.
+        request_headers: Named<Text>,
+        /// Set on the answer; "" removes. Wins over what the app sends.
+        response_headers: Named<Text>,
+        redirect: Either<Text, Redirect>,
+        respond: Either<Text, Respond>,
+        limits: BodyLimit,
+        /// Instead of the site's.
+        filters: Either<List<FilterWord>, FilterTable>,
+        /// Instead of the site's.
+        allow: OneOrMore<Net>,
+        /// Instead of the site's.
+        deny: OneOrMore<Net>,
+        /// Own extensions that the bad-uri filter lets pass here, as in ["php"].
+        extensions: OneOrMore<Text>,
+        /// Not supported yet.
+        auth: Auth,
+        /// Not supported yet.
+        compress: bool,
+        /// Not supported yet.
+        root: FilePath,
+        /// Not supported yet.
+        cache: Text,
+        /// Not supported yet.
+        fastcgi: Peer,
+        /// Not supported yet.
+        try_ = "try": List<Text>,
+        /// Not supported yet.
+        errors: Named<FilePath>,
+    }
+}
+
+table! {
+    /// An answer that sends the client elsewhere.
+    Redirect {
+        /// {path} and {query} are filled in.
+        to: Text,
+        /// Default: 308.
+        status: Status<301, 308>,
+    }
+}
+
+table! {
+    /// An answer of our own.
+    Respond {
+        /// Default: 200.
+        status: Status<200, 599>,
+        body: Text,
+        /// Default: text/plain; charset=utf-8.
+        content_type: Text,
+    }
+}
+
+table! {
+    /// Who may come in. Not supported yet.
+    Auth {
+        basic: FilePath,
+        realm: Text,
+        forward: Text,
+    }
+}
+
+table! {
+    /// A page instead of the site. Not supported yet.
+    Maintenance {
+        on: bool,
+        page: FilePath,
+        secret: Text,
+        retry_after: Time,
+    }
+}
