@@ -211,7 +211,8 @@ fn words(file: &File, out: &mut Vec<String>) {
         }
     }
     for (i, line) in file.text.lines().enumerate() {
-        if let Some(mark) = ["TODO", "FIXME", "XXX"].iter().find(|mark| line.contains(*mark)) {
+        let mut words = line.split(|c: char| !c.is_ascii_alphanumeric());
+        if let Some(mark) = words.find(|word| ["TODO", "FIXME", "XXX"].contains(word)) {
             out.push(file.at(i + 1, &format!("{mark}: unfinished work")));
         }
     }
@@ -591,5 +592,6 @@ fn words_that_end_badly_are_refused() {
     refused("edge/live.rs", "fn f() { todo!() }", "unfinished");
     refused("edge/live.rs", "// TODO: later", "unfinished");
     refused("edge/live.rs", "use anyhow::Result;", "anyhow");
+    accepted("edge/live.rs", "/// Written as \\uXXXX.");
     accepted("edge/live.rs", "#[expect(dead_code, reason = \"x\")] fn f() { x.unwrap_or(1); tokio::task::spawn_local(g()); }");
 }

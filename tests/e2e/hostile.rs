@@ -85,26 +85,40 @@ async fn a_tls_handshake_that_stalls_is_cut_at_the_deadline() {
 async fn ambiguous_requests_are_refused_and_never_reach_the_upstream() {
     let echo = upstream::echo("echo").await;
     let gateway = Gateway::start(&before(&echo, ""));
-    let cases = [
-        ("two kinds of length", "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
-        ("two lengths", "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello"),
-        ("two codings", "POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
-        ("a coding that is not the last", "POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n"),
-        ("an unknown coding", "POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n"),
-        ("two hosts", "GET / HTTP/1.1\r\nHost: a.test\r\nHost: b.test\r\n\r\n"),
-        ("no host", "GET / HTTP/1.1\r\nX: y\r\n\r\n"),
-        ("a host that is none", "GET / HTTP/1.1\r\nHost: a.test@evil\r\n\r\n"),
-        ("control bytes in a value", "GET / HTTP/1.1\r\nHost: a.test\r\nX: a\x01b\r\n\r\n"),
-        ("a blank before the colon", "GET / HTTP/1.1\r\nHost: a.test\r\nX : y\r\n\r\n"),
-        ("a folded line", "GET / HTTP/1.1\r\nHost: a.test\r\nX: y\r\n z\r\n\r\n"),
-        ("a length that is no number", "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: +5\r\n\r\nhello"),
-        ("control bytes in the target", "GET /a\x01b HTTP/1.1\r\nHost: a.test\r\n\r\n"),
+    let framing = [
+        ("two kinds of length", "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+        ("two lengths", "Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello"),
+        ("a list of lengths", "Content-Length: 5, 6\r\n\r\nhello"),
+        ("a length that is no number", "Content-Length: +5\r\n\r\nhello"),
+        ("two codings", "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+        ("a coding that is not the last", "Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n"),
+        ("an unknown coding", "Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n"),
+        ("a blank before the colon", "Content-Length : 5\r\n\r\nhello"),
+        ("a folded line", "Transfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n"),
     ];
-    for (what, text) in cases {
-        let said =
-            raw::speak(gateway.http(), format!("{text}GET /second HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n").as_bytes()).await;
-        assert!(raw::status(&said) == 400 || raw::status(&said) == 501 || said.is_empty(), "{what}: {said}");
-        assert_eq!(said.matches("HTTP/1.1 200").count(), 0, "{what}: what follows on the connection is not served: {said}");
+    for (what, text) in framing {
+        // Where the end of a request is not clear, what follows may be anybody's words: it is not read.
+        let said = raw::speak(
+            gateway.http(),
+            format!("POST / HTTP/1.1\r\nHost: a.test\r\n{text}GET /second HTTP/1.1\r\nHost: a.test\r\n\r\n").as_bytes(),
+        )
+        .await;
+        assert!(raw::status(&said) == 400 || said.is_empty(), "{what}: {said}");
+        assert_eq!(said.matches("HTTP/1.1 ").count(), usize::from(!said.is_empty()), "{what}: what follows was answered: {said}");
+    }
+    let others = [
+        ("two hosts", "GET / HTTP/1.1\r\nHost: a.test\r\nHost: b.test\r\n"),
+        ("no host", "GET / HTTP/1.1\r\nX: y\r\n"),
+        ("a host that is none", "GET / HTTP/1.1\r\nHost: a.test@evil\r\n"),
+        ("two different hosts", "GET http://b.test/ HTTP/1.1\r\nHost: a.test\r\n"),
+        ("control bytes in a value", "GET / HTTP/1.1\r\nHost: a.test\r\nX: a\x01b\r\n"),
+        ("control bytes in a name", "GET / HTTP/1.1\r\nHost: a.test\r\nX\x01: b\r\n"),
+        ("control bytes in the target", "GET /a\x01b HTTP/1.1\r\nHost: a.test\r\n"),
+        ("no path", "GET a HTTP/1.1\r\nHost: a.test\r\n"),
+    ];
+    for (what, text) in others {
+        let said = raw::speak(gateway.http(), format!("{text}Connection: close\r\n\r\n").as_bytes()).await;
+        assert!(raw::status(&said) == 400 || said.is_empty(), "{what}: {said}");
     }
     assert_eq!(echo.hits(), 0);
 }

@@ -119,7 +119,8 @@ methods = ["POST"]
     ));
     let tls = TlsClient::internal(&gateway);
     let mut h2 = Conn::h2_tls(gateway.https(), &tls, "localhost").await.expect("connected");
-    let cases = [("/once", 200), ("/once", 429), ("/nothing", 404), ("/gone", 502), ("/moved", 301), ("/post", 405), ("/.git/config", 403)];
+    let cases =
+        [("/once", 200), ("/once", 429), ("/nothing", 404), ("/gone", 502), ("/moved", 301), ("/post", 405), ("/moved/.git/config", 403)];
     for (path, status) in cases {
         let mut h1 = Conn::h1_tls(gateway.https(), &tls, "localhost").await.expect("connected");
         let answer = h1.send(request("GET", "localhost", path).body(Full::default()).expect("a request")).await.expect("an answer");

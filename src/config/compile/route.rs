@@ -28,6 +28,27 @@ pub struct Shared {
     pub body: ByteSize,
 }
 
+impl Shared {
+    /// The route `/` of a site that has not written one.
+    fn everything_else(&self, action: Action) -> plan::Route {
+        plan::Route {
+            path: PathMatch::Prefix("/".into()),
+            action,
+            strip: None,
+            rewrite: None,
+            zones: self.zones.clone(),
+            methods: Vec::new(),
+            request_headers: Vec::new(),
+            response_headers: Vec::new(),
+            body_limit: self.body,
+            filters: self.filters,
+            extensions: Vec::new(),
+            allow: self.allow.clone(),
+            deny: self.deny.clone(),
+        }
+    }
+}
+
 /// Takes the shared keys out of a site.
 pub fn shared(table: &mut file::Site, limits: &plan::Limits, names: &Names, c: &mut Context<'_>) -> Shared {
     let take = |field: &mut Field<_>| std::mem::replace(field, Field::Absent);
@@ -84,27 +105,16 @@ pub fn routes(
             c.out.add_with_cure(Code::Conflict, place, format!("site {site:?} has an app or upstream of its own and a route \"/\""), cure);
         }
         match proxy(&format!("site {site:?}"), app, upstream, names, c) {
-            Some(upstream) => all.push(plan::Route {
-                path: PathMatch::Prefix("/".into()),
-                action: Action::Proxy { upstream },
-                strip: None,
-                rewrite: None,
-                zones: shared.zones.clone(),
-                methods: Vec::new(),
-                request_headers: Vec::new(),
-                response_headers: Vec::new(),
-                body_limit: shared.body,
-                filters: shared.filters,
-                extensions: Vec::new(),
-                allow: shared.allow.clone(),
-                deny: shared.deny.clone(),
-            }),
+            Some(upstream) => all.push(shared.everything_else(Action::Proxy { upstream })),
             None => whole = false,
         }
     } else if !listed && root.is_absent() {
         let cure = "add app = \"…\" or upstream = \"…\", or routes such as [site.route.\"/\"]";
         c.out.add_with_cure(Code::MissingKey, place, format!("site {site:?} serves nothing"), cure);
         whole = false;
+    } else if !slash {
+        // So that what no route fits passes the same gates before it is refused: https, addresses, zones, the screen.
+        all.push(shared.everything_else(Action::NotFound));
     }
     whole.then_some(all)
 }

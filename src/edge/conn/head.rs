@@ -61,7 +61,8 @@ impl Scanner {
             }
             match (self.lines, line) {
                 (0, []) => continue,
-                (0, line) if !starts_request(line) => return Scan::Bad(StatusCode::BAD_REQUEST),
+                // The engine would percent-encode control bytes in a target and send it on.
+                (0, line) if !starts_request(line) || line.iter().any(u8::is_ascii_control) => return Scan::Bad(StatusCode::BAD_REQUEST),
                 (0, line) if line.len() > caps.target + REQUEST_LINE_REST => return Scan::Bad(StatusCode::URI_TOO_LONG),
                 // Two framings make two readers see two bodies, and the engine would drop one without a word (pingora#945).
                 (_, []) if self.chunked && (self.length.is_some() || self.open) => return Scan::Bad(StatusCode::BAD_REQUEST),
@@ -170,6 +171,13 @@ mod tests {
         assert_eq!(scan(&"A".repeat(400)), Scan::Bad(StatusCode::URI_TOO_LONG));
         assert_eq!(scan(&format!("GET / HTTP/1.1\r\nX: {}", "a".repeat(1024))), Scan::Bad(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE));
         assert_eq!(scan(&format!("GET / HTTP/1.1\r\n{}", "X: 1\r\n".repeat(11))), Scan::Bad(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE));
+    }
+
+    #[test]
+    fn control_bytes_in_the_request_line_are_refused() {
+        for line in ["GET /a\x01b HTTP/1.1", "GET /a\tb HTTP/1.1", "GET\t/ HTTP/1.1", "GET /\x7f HTTP/1.1", "GET /\rX: y HTTP/1.1"] {
+            assert_eq!(scan(&format!("{line}\r\nHost: a\r\n\r\n")), Scan::Bad(StatusCode::BAD_REQUEST), "{line:?}");
+        }
     }
 
     #[test]
