@@ -83,6 +83,14 @@ mod tests {
     }
 
     #[test]
+    fn several_fields_are_one_list() {
+        let values = ["1.1.1.1, 2.2.2.2", "3.3.3.3"].map(http::HeaderValue::from_static);
+        assert_eq!(elements(values.iter()).map(str::trim).collect::<Vec<_>>(), ["1.1.1.1", "2.2.2.2", "3.3.3.3"]);
+        let bad = [http::HeaderValue::from_static("1.1.1.1"), http::HeaderValue::from_bytes(b"\xff").expect("a value")];
+        assert_eq!(client(IpAddr::from([10, 0, 0, 1]), elements(bad.iter()), &nets(&["10.0.0.0/8"])), IpAddr::from([10, 0, 0, 1]));
+    }
+
+    #[test]
     fn ports_brackets_and_mapped_addresses_are_understood() {
         assert_eq!(who("::ffff:10.0.0.1", "198.51.100.9:4711", &["10.0.0.0/8"]), "198.51.100.9");
         assert_eq!(who("10.0.0.1", "[2001:db8::1]:443", &["10.0.0.0/8"]), "2001:db8::1");

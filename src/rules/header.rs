@@ -142,6 +142,13 @@ pub fn has_bad_target_byte(target: &[u8]) -> bool {
     target.iter().fold(false, |bad, &byte| bad | (byte <= b' ') | (byte >= 0x7f) | (byte == b'#'))
 }
 
+/// Whether a request id that came with a request may be kept: 1 to 128 of `A-Z a-z 0-9 - _ . : + / = @`.
+#[must_use]
+pub fn is_request_id(text: &[u8]) -> bool {
+    let good = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':' | b'+' | b'/' | b'=' | b'@');
+    (1..=128).contains(&text.len()) && text.iter().all(good)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -215,6 +222,12 @@ mod tests {
         assert!(has_bad_target_byte(b"/a b") && has_bad_target_byte(b"/\xc3\xa4") && has_bad_target_byte(b"/a#b"));
         assert!(!has_bad_target_byte(b"/a?b=%20[]{}|^\"<>'"));
         assert!(is_underscored(&HeaderName::from_static("x_real_ip")) && !is_underscored(&header::HOST));
+    }
+
+    #[test]
+    fn a_request_id_is_short_and_harmless() {
+        assert!(is_request_id(b"4bf92f3577b34da6a3ce929d0e0e4736") && is_request_id(b"Root=1-67891233-abcdef012345678912345678"));
+        assert!(!is_request_id(b"") && !is_request_id(b"<b>") && !is_request_id(b"a b") && !is_request_id(&[b'a'; 129]));
     }
 
     proptest! {

@@ -52,6 +52,11 @@ impl ZoneSet {
         self.0.get(name)
     }
 
+    /// Tells the metrics how many keys each zone keeps; before they are read.
+    pub fn report(&self) {
+        self.iter().for_each(|zone| zone.metrics.set_keys(zone.limiter.keys()));
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = &Arc<LiveZone>> {
         self.0.values()
     }

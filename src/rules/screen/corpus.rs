@@ -651,55 +651,6 @@ proptest! {
 }
 
 #[test]
-fn a_long_hostile_target_takes_bounded_time() {
-    let screen = Screen::new();
-    let judged = |unit: &str| {
-        let target: Vec<u8> = b"/?q=".iter().copied().chain(unit.bytes().cycle().take(8192)).collect();
-        let start = std::time::Instant::now();
-        for _ in 0..10 {
-            let _ = screen.judge(&target, &[]);
-        }
-        start.elapsed() / 10
-    };
-    for unit in [
-        "%25",
-        "%2525",
-        "'",
-        "' or ",
-        "(",
-        "((select",
-        "<a ",
-        "<a b=",
-        "a'b\"c`",
-        ";cat ",
-        "../",
-        "..%2f",
-        "%27%20or%20",
-        "{{",
-        "${",
-        "union ",
-        "/*",
-        "*/",
-        "&#x",
-        ";",
-        "%c0%ae",
-        "x=1 and ",
-        "select(",
-        "%00%",
-        "a b c ",
-        "<on",
-        "\u{e9}",
-        "case when ",
-        "from ",
-    ] {
-        let took = judged(unit);
-        println!("{unit:>12} {took:?}");
-        // Some 100 µs in release; the bound is loose because test machines are busy and the build is not optimised.
-        assert!(took < std::time::Duration::from_millis(100), "{unit:?} took {took:?}");
-    }
-}
-
-#[test]
 fn scanners_are_known_and_browsers_are_not() {
     for agent in [
         "sqlmap/1.7.2#stable (https://sqlmap.org)",
