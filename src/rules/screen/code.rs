@@ -47,5 +47,5 @@ pub(super) const INCLUSION: &[&str] = &[
 /// A line end and a field or status line behind it. A line end alone passes: texts of several lines are sent by forms.
 pub(super) const SPLITTING: &[&str] = &[
     r#"\n\s*(?:set-cookie2?|content-(?:type|length|encoding|disposition|security-policy)|transfer-encoding|access-control-[a-z-]+|x-[a-z][a-z-]+|cache-control|last-modified|user-agent|referer|mime-version)\s*:|\n\s*(?:location|refresh|link)\s*:\s*(?:https?:|/|<|\d+\s*;)|\n\s*b?cc\s*:\s*\S+@"#,
-    r#"\n\s*http/\d|\n\s*\n\s*<\s*(?:html|script|!doctype|svg|body)|\n\s*(?:get|post|head|put|delete|options)\s+/\S*\s+http|\n\s*(?:flushall|config\s+set|slaveof|eval\s|helo\s|ehlo\s|mail\s+from|rcpt\s+to|stat\s+items|gets?\s+\w+\n|quit\s*\n)"#,
+    r#"\n\s*http/\d|\n<\s*(?:html|script|!doctype|svg|body)\b|\n\s*(?:get|post|head|put|delete|options)\s+/\S*\s+http|\n\s*(?:flushall|config\s+set|slaveof|eval\s|helo\s|ehlo\s|mail\s+from|rcpt\s+to|stat\s+items|gets?\s+\w+\n|quit\s*\n)"#,
 ];

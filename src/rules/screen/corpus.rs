@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::{Family, Screen, normalise};
+use super::{Family, Screen, decode::squash, normalise};
 
 /// Percent-encodes what may not stand in a target.
 fn sent(text: &str) -> Vec<u8> {
@@ -590,11 +590,15 @@ fn honest_requests_pass() {
     assert!(refused.is_empty(), "{} of {} refused: {refused:#?}", refused.len(), HONEST.len());
 }
 
-/// The family and the pattern that recognised an honest request, for the message of a failed test.
+/// The family and the patterns that recognised an honest request, for the message of a failed test.
 fn explain(screen: &Screen, target: &[u8]) -> Option<(Family, String)> {
     let hit = screen.judge(target, &[])?;
-    let text = normalise(target);
-    Some((hit.family, screen.set.matches(&text).iter().map(|at| screen.set.patterns()[at].as_str()).collect::<Vec<_>>().join("\n")))
+    let text = squash(&normalise(target));
+    let patterns = screen
+        .sets
+        .iter()
+        .flat_map(|set| set.regexes.matches(&text).iter().map(|at| set.regexes.patterns()[at].as_str()).collect::<Vec<_>>());
+    Some((hit.family, patterns.collect::<Vec<_>>().join("\n")))
 }
 
 /// One more layer of encoding on a byte, chosen by `dice`.

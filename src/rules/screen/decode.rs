@@ -33,6 +33,51 @@ pub(super) fn normalise_into(text: &[u8], out: &mut Vec<u8>) {
     }
 }
 
+/// The normal form with every gap as one byte: a run of white space and SQL comments becomes a space, or a line end if it holds one. What MySQL runs of a comment
+/// (`/*!50000 … */`) stays, without its marks.
+pub(super) fn squash(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    let mut closed = true;
+    while let [first, tail @ ..] = rest {
+        match rest {
+            [b'/', b'*', b'!', tail @ ..] => {
+                let digits = tail.iter().take_while(|byte| byte.is_ascii_digit()).count();
+                gap(b' ', &mut out);
+                rest = &tail[digits..];
+            }
+            // Without an end it is none, and one look at the rest is enough to know that of all that follow.
+            [b'/', b'*', tail @ ..] if closed => match tail.windows(2).position(|two| two == b"*/") {
+                Some(end) => {
+                    gap(b' ', &mut out);
+                    rest = &tail[end + 2..];
+                }
+                None => closed = false,
+            },
+            [b'*', b'/', tail @ ..] => {
+                gap(b' ', &mut out);
+                rest = tail;
+            }
+            [white @ (b' ' | b'\n'), tail @ ..] => {
+                gap(*white, &mut out);
+                rest = tail;
+            }
+            _ => {
+                out.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    out
+}
+
+fn gap(white: u8, out: &mut Vec<u8>) {
+    match out.last_mut() {
+        Some(last @ (b' ' | b'\n')) => *last = (*last).min(white),
+        Some(_) | None => out.push(white),
+    }
+}
+
 const FOLD: [u8; 256] = {
     let mut fold = [0; 256];
     let mut byte = 0;
@@ -181,6 +226,22 @@ mod tests {
         assert_eq!(normalise(b"%c3%a9"), "é".as_bytes());
         assert_eq!(normalise(b"a%00b"), b"a\0b");
         assert_eq!(normalise(b"%u20ac"), "€".as_bytes());
+    }
+
+    #[test]
+    fn a_gap_is_one_byte() {
+        for (text, squashed) in [
+            ("a  b", "a b"),
+            ("a/**/b/* x */ c", "a b c"),
+            ("a/*!50000b*/c", "a b c"),
+            ("a/*b", "a/*b"),
+            ("/*/*/*", " *"),
+            ("a \n b", "a\nb"),
+            ("*/a", " a"),
+            ("src/**/*.js", "src *.js"),
+        ] {
+            assert_eq!(String::from_utf8(squash(text.as_bytes())).as_deref(), Ok(squashed), "{text}");
+        }
     }
 
     proptest! {

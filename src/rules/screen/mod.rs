@@ -72,31 +72,50 @@ pub struct Hit {
 /// The compiled patterns: one for the process.
 #[derive(Debug)]
 pub struct Screen {
-    set: RegexSet,
-    /// The family of each pattern of `set`.
+    sets: Box<[Set]>,
+}
+
+/// Patterns that are looked for in one pass.
+///
+/// Shape: few patterns to a set that can be half matched at the same time: the engine builds a state for each combination that it meets.
+#[derive(Debug)]
+struct Set {
+    regexes: RegexSet,
+    /// The family of each.
     families: Box<[Family]>,
+}
+
+impl Set {
+    fn new(tables: &[(Family, &[&str])]) -> Self {
+        let rows = || tables.iter().flat_map(|(family, patterns)| patterns.iter().map(|pattern| (*family, *pattern)));
+        let regexes = RegexSetBuilder::new(rows().map(|(_, pattern)| spell_out(pattern)))
+            .unicode(false)
+            .dot_matches_new_line(true)
+            .dfa_size_limit(4 << 20)
+            .build()
+            .expect("the patterns are right because a test builds them");
+        Self { regexes, families: rows().map(|(family, _)| family).collect() }
+    }
+
+    /// The first match ends the pass; which pattern it was is asked of hits alone.
+    fn judge(&self, text: &[u8]) -> Option<Family> {
+        if !self.regexes.is_match(text) {
+            return None;
+        }
+        self.regexes.matches(text).iter().next().map(|at| self.families[at])
+    }
 }
 
 impl Screen {
     #[must_use]
     pub fn new() -> Self {
-        let tables = [
-            (Family::SqlInjection, sqli::PATTERNS),
-            (Family::CrossSite, xss::PATTERNS),
-            (Family::Command, code::COMMAND),
-            (Family::Template, code::TEMPLATE),
-            (Family::Inclusion, code::INCLUSION),
-            (Family::Splitting, code::SPLITTING),
+        let sets = [
+            Set::new(&[(Family::SqlInjection, sqli::PATTERNS)]),
+            Set::new(&[(Family::CrossSite, xss::PATTERNS)]),
+            Set::new(&[(Family::Command, code::COMMAND)]),
+            Set::new(&[(Family::Template, code::TEMPLATE), (Family::Inclusion, code::INCLUSION), (Family::Splitting, code::SPLITTING)]),
         ];
-        let rows = || tables.iter().flat_map(|(family, patterns)| patterns.iter().map(|pattern| (*family, *pattern)));
-        let set = RegexSetBuilder::new(rows().map(|(_, pattern)| spell_out(pattern)))
-            .unicode(false)
-            .dot_matches_new_line(true)
-            .size_limit(64 << 20)
-            .dfa_size_limit(16 << 20)
-            .build()
-            .expect("the patterns are right because a test builds them");
-        Self { set, families: rows().map(|(family, _)| family).collect() }
+        Self { sets: sets.into() }
     }
 
     /// The first family that recognises `target`: path and query as received. `extensions` are the route's own, lower case, without the dot.
@@ -128,11 +147,8 @@ impl Screen {
         if let Some(family) = path::judge(&text[..path], extensions) {
             return Some(family);
         }
-        // The first match ends the pass; which pattern it was is asked of hits alone.
-        if !self.set.is_match(&text) {
-            return None;
-        }
-        self.set.matches(&text).iter().next().map(|at| self.families[at])
+        let text = decode::squash(&text);
+        self.sets.iter().find_map(|set| set.judge(&text))
     }
 }
 
@@ -142,27 +158,35 @@ impl Default for Screen {
     }
 }
 
-/// Puts in what `§` (any gap that SQL sees) and `¶` (at least one) stand for, inside a class as well.
+/// Puts in what `§` (a gap that SQL sees, or none) and `¶` (a gap) stand for, inside a class as well: after [`squash`] a gap is one byte.
 fn spell_out(pattern: &str) -> String {
-    const GAP: &str = r"(?:\s|/\*[^*]*\*/|/\*!\d*|\*/)";
+    let mut class = false;
     let mut out = String::with_capacity(pattern.len() * 2);
-    let mut rest = pattern;
-    while let Some(c) = rest.chars().next() {
-        let class = rest.strip_prefix("[§").map(|tail| (tail, "*")).or(rest.strip_prefix("[¶").map(|tail| (tail, "+")));
-        if let Some((tail, _)) = class
-            && let Some((others, tail)) = tail.split_once(']')
-        {
-            // `[§)]*`: a gap or one of the others, as often as the class says.
-            out.push_str(&format!("(?:{GAP}|[{others}])"));
-            rest = tail;
-            continue;
-        }
+    let mut chars = pattern.chars();
+    while let Some(c) = chars.next() {
         match c {
-            '§' => out.push_str(&format!("{GAP}*")),
-            '¶' => out.push_str(&format!("{GAP}+")),
-            _ => out.push(c),
+            '\\' => {
+                out.push(c);
+                out.extend(chars.next());
+                continue;
+            }
+            '[' => class = true,
+            ']' => class = false,
+            '§' | '¶' if class => {
+                out.push_str(r" \n");
+                continue;
+            }
+            '§' => {
+                out.push_str(r"[ \n]?");
+                continue;
+            }
+            '¶' => {
+                out.push_str(r"[ \n]");
+                continue;
+            }
+            _ => {}
         }
-        rest = &rest[c.len_utf8()..];
+        out.push(c);
     }
     out
 }

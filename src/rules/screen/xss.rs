@@ -10,12 +10,13 @@ pub(super) const PATTERNS: &[&str] = &[
     r#"<\s*style\b[^>]*>[^<]*(?:@import|expression\s*\(|javascript:|behaviou?r\s*:|-moz-binding|url\s*\()"#,
     r#"<\s*(?:animate|set|animatetransform|handler|listener|use|foreignobject|image)\b[^>]*(?:\bon[a-z]+|attributename|href|values|to)\s*=[^>]*"#,
     // A handler on any element, known or made up; the tag need not end.
-    r#"<[a-z!/?][^>]*[\s/"'`]on[a-z]{3,30}\s*=\s*[^\s>]"#,
-    r#"<[a-z][^>]*[\s/"'`](?:src|href|action|formaction|data|xlink:href|srcdoc|poster|background|dynsrc|lowsrc|values|to|from|code|classid|content|style)\s*=\s*["'`]?[^"'`>]{0,12}?(?:j\s*a\s*v\s*a\s*s\s*c\s*r\s*i\s*p\s*t|vbscript|livescript|data\s*:\s*(?:text|application|image/svg)|expression\s*\(|behaviou?r\s*:|-moz-binding)"#,
+    r#"<[a-z!/?][^>]*[\s/"'`]on[a-z]{3}[a-z]*\s*=\s*[^\s>]"#,
+    r#"<[a-z][^>]*[\s/"'`](?:src|href|action|formaction|data|xlink:href|srcdoc|poster|background|dynsrc|lowsrc|values|to|from|code|classid|content|style)\s*=\s*["'`]?\s*(?:j\s*a\s*v\s*a\s*s\s*c\s*r\s*i\s*p\s*t|vbscript|livescript|data\s*:\s*(?:text|application|image/svg)|expression\s*\(|behaviou?r\s*:|-moz-binding)"#,
+    r#"<[a-z][^>]*[\s/"'`]style\s*=[^>]*(?:expression\s*\(|behaviou?r\s*:|-moz-binding|javascript:)"#,
     // Behind a quote that ends an attribute.
-    r#"["'`][\s/>]*[\s/"'`]on[a-z]{4,30}\s*=\s*["'`]?[^&"'`\s]*(?:[(`\[]|location|document|window|eval)"#,
+    r#"["'`][\s/>]*[\s/"'`]on[a-z]{4}[a-z]*\s*=\s*["'`]?[^&"'`\s]*(?:[(`\[]|location|document|window|eval)"#,
     r#"[\s/]on(?:error|load|click|dblclick|focus|focusin|focusout|blur|mouse[a-z]+|key[a-z]+|pointer[a-z]+|animation[a-z]+|transition[a-z]+|toggle|begin|end|start|finish|submit|change|input|drag[a-z]*|drop|copy|cut|paste|wheel|scroll[a-z]*|resize|message|hashchange|popstate|pageshow|touch[a-z]+|invalid|auxclick|contextmenu|canplay[a-z]*|play[a-z]*|readystatechange|beforeinput|beforetoggle|activate)\s*=\s*["'`]?[\w.$\[\]]*\s*[(`]"#,
-    r#"["'`]\s*(?:autofocus|accesskey|style)\s*[=\s].*\bon[a-z]{4,30}\s*="#,
+    r#"["'`]\s*(?:autofocus|accesskey|style)\s*[=\s].*\bon[a-z]{4}[a-z]*\s*="#,
     r#"["'`]\s*style\s*=\s*["'`]?[^"'`&]*(?:expression\s*\(|javascript:|behaviou?r\s*:|-moz-binding|url\s*\(\s*["']?\s*(?:javascript|data))"#,
     // Script schemes with something to run.
     r#"(?:j\s*a\s*v\s*a|v\s*b|live)\s*s\s*c\s*r\s*i\s*p\s*t\s*:\s*(?://|/\*|[\w.$\[\]'"\\]+\s*[(`=\[]|[\[!~({`'"%\\-])"#,
