@@ -1,7 +1,8 @@
 //! Screen rule: which targets, methods and agents only an attacker has.
 //!
-//! Pure. A target is brought to a normal form ([`normalise`]: every layer of encoding off), its path judged by segments, and the whole matched in one pass of one
-//! `RegexSet`. SQL and script are known by structure, never by a lone word: `/select-your-plan?sort=updated--desc;x` is an honest address.
+//! Pure. A target is brought to a normal form ([`normalise`]: every layer of encoding off), its path judged by segments, and the whole matched in one pass of each
+//! `RegexSet` that its bytes could match at all. SQL and script are known by structure, never by a lone word: `/select-your-plan?sort=updated--desc;x` is an
+//! honest address.
 //!
 //! Shape: a target of plain bytes alone is only looked at segment by segment and costs no pass, no allocation. Whatever comes, the time is linear in its length:
 //!        the decoder is a stack, the engine never backtracks.
