@@ -89,7 +89,6 @@ struct Set {
 }
 
 impl Set {
-    fn new(tables: &[(Family, &[&str])]) -> Self {
     fn new(needs: u8, tables: &[(Family, &[&str])]) -> Self {
         let rows = || tables.iter().flat_map(|(family, patterns)| patterns.iter().map(|pattern| (*family, *pattern)));
         let regexes = RegexSetBuilder::new(rows().map(|(_, pattern)| spell_out(pattern)))
@@ -98,7 +97,6 @@ impl Set {
             .dfa_size_limit(4 << 20)
             .build()
             .expect("the patterns are right because a test builds them");
-        Self { regexes, families: rows().map(|(family, _)| family).collect() }
         Self { needs, regexes, families: rows().map(|(family, _)| family).collect() }
     }
 
@@ -115,10 +113,6 @@ impl Screen {
     #[must_use]
     pub fn new() -> Self {
         let sets = [
-            Set::new(&[(Family::SqlInjection, sqli::PATTERNS)]),
-            Set::new(&[(Family::CrossSite, xss::PATTERNS)]),
-            Set::new(&[(Family::Command, code::COMMAND)]),
-            Set::new(&[(Family::Template, code::TEMPLATE), (Family::Inclusion, code::INCLUSION), (Family::Splitting, code::SPLITTING)]),
             Set::new(SQL, &[(Family::SqlInjection, sqli::PATTERNS)]),
             Set::new(SCRIPT, &[(Family::CrossSite, xss::PATTERNS)]),
             Set::new(SHELL, &[(Family::Command, code::COMMAND)]),
@@ -165,7 +159,6 @@ impl Screen {
             return Some(family);
         }
         let text = decode::squash(&text);
-        self.sets.iter().find_map(|set| set.judge(&text))
         let traits = traits(&text, target);
         self.sets.iter().filter(|set| set.needs & traits != 0).find_map(|set| set.judge(&text))
     }
