@@ -127,13 +127,13 @@ pub fn run(config: &Path) -> Result<(), Fatal> {
 fn run_with(config: &Path, program: Program) -> Result<(), Fatal> {
     let path = config.to_owned();
     let read = move || load::load(&path, &|name| std::env::var(name).ok());
-    let plan = read().map_err(Fatal::Configuration)?;
     let _low = child::reserve_low_descriptors().map_err(os("open /dev/null"))?;
+    child::lower_oom_score();
+    // The guard is a fork: before any thread, and while there is little to copy.
+    let nursery = Nursery::new(Strangers::Reap).map_err(os("start the guard"))?;
+    let plan = read().map_err(Fatal::Configuration)?;
     let _lock = StateLock::take(&plan.state)?;
     let places = Places::prepare(&plan)?;
-    child::lower_oom_score();
-    // A fork, so before any thread.
-    let nursery = Nursery::new(Strangers::Reap).map_err(os("start the guard"))?;
     let sockets = Sockets::bind(&plan, &Sockets::default())?;
     let listener = control::open(&places.control())?;
     let output = Output::start(&Files::of(&plan)).map_err(os("start the log threads"))?;

@@ -62,19 +62,6 @@ pub const MAX_KEYS: u32 = 100_000;
 pub const REDIRECT: http::StatusCode = http::StatusCode::PERMANENT_REDIRECT;
 pub const CONTENT_TYPE: &str = "text/plain; charset=utf-8";
 
-/// `headers = "strict"`, in this order; no value removes.
-pub const STRICT: [(&str, &str); 9] = [
-    ("strict-transport-security", "max-age=31536000; includeSubDomains"),
-    ("x-frame-options", "DENY"),
-    ("x-content-type-options", "nosniff"),
-    ("referrer-policy", "strict-origin-when-cross-origin"),
-    ("content-security-policy", "default-src 'self'; script-src 'self' 'unsafe-inline'"),
-    ("permissions-policy", "camera=(), microphone=(), geolocation=()"),
-    ("x-xss-protection", "1; mode=block"),
-    ("server", ""),
-    ("x-powered-by", ""),
-];
-
 const fn both(port: u16) -> [SocketAddr; 2] {
     [
         SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), port),

@@ -6,11 +6,12 @@ use super::Context;
 use crate::{
     config::{
         complaint::Code,
-        defaults, file,
+        file,
         shape::{At, Either, Field, Named},
         tree::Text,
     },
     plan::HeaderEdit,
+    rules::header::strict,
 };
 
 /// Headers that belong to one connection or to the framing of a message: nobody but the engine may set them.
@@ -19,17 +20,11 @@ const FRAMING: [&str; 9] =
 
 /// `"strict"`, `"off"`, or a table laid over the strict set.
 pub fn headers(field: Field<Either<file::HeadersWord, Named<Text>>>, c: &mut Context<'_>) -> Vec<HeaderEdit> {
-    let strict = || -> Vec<HeaderEdit> {
-        let edit = |(name, value): (&'static str, &'static str)| {
-            HeaderEdit::new(HeaderName::from_static(name), (!value.is_empty()).then(|| HeaderValue::from_static(value)))
-        };
-        defaults::STRICT.into_iter().map(edit).collect()
-    };
     match field.value() {
-        None | Some(Either::This(file::HeadersWord::Strict)) => strict(),
+        None | Some(Either::This(file::HeadersWord::Strict)) => strict().to_vec(),
         Some(Either::This(file::HeadersWord::Off)) => Vec::new(),
         Some(Either::That(table)) => {
-            let mut all = strict();
+            let mut all = strict().to_vec();
             for edit in edits(table, c) {
                 match all.iter_mut().find(|other| other.name == edit.name) {
                     Some(other) => *other = edit,

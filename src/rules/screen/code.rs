@@ -9,13 +9,19 @@ pub(super) const COMMAND: &[&str] = &[
     r#"(?:[;|&\n`]|\$\()\s*(?:/(?:usr/)?s?bin/)?(?:whoami|uname|ifconfig|ipconfig|netstat|systeminfo|printenv|tasklist|lsb_release|net1?\s+user|phpinfo\(\))\s*(?:[;|&\#`)'"/]|$|-)"#,
     r#"(?:\|\|?|&&|;)\s*(?:/(?:usr/)?s?bin/)?(?:id|ls|pwd|ps|dir|env|set|w|who|ver)\s*(?:[;|\#`]|&&)|(?:\|\||&&)\s*(?:id|ls|pwd|ps|dir|env|whoami)\s*(?:$|&)|[;|]\s*(?:/(?:usr/)?s?bin/)(?:id|ls|cat|pwd|sh|bash|ps)\b|[\w'")]\s*[;|]\s+(?:id|ls|pwd|dir|whoami)\s*(?:$|\#|&)|=\s*[;|]\s*(?:id|ls|pwd|dir|whoami|env)\s*(?:$|&)|[=\w][;|](?:ls|dir|whoami|pwd)(?:$|&)|=[\w.]+[|]id(?:$|&)"#,
     r#"\$\(\s*(?:id|ls|pwd|whoami|uname|hostname|cat\s|sleep\s+\d|curl\s|wget\s|nslookup\s|ping\s|echo\s|printf\s|expr\s|\(|</)|`\s*(?:id|whoami|uname(?:\s+-a)?|hostname|ls|pwd|sleep\s+\d+|ping\s+-.*|nslookup\s+.*|cat\s+/.*|curl\s+http.*|wget\s+http.*)\s*`"#,
-    r#"\$\{?ifs\}?|\(\)\s*\{\s*[:_a-z]*\s*;?\s*\}\s*[;>]|\(\)\s*\{\s*:?;?\}|/dev/(?:tcp|udp)/|>\s*/dev/null|2>&1|/bin/(?:ba|z|k|da|c)?sh\b|cmd(?:\.exe)?\s+/[ck]\b|powershell(?:\.exe)?\s+-(?:e|enc|c|command|nop|w|ep|exec)\b|\|\s*(?:ba|z|da)?sh\s*(?:$|&|;|-)|/[?*\[\]]+/[\w?*]*[?*][\w?*]*\s+/|c''at|c""at|w''hoami|\bca\\t\b"#,
+    r#"\$\{?ifs\}?|\(\)\s*\{\s*[:_a-z]*\s*;?\s*\}\s*[;>]|\(\)\s*\{\s*:?;?\}|>\s*/dev/null|2>&1|\|\s*(?:ba|z|da)?sh\s*(?:$|&|;|-)|/[?*\[\]]+/[\w?*]*[?*][\w?*]*\s+/|c''at|c""at|w''hoami|\bca\\t\b"#,
     // Code of scripting languages where a value begins or a string ends.
     r#"(?:[=;|&({'"`@!\[>]|\?php)\s*(?:system|passthru|shell_exec|exec|popen|proc_open|pcntl_exec|assert|eval|preg_replace|create_function|call_user_func(?:_array)?|file_get_contents|file_put_contents|fopen|include|include_once|require|require_once|readfile|show_source|highlight_file|base64_decode|gzinflate|str_rot13|move_uploaded_file|unserialize|putenv|ini_set|dl|phpinfo)\s*\(\s*(?:['"$@\[(]|base64|gzinflate|str_|chr\(|getcwd|__file|\)|\d{4,})|\b(?:print|echo|die|var_dump)\s*\(?\s*(?:md5|phpinfo|system|getcwd|chr)\s*\("#,
     r#"<\?(?:php\b|=|\s)[^&]*(?:[;(]|\?>)|\$_(?:get|post|request|cookie|server|session|files|env)\s*[\[{]|\$\{@|\{\$\{|\$globals\s*\["#,
     r#"(?:[=;({'"`,]|\bimport\b|__)\s*(?:os|subprocess|commands|sys|pty|posix|builtins|child_process)\s*\.\s*(?:system|popen|exec|execsync|spawn|spawnsync|call|check_output|run|listdir|environ|__dict__)\s*[\[(]|__import__\s*\(|\brequire\s*\(\s*['"](?:child_process|fs|net|vm)['"]\s*\)\s*\.|process\s*\.\s*(?:mainmodule|binding|env)\b[.\[(]|global\s*\.\s*process\s*\.|\bexecsync\s*\("#,
-    r#"\b(?:java\.lang\.(?:runtime|process\w*|class|system|thread)\b\W{0,3}(?:\.\s*(?:getruntime|exec|start|forname|getproperty|getenv)|\)|["']?\s*,)|getruntime\s*\(\s*\)|processbuilder\s*\(|class\.(?:module\.)?classloader|getclass\s*\(\s*\)\s*\.|\.forname\s*\(|javax\.(?:script|naming)\.\w+)"#,
-    r#"\b[oca]:\d{1,4}:(?:"[\w\\]+":\d{1,4}:\{|\{[isabd]:)|[=:]ro0ab[a-z0-9/]|aced0005|!!python/|!!java|!!javax|tag:yaml\.org,2002:(?:python|java)|\bc(?:os|posix|subprocess|builtins|__builtin__)\n(?:system|popen|eval|exec)\b|_\$\$nd_func\$\$_"#,
+    r#"\b(?:java\.lang\.(?:runtime|process\w*|class|system|thread)\b\W{0,3}(?:\.\s*(?:getruntime|exec|start|forname|getproperty|getenv)|\)|["']?\s*,)|getruntime\s*\(\s*\)|processbuilder\s*\(|getclass\s*\(\s*\)\s*\.|\.forname\s*\(|javax\.(?:script|naming)\.\w+)"#,
+    r#"\b[oca]:\d{1,4}:(?:"[\w\\]+":\d{1,4}:\{|\{[isabd]:)|\bc(?:os|posix|subprocess|builtins|__builtin__)\n(?:system|popen|eval|exec)\b|_\$\$nd_func\$\$_"#,
+];
+
+/// What needs no separator and no quote to be known as a command or code.
+pub(super) const BARE: &[&str] = &[
+    r#"/dev/(?:tcp|udp)/|/bin/(?:ba|z|k|da|c)?sh\b|\bcmd(?:\.exe)?\s+/[ck]\b|\bpowershell(?:\.exe)?\s+-(?:e|enc|c|command|nop|w|ep|exec)\b"#,
+    r#"\bclass\.(?:module\.)?classloader|[=:]ro0ab[a-z0-9/]|!!python/|!!java|tag:yaml\.org,2002:(?:python|java)|__import__"#,
 ];
 
 /// Lookups and expressions of template engines.

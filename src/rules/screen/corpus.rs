@@ -259,7 +259,7 @@ const COMMAND: &[&str] = &[
     "/?host=x;cat${IFS}/etc/passwd",
     "/?host=x;python3 -c 'import os'",
     "/?host=x|ping -c 10 127.0.0.1",
-    "/?host=x&ping -n 10 127.0.0.1",
+    "/?host=x%26ping -n 10 127.0.0.1",
     "/?x=() { :;}; /bin/bash -c id",
     "/?x=powershell -enc SQBFAFgA",
     "/?x=cmd.exe /c dir",
@@ -617,6 +617,8 @@ fn encode(byte: u8, dice: u8, out: &mut Vec<u8>) {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
     #[test]
     fn encoding_an_attack_again_does_not_hide_it(
         family in 0..ATTACKS.len(),
@@ -645,7 +647,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_plain_is_judged_as_its_normal_form_would_be(target in "/[a-zA-Z0-9._~,@/-]{0,30}(\\?[a-z0-9._=&-]{0,30})?") {
+    fn what_is_plain_is_judged_as_its_normal_form_would_be(target in "/[a-zA-Z0-9._~,@/-]{0,30}(\\?([a-z0-9._=&-]|__proto__|classloader|=ro0ab|=.env|union|select|or|--|script){0,30})?") {
         static SCREEN: std::sync::LazyLock<Screen> = std::sync::LazyLock::new(Screen::new);
         let fast = SCREEN.judge(target.as_bytes(), &[]);
         // One escape sends it the slow way.

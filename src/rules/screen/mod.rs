@@ -1,7 +1,8 @@
 //! Screen rule: which targets, methods and agents only an attacker has.
 //!
-//! Pure. A target is brought to a normal form ([`normalise`]: every layer of encoding off), its path judged by segments, and the whole matched in one pass of one
-//! `RegexSet`. SQL and script are known by structure, never by a lone word: `/select-your-plan?sort=updated--desc;x` is an honest address.
+//! Pure. A target is brought to a normal form ([`normalise`]: every layer of encoding off), its path judged by segments, and the whole matched in one pass of each
+//! `RegexSet` that its bytes could match at all. SQL and script are known by structure, never by a lone word: `/select-your-plan?sort=updated--desc;x` is an
+//! honest address.
 //!
 //! Shape: a target of plain bytes alone is only looked at segment by segment and costs no pass, no allocation. Whatever comes, the time is linear in its length:
 //!        the decoder is a stack, the engine never backtracks.
@@ -80,13 +81,15 @@ pub struct Screen {
 /// Shape: few patterns to a set that can be half matched at the same time: the engine builds a state for each combination that it meets.
 #[derive(Debug)]
 struct Set {
+    /// No pattern of it matches a text that has none of these traits.
+    needs: u8,
     regexes: RegexSet,
     /// The family of each.
     families: Box<[Family]>,
 }
 
 impl Set {
-    fn new(tables: &[(Family, &[&str])]) -> Self {
+    fn new(needs: u8, tables: &[(Family, &[&str])]) -> Self {
         let rows = || tables.iter().flat_map(|(family, patterns)| patterns.iter().map(|pattern| (*family, *pattern)));
         let regexes = RegexSetBuilder::new(rows().map(|(_, pattern)| spell_out(pattern)))
             .unicode(false)
@@ -94,7 +97,7 @@ impl Set {
             .dfa_size_limit(4 << 20)
             .build()
             .expect("the patterns are right because a test builds them");
-        Self { regexes, families: rows().map(|(family, _)| family).collect() }
+        Self { needs, regexes, families: rows().map(|(family, _)| family).collect() }
     }
 
     /// The first match ends the pass; which pattern it was is asked of hits alone.
@@ -110,10 +113,18 @@ impl Screen {
     #[must_use]
     pub fn new() -> Self {
         let sets = [
-            Set::new(&[(Family::SqlInjection, sqli::PATTERNS)]),
-            Set::new(&[(Family::CrossSite, xss::PATTERNS)]),
-            Set::new(&[(Family::Command, code::COMMAND)]),
-            Set::new(&[(Family::Template, code::TEMPLATE), (Family::Inclusion, code::INCLUSION), (Family::Splitting, code::SPLITTING)]),
+            Set::new(SQL, &[(Family::SqlInjection, sqli::PATTERNS)]),
+            Set::new(SCRIPT, &[(Family::CrossSite, xss::PATTERNS)]),
+            Set::new(SHELL, &[(Family::Command, code::COMMAND)]),
+            Set::new(
+                ANY,
+                &[
+                    (Family::Template, code::TEMPLATE),
+                    (Family::Inclusion, code::INCLUSION),
+                    (Family::Splitting, code::SPLITTING),
+                    (Family::Command, code::BARE),
+                ],
+            ),
         ];
         Self { sets: sets.into() }
     }
@@ -148,7 +159,8 @@ impl Screen {
             return Some(family);
         }
         let text = decode::squash(&text);
-        self.sets.iter().find_map(|set| set.judge(&text))
+        let traits = traits(&text, target);
+        self.sets.iter().filter(|set| set.needs & traits != 0).find_map(|set| set.judge(&text))
     }
 }
 
@@ -191,18 +203,46 @@ fn spell_out(pattern: &str) -> String {
     out
 }
 
-/// Whether no byte of the target can be part of anything but names, numbers and their separators.
+/// Whether no byte of the target can be part of anything but names, numbers and their separators; and no pair of bytes of one of the few words that are known
+/// without other bytes (`__proto__`, `=.env`, `classloader`, `=ro0ab`).
 fn is_plain(target: &[u8]) -> bool {
     let query = target.iter().position(|byte| *byte == b'?').unwrap_or(target.len());
     let (path, query) = target.split_at(query);
     let plain = path.iter().fold(true, |plain, byte| plain & (CLASS[usize::from(*byte)] & PATH != 0));
     plain
         && query.iter().skip(1).fold(true, |plain, byte| plain & (CLASS[usize::from(*byte)] & QUERY != 0))
-        && !query.windows(2).any(|two| matches!(two, b"__" | b"=."))
+        && !query.windows(2).any(|two| matches!(two, b"__" | b"=." | [b's' | b'S', b'l' | b'L'] | [b'o' | b'O', b'0']))
+}
+
+/// What of a text the sets ask for: an honest one has few, and most sets are never run on it.
+fn traits(text: &[u8], target: &[u8]) -> u8 {
+    let mut traits = text.iter().fold(ANY, |traits, byte| traits | CLASS[usize::from(*byte)]) & (SQL | SCRIPT | SHELL | ANY | SCHEME);
+    let next = text.get(1..).unwrap_or_default();
+    let pair = |wanted: u8| text.iter().zip(next).fold(false, |found, (&a, &b)| found | ((a == wanted) & (b == wanted)));
+    if pair(b'-') {
+        traits |= SQL;
+    }
+    // An ampersand that was encoded, or doubled, is more than a divider of parameters.
+    let ampersands = |of: &[u8]| of.iter().filter(|byte| **byte == b'&').count();
+    if ampersands(text) > ampersands(target) || pair(b'&') {
+        traits |= SQL | SHELL;
+    }
+    let has = |word: &[u8]| text.windows(word.len()).any(|at| at == word);
+    if traits & SCHEME != 0 && (traits & SQL != 0 || has(b"script") || has(b"data")) {
+        traits |= SCRIPT;
+    }
+    traits
 }
 
 const PATH: u8 = 1;
 const QUERY: u8 = 2;
+/// Bytes without which nothing breaks out of SQL, script or a shell's word.
+const SQL: u8 = 4;
+const SCRIPT: u8 = 8;
+const SHELL: u8 = 16;
+/// `:`, which may end a scheme.
+const SCHEME: u8 = 32;
+const ANY: u8 = 64;
 
 const CLASS: [u8; 256] = {
     let mut class = [0; 256];
@@ -212,6 +252,14 @@ const CLASS: [u8; 256] = {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' | b',' | b'@' => PATH | QUERY,
             b'/' => PATH,
             b'&' | b'=' => QUERY,
+            b'\'' | b'"' | b'`' | b'(' => SQL | SCRIPT | SHELL,
+            b' ' | b'[' | b'*' => SQL,
+            b'\n' | b';' | b'|' | b'$' => SQL | SHELL,
+            b'#' => SQL | SCRIPT,
+            b'<' => SCRIPT | SHELL,
+            b'>' | b'{' | b'\\' => SHELL,
+            b')' | b']' | b'}' => SCRIPT,
+            b':' => SCHEME,
             _ => 0,
         };
         byte += 1;
