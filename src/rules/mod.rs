@@ -1,4 +1,3 @@
-//! The rules: pure functions and small state machines that decide. Shells bring time, dice and sockets, and act.
 //! Pure rules: what to do, given what is known. Shells bring the time, the dice and the facts, and act.
 
 pub mod backoff;
