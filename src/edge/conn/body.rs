@@ -1,6 +1,6 @@
 //! The body deadline of HTTP/2: between two pieces of a request's body, until its answer begins.
 //!
-//! pingora waits for them without one (v2/server.rs, "TODO: timeout"). The hooks say when a piece is due; the task that serves the stream ends it when none came.
+//! pingora waits for them without one (0.9.1, v2/server.rs). The hooks say when a piece is due; the task that serves the stream ends it when none came.
 //! Shape: an answer that has begun ends the watch: a stream that goes both ways may be silent.
 
 use std::{cell::Cell, pin::pin, task::Poll, time::Duration};
