@@ -15,6 +15,17 @@ pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-p
 pub const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// What else a proxy may say of the client, and what makes some apps believe in another path: from a stranger it is hearsay.
+pub const HEARSAY: [HeaderName; 7] = [
+    HeaderName::from_static("forwarded"),
+    HeaderName::from_static("x-forwarded-port"),
+    HeaderName::from_static("x-forwarded-prefix"),
+    HeaderName::from_static("x-forwarded-server"),
+    HeaderName::from_static("x-forwarded-ssl"),
+    HeaderName::from_static("x-original-url"),
+    HeaderName::from_static("x-rewrite-url"),
+];
+
 /// The longest request id that is taken from a trusted peer.
 const LONGEST_ID: usize = 128;
 
@@ -83,7 +94,8 @@ fn stripped(path: &str, prefix: &str) -> Option<String> {
             None => return plain,
         },
     };
-    Some(if rest.starts_with('/') { rest.into_owned() } else { format!("/{rest}") })
+    // One slash: `//host/x` would be read as an authority by some.
+    Some(format!("/{}", rest.trim_start_matches('/')))
 }
 
 fn encode(text: &str) -> String {
@@ -128,6 +140,21 @@ pub fn request_id(headers: &HeaderMap, trusted: bool) -> HeaderValue {
         bits >>= 4;
     }
     HeaderValue::from_bytes(&hex).expect("hexadecimal digits are a field value because they are visible ASCII")
+}
+
+/// Several `Cookie` fields as the one that HTTP/1 knows; `None`: there are not several.
+///
+/// Source: RFC 9113 §8.2.3: an HTTP/2 client may split them, and they are to be joined before anyone else reads them.
+#[must_use]
+pub fn cookie(had: &HeaderMap) -> Option<HeaderValue> {
+    let mut crumbs = had.get_all(http::header::COOKIE).iter();
+    let (first, second) = (crumbs.next()?, crumbs.next()?);
+    let mut all = first.as_bytes().to_vec();
+    for crumb in std::iter::once(second).chain(crumbs) {
+        all.extend_from_slice(b"; ");
+        all.extend_from_slice(crumb.as_bytes());
+    }
+    HeaderValue::from_bytes(&all).ok()
 }
 
 /// Who asked for what.
@@ -211,6 +238,7 @@ mod tests {
         assert_eq!(strip.target("/api", None).as_deref(), Some("/"));
         assert_eq!(strip.target("/%61pi/a%20b", None).as_deref(), Some("/a%20b"));
         assert_eq!(strip.target("/x/../api/y", None).as_deref(), Some("/y"));
+        assert_eq!(strip.target("/api//evil.test/x", None).as_deref(), Some("/evil.test/x"), "no authority comes to be");
     }
 
     #[test]
@@ -262,6 +290,16 @@ mod tests {
         let out = forwarded(true, &[("x-forwarded-for", "203.0.113.7"), ("x-forwarded-proto", "http")]);
         assert_eq!(out[X_FORWARDED_FOR], "203.0.113.7, 10.0.0.1");
         assert!(!out.contains_key(X_FORWARDED_PROTO), "what it says stands");
+    }
+
+    #[test]
+    fn cookies_that_http2_split_are_one_again() {
+        let mut had = HeaderMap::new();
+        had.append(http::header::COOKIE, HeaderValue::from_static("a=1"));
+        assert_eq!(cookie(&had), None);
+        had.append(http::header::COOKIE, HeaderValue::from_static("b=2"));
+        had.append(http::header::COOKIE, HeaderValue::from_static("c=3"));
+        assert_eq!(cookie(&had).expect("several"), "a=1; b=2; c=3");
     }
 
     #[test]

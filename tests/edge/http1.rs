@@ -42,6 +42,36 @@ fn a_request_reaches_its_app_and_comes_back_dressed() {
 }
 
 #[test]
+fn an_absolute_form_is_taken_for_its_path_and_judged_by_it() {
+    run(async {
+        let app = origin(echo).await;
+        let edge = Edge::start(&site(&[app], "", "", ""));
+        let answer = ask(&mut edge.connect().await, "GET HTTP://a.test/x?y=1 HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert!(answer.body.starts_with("GET /x?y=1 HTTP/1.1\r\n"), "{answer:?}");
+        for (target, status) in
+            [("http://a.test/.git/config", 403), ("http://b.test/x", 400), ("http://me@a.test/x", 400), ("ftp://a.test/x", 400)]
+        {
+            let answer = ask(&mut edge.connect().await, &format!("GET {target} HTTP/1.1\r\nHost: a.test\r\n\r\n")).await;
+            assert_eq!(answer.status, status, "{target}: {answer:?}");
+        }
+    });
+}
+
+#[test]
+fn what_a_stranger_says_of_itself_does_not_reach_the_app() {
+    run(async {
+        let app = origin(echo).await;
+        let edge = Edge::start(&site(&[app], "", "", ""));
+        let request =
+            "GET / HTTP/1.1\r\nHost: a.test\r\nForwarded: for=9.9.9.9\r\nX-Forwarded-Prefix: /evil\r\nX-Original-URL: /evil\r\n\r\n";
+        let answer = ask(&mut edge.connect().await, request).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert!(!answer.body.contains("9.9.9.9") && !answer.body.contains("evil"), "{answer:?}");
+    });
+}
+
+#[test]
 fn bodies_travel_whole_whatever_their_framing_and_pieces() {
     run(async {
         let app = origin(|mut stream: TcpStream| async move {

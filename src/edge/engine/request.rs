@@ -53,8 +53,23 @@ pub fn judge(session: &Session, exchange: &mut Exchange) -> Step {
     let Some(client) = super::client(session) else { return Step::Answer(Reply::bare(http::StatusCode::INTERNAL_SERVER_ERROR)) };
     let header = session.req_header();
     let request =
-        Request { method: &header.method, uri: &header.uri, target: header.raw_path(), version: header.version, headers: &header.headers };
+        Request { method: &header.method, uri: &header.uri, target: target(header), version: header.version, headers: &header.headers };
     intake::judge(exchange, client, request)
+}
+
+/// Path and query as received. Of an absolute form, which servers must take, the engine has compared the authority with `Host` and kept the path.
+///
+/// Source: RFC 9112 §3.2.2.
+fn target(header: &RequestHeader) -> &[u8] {
+    let raw = header.raw_path();
+    let after =
+        |scheme: &str| raw.get(..scheme.len()).filter(|start| start.eq_ignore_ascii_case(scheme.as_bytes())).map(|_| &raw[scheme.len()..]);
+    let Some(rest) = after("http://").or_else(|| after("https://")) else { return raw };
+    let authority = rest.split(|byte| matches!(byte, b'/' | b'?')).next().unwrap_or_default();
+    if authority.is_empty() || authority.contains(&b'@') {
+        return raw;
+    }
+    header.uri.path_and_query().map_or(b"/", |path| path.as_str().as_bytes())
 }
 
 /// A tunnel may be silent for as long as it likes; its handshake may not ([`super::tunnel`]).
@@ -90,7 +105,15 @@ pub fn forward(had: &RequestHeader, upstream: &mut RequestHeader, exchange: &Exc
             named.as_ref()
         }
     };
+    if let Some(all) = forward::cookie(&had.headers) {
+        upstream.insert_header(header::COOKIE, all)?;
+    }
     let Exchange { peer, client, trusted, tls, request_id, .. } = exchange;
+    if !trusted {
+        for name in forward::HEARSAY {
+            upstream.remove_header(&name);
+        }
+    }
     let origin = Origin { peer: *peer, client: *client, trusted: *trusted, tls: *tls, host, request_id };
     let mut result = Ok(());
     forward::fields(&origin, &had.headers, |name, value| {

@@ -54,7 +54,7 @@ fn sizes(ask: &Ask, limits: &Limits) -> Result<(), StatusCode> {
     if control { Err(StatusCode::BAD_REQUEST) } else { Ok(()) }
 }
 
-/// A path, an absolute form whose authority is the host's, or `*` with OPTIONS. CONNECT asks for a proxy, which we are not: 405.
+/// A path (of an absolute form, the engine has left the path), or `*` with OPTIONS. CONNECT asks for a proxy, which we are not: 405.
 fn target(ask: &Ask) -> Result<(), StatusCode> {
     if *ask.method == Method::CONNECT {
         return Err(StatusCode::METHOD_NOT_ALLOWED);
@@ -65,16 +65,8 @@ fn target(ask: &Ask) -> Result<(), StatusCode> {
     match ask.target {
         [b'/', ..] => Ok(()),
         b"*" if *ask.method == Method::OPTIONS => Ok(()),
-        _ if is_absolute(ask) => Ok(()),
         _ => Err(StatusCode::BAD_REQUEST),
     }
-}
-
-/// `http://host/path` as a client writes it to a proxy: servers must take it (RFC 9112 §3.2.2). Without userinfo.
-fn is_absolute(ask: &Ask) -> bool {
-    ask.target.contains(&b':')
-        && ask.uri.scheme_str().is_some_and(|scheme| scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https"))
-        && ask.uri.authority().is_some_and(|authority| !authority.as_str().contains('@'))
 }
 
 fn framing(ask: &Ask) -> Result<(), StatusCode> {
@@ -106,7 +98,7 @@ fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a Head
     }
 }
 
-/// One host, and the same wherever it is named: `Host`, `:authority`, the absolute form.
+/// One host, and the same wherever it is named: `Host` and `:authority`.
 fn host(ask: &Ask) -> Result<(), StatusCode> {
     let field = only(ask.headers, &header::HOST)?;
     let authority = ask.uri.authority();
