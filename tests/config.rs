@@ -14,7 +14,7 @@ use gateway::{
     config::{
         compile::Surroundings,
         complaint::{Colours, Complaints},
-        load::load_in,
+        load::{load_in, load_to_show},
         schema, show,
     },
     plan::{self, Plan},
@@ -312,6 +312,25 @@ fn what_is_shown_masks_secrets_and_is_still_good() {
         good("[admin]\nlisten = \"0.0.0.0:9900\"\ntoken = \"hush-hush\"\n[app.web]\ncommand = \"serve\"\nenv = { A = \"hush-hush\" }");
     let shown = show::effective(&plan);
     assert!(!shown.contains(SECRET), "{shown}");
+    good(&shown);
+}
+
+#[test]
+fn a_secret_in_a_command_or_a_header_does_not_show() {
+    let dir = tempfile::tempdir().expect("dir");
+    let path = dir.path().join("gateway.toml");
+    fs::write(dir.path().join("key"), "from\\a \"file\"\n").expect("written");
+    let text = concat!(
+        "[app.web]\ncommand = [\"serve\", \"--port\", \"{port}\", \"--password={env.PASSWORD}\"]\n",
+        "[[site]]\nhost = \"example.com\"\ntls = \"internal\"\n",
+        "[site.route.\"/\"]\napp = \"web\"\nrequest_headers = { Authorization = \"Bearer {file:key}\" }\n",
+    );
+    fs::write(&path, text).expect("written");
+    let env = |name: &str| (name == "PASSWORD").then(|| SECRET.to_owned());
+    let (plan, filled) = load_to_show(&path, &env).unwrap_or_else(|complaints| panic!("{complaints}"));
+    let shown = show::without(&plan, &filled);
+    assert!(show::effective(&plan).contains(SECRET) && !shown.contains(SECRET) && !shown.contains("file\\\""), "{shown}");
+    assert!(shown.contains("--password=***") && shown.contains("Bearer ***"), "{shown}");
     good(&shown);
 }
 

@@ -76,7 +76,8 @@ impl Fatal {
             Self::Lock(error) => error.advice(),
             Self::Place(error) => error.advice(),
             Self::Bind(error) => error.advice(),
-            Self::Configuration(_) | Self::Control(_) | Self::Log(_) | Self::Os { .. } | Self::Broken => None,
+            Self::Control(error) => error.advice(),
+            Self::Configuration(_) | Self::Log(_) | Self::Os { .. } | Self::Broken => None,
         }
     }
 

@@ -20,7 +20,7 @@ const BAD_CONFIGURATION: u8 = 78;
 /// What `check` found.
 #[derive(Debug)]
 pub enum CheckOutcome {
-    Good { path: PathBuf, plan: Box<Plan> },
+    Good { path: PathBuf, plan: Box<Plan>, filled: Vec<String> },
     Bad(Box<Complaints>),
     Missing(NotFound),
 }
@@ -32,8 +32,8 @@ pub fn check(config: Option<&Path>) -> CheckOutcome {
         Ok(path) => path,
         Err(missing) => return CheckOutcome::Missing(missing),
     };
-    match load::load(&path, &|name| std::env::var(name).ok()) {
-        Ok(plan) => CheckOutcome::Good { path, plan: Box::new(plan) },
+    match load::load_to_show(&path, &|name| std::env::var(name).ok()) {
+        Ok((plan, filled)) => CheckOutcome::Good { path, plan: Box::new(plan), filled },
         Err(complaints) => CheckOutcome::Bad(Box::new(complaints)),
     }
 }
@@ -51,7 +51,7 @@ impl CheckOutcome {
     #[must_use]
     pub fn text(&self, colours: Colours) -> String {
         match self {
-            Self::Good { path, plan } => summary(path, plan),
+            Self::Good { path, plan, filled: _ } => summary(path, plan),
             Self::Bad(complaints) => complaints.report(colours),
             Self::Missing(missing) => not_found(missing),
         }
@@ -73,7 +73,7 @@ impl CheckOutcome {
     /// Errors: the outcome itself, to be said.
     pub fn effective(self) -> Result<String, Self> {
         match self {
-            Self::Good { plan, .. } => Ok(show::effective(&plan)),
+            Self::Good { plan, filled, .. } => Ok(show::without(&plan, &filled)),
             Self::Bad(_) | Self::Missing(_) => Err(self),
         }
     }

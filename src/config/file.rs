@@ -102,8 +102,8 @@ table! {
     Limits {
         /// Request line and headers. Default: 16KB.
         headers: Size,
-        /// Default: 100.
-        header_count: Whole<1, 10_000>,
+        /// Default: 100; the parser knows no more than 256.
+        header_count: Whole<1, 256>,
         /// Default: 8KB.
         uri: Size,
         /// Request body; more is answered 413. Sites and routes may have their own. Default: 10MB.

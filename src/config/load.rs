@@ -4,6 +4,7 @@
 //! Errors: [`Complaints`] holds every fault of every file; the bounds below keep a mistaken glob or a device from being read without end.
 
 use std::{
+    cell::RefCell,
     fs,
     io::Read as _,
     num::NonZeroUsize,
@@ -58,24 +59,37 @@ pub fn find(explicit: Option<&Path>) -> Result<PathBuf, NotFound> {
 
 /// Reads and compiles for the process that we are.
 pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Plan, Complaints> {
-    let here = Surroundings {
+    load_in(path, env, &surroundings())
+}
+
+/// As [`load`], with what `{env.NAME}` and `{file:/path}` were filled with, which is not to be shown.
+pub fn load_to_show(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<(Plan, Vec<String>), Complaints> {
+    let outside = System { env, filled: RefCell::default() };
+    let plan = load_from(path, &outside, &surroundings())?;
+    Ok((plan, outside.filled.into_inner()))
+}
+
+fn surroundings() -> Surroundings {
+    Surroundings {
         root: nix::unistd::geteuid().is_root(),
         cores: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
         dir: std::env::current_dir().unwrap_or_else(|_| "/".into()),
-    };
-    load_in(path, env, &here)
+    }
 }
 
 /// Reads and compiles for surroundings of the caller's choice.
 pub fn load_in(path: &Path, env: &dyn Fn(&str) -> Option<String>, here: &Surroundings) -> Result<Plan, Complaints> {
-    let outside = System { env };
+    load_from(path, &System { env, filled: RefCell::default() }, here)
+}
+
+fn load_from(path: &Path, outside: &System<'_>, here: &Surroundings) -> Result<Plan, Complaints> {
     let mut out = Complaints::default();
-    let mut reading = Reading { outside: &outside, out: &mut out, seen: Vec::new(), full: false };
+    let mut reading = Reading { outside, out: &mut out, seen: Vec::new(), full: false };
     let mut merged = Vec::new();
     reading.file(path, None, &mut Vec::new(), &mut merged);
     let place = Place::default();
     let plan = match read::<file::Root>(Node { place, value: Value::Table(merged) }, &mut out) {
-        Field::Given(root) => compile(root.value, here, &outside, &mut out),
+        Field::Given(root) => compile(root.value, here, outside, &mut out),
         Field::Absent | Field::Bad(_) => None,
     };
     plan.ok_or(out)
@@ -219,15 +233,23 @@ fn all_tables(nodes: &[Node]) -> bool {
 /// The machine itself.
 struct System<'a> {
     env: &'a dyn Fn(&str) -> Option<String>,
+    /// What it gave.
+    filled: RefCell<Vec<String>>,
+}
+
+impl System<'_> {
+    fn note(&self, value: &str) {
+        self.filled.borrow_mut().push(value.to_owned());
+    }
 }
 
 impl Outside for System<'_> {
     fn variable(&self, name: &str) -> Option<String> {
-        (self.env)(name)
+        (self.env)(name).inspect(|value| self.note(value))
     }
 
     fn file(&self, path: &Path) -> Result<String, String> {
-        read_text(path)
+        read_text(path).inspect(|text| self.note(text.strip_suffix('\n').unwrap_or(text)))
     }
 
     fn facts(&self, path: &Path) -> Result<Facts, String> {

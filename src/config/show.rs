@@ -15,6 +15,27 @@ use crate::{
 /// Stands for every secret.
 const MASK: &str = "…";
 
+/// Keys whose strings are the user's own, and so may hold a secret that came from outside.
+const FREE: [&str; 4] = ["command", "headers", "request_headers", "response_headers"];
+/// Stands for what was filled in: a header holds ASCII only.
+const FILLED: &str = "***";
+/// A shorter value is no secret, and to look for it would mask half the text.
+const SHORTEST: usize = 4;
+
+/// TOML of the whole plan, without what was filled in from outside where that may be a secret: commands and headers.
+#[must_use]
+pub fn without(plan: &Plan, filled: &[String]) -> String {
+    let mut filled: Vec<String> = filled.iter().filter(|value| value.len() >= SHORTEST).map(|value| quote(value)).collect();
+    // The longest first: one may hold another.
+    filled.sort_by_key(|value| std::cmp::Reverse(value.len()));
+    let masked = |line: &str| {
+        let (key, value) = line.split_once(" = ").filter(|(key, _)| FREE.contains(key))?;
+        let value = filled.iter().fold(value.to_owned(), |value, quoted| value.replace(&quoted[1..quoted.len() - 1], FILLED));
+        Some(format!("{key} = {value}"))
+    };
+    effective(plan).lines().map(|line| masked(line).unwrap_or_else(|| line.to_owned()) + "\n").collect()
+}
+
 /// TOML of the whole plan.
 #[must_use]
 pub fn effective(plan: &Plan) -> String {

@@ -37,6 +37,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use crate::{plan, vocab::Pace};
 
 mod alarm;
+pub mod body;
 mod frames;
 pub mod head;
 pub mod linger;

@@ -16,7 +16,7 @@ use pingora::{
 };
 
 use super::{
-    conn::Client,
+    conn::{Client, body},
     exchange::{CLIENT_GONE, Exchange},
     intake::Step,
     live::LiveCell,
@@ -94,6 +94,7 @@ impl ProxyHttp for Engine {
             return Err(Error::new_up(PASSED_OVER));
         }
         exchange.answering(answer.status);
+        body::done();
         Ok(())
     }
 
@@ -116,6 +117,11 @@ impl ProxyHttp for Engine {
         exchange: &mut Self::CTX,
         reused: bool,
     ) -> Box<Error> {
+        if (error.esource(), error.etype()) == (&ErrorSource::Upstream, &ErrorType::ReadTimedout) && !session.is_body_done() {
+            // The server waits for a body that the client keeps to itself: not its fault, and nothing to try elsewhere.
+            error.set_retry(false);
+            return error.into_down();
+        }
         let again = match cause(session, &error, reused) {
             None => false,
             // Judged and picked anew already.

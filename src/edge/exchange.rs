@@ -140,6 +140,10 @@ impl Exchange {
     pub fn fail_try(&mut self, cause: Cause, idempotent: bool) -> bool {
         self.failed = Some(cause);
         self.end_try(|on, now, _| on.lease.failed(now, cause));
+        if cause == Cause::Stale {
+            // The connection was at fault: the server may be asked again, and a pool of one has no other.
+            self.tried.pop();
+        }
         let now = self.live.now();
         let may = self.pool().is_some_and(|pool| pool.may_retry(now, cause, idempotent, self.tries));
         may && self.pick().is_ok()
@@ -170,6 +174,12 @@ impl Exchange {
         if let Some(on) = &mut self.on {
             on.status = Some(status.as_u16());
         }
+    }
+
+    /// Whether the server's answer has begun.
+    #[must_use]
+    pub fn is_answering(&self) -> bool {
+        self.on.as_ref().is_some_and(|on| on.status.is_some())
     }
 
     #[must_use]

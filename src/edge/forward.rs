@@ -46,9 +46,18 @@ impl Rewriter {
             && let decoded = route::normal(path)
             && let Some(found) = pattern.captures(&decoded)
         {
-            let mut new = String::new();
-            found.expand(to, &mut new);
-            encode(&new)
+            let (path, query) = to.split_once('?').map_or((&**to, None), |(path, query)| (path, Some(query)));
+            let expand = |part: &str| {
+                let mut new = String::new();
+                found.expand(part, &mut new);
+                new
+            };
+            let mut new = encode(&expand(path));
+            if let Some(query) = query {
+                new.push('?');
+                escape(&expand(query), &mut new);
+            }
+            new
         } else if let Some(prefix) = &self.strip {
             stripped(path, prefix)?
         } else {
@@ -82,13 +91,27 @@ fn encode(text: &str) -> String {
     if !text.starts_with('/') {
         out.push('/');
     }
+    // Of the client's own, sent as `%3F` and `%25`: the one would end the path, the other begin an escape that was none.
+    for part in text.split_inclusive(['?', '%']) {
+        let plain = part.trim_end_matches(['?', '%']);
+        escape(plain, &mut out);
+        out.push_str(match part.as_bytes().last() {
+            Some(b'?') => "%3F",
+            Some(b'%') => "%25",
+            Some(_) | None => "",
+        });
+    }
+    out
+}
+
+/// What a query of the user's own may hold stays, its escapes too.
+fn escape(text: &str, out: &mut String) {
     for byte in text.bytes() {
         match byte {
             b'!' | b'$'..=b';' | b'=' | b'?'..=b'Z' | b'_' | b'a'..=b'z' | b'~' => out.push(byte.into()),
             _ => out.push_str(&format!("%{byte:02X}")),
         }
     }
-    out
 }
 
 /// An id of our own, or the one that a trusted peer sent.
@@ -195,6 +218,14 @@ mod tests {
         let rewrite = rewriter(None, Some(("^/old/(.*)$", "/new/$1x")));
         assert_eq!(rewrite.target("/old/a%20b", Some("q")).as_deref(), Some("/new/a%20bx?q"));
         assert_eq!(rewrite.target("/other", None), None);
+        let under = rewriter(None, Some(("^/f/(.*)$", "/files/$1/public")));
+        assert_eq!(under.target("/f/secret%3F", None).as_deref(), Some("/files/secret%3F/public"), "no escape cuts the path off");
+        assert_eq!(
+            under.target("/f/%252e%252e%252fx", None).as_deref(),
+            Some("/files/%252e%252e%252fx/public"),
+            "nor is one decoded twice"
+        );
+        assert_eq!(under.target("/f/100%25", None).as_deref(), Some("/files/100%25/public"));
         assert_eq!(rewriter(None, Some(("^/(\\d+)$", "/item?id=$1"))).target("/7", Some("q")).as_deref(), Some("/item?id=7&q"));
     }
 

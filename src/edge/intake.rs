@@ -46,7 +46,7 @@ pub fn judge(exchange: &mut Exchange, client: &Client, request: Request<'_>) -> 
         exchange.peer
     };
     exchange.tls = client.tls;
-    exchange.upgrade = headers.contains_key(header::UPGRADE) && version == Version::HTTP_11;
+    exchange.upgrade = is_upgrade(method, version, headers);
     exchange.request_id = forward::request_id(headers, exchange.trusted);
     let request_id = exchange.request_id.clone();
     let mut buf = rule::HostBuf::new();
@@ -99,6 +99,19 @@ pub fn judge(exchange: &mut Exchange, client: &Client, request: Request<'_>) -> 
         LiveAction::Respond { status, content_type, body } => Step::Answer(Reply::text(*status, content_type.clone(), body.clone())),
         LiveAction::NotFound => Step::Answer(ask.page(StatusCode::NOT_FOUND)),
     }
+}
+
+/// Whether the request opens a WebSocket: only that may be silent for as long as it likes, so nothing else may call itself so.
+///
+/// Source: RFC 6455 §4.1 (GET, without a body), RFC 9110 §7.8.
+fn is_upgrade(method: &Method, version: Version, headers: &HeaderMap) -> bool {
+    let websocket =
+        |value: &HeaderValue| value.as_bytes().split(|byte| *byte == b',').any(|one| one.trim_ascii().eq_ignore_ascii_case(b"websocket"));
+    *method == Method::GET
+        && version == Version::HTTP_11
+        && headers.get_all(header::UPGRADE).iter().any(websocket)
+        && !headers.contains_key(header::TRANSFER_ENCODING)
+        && headers.get(header::CONTENT_LENGTH).is_none_or(|length| length == "0")
 }
 
 /// The normal form of what the request calls its host; empty when that is nothing or no host.

@@ -138,6 +138,10 @@ impl<In: DeserializeOwned> Receiver<In> {
                 Err(error) => return Err(error.into()),
             };
             descriptors.extend(arrived);
+            // Every whole message has been taken: these belong to one that is not whole. A peer that sends more must not use up ours.
+            if descriptors.len() > usize::from(codec::MAX_DESCRIPTORS) {
+                return Err(LinkError::Descriptors { announced: codec::MAX_DESCRIPTORS, received: descriptors.len() });
+            }
             if bytes == 0 {
                 return if decoder.is_empty() { Ok(None) } else { Err(LinkError::Cut) };
             }
@@ -224,6 +228,21 @@ mod tests {
         let mut theirs = StdUnixStream::from(theirs);
         theirs.write_all(&codec::encode(&ToMaster::Ready { generation: Generation(1) }, 2).expect("small")).expect("written");
         assert!(matches!(from_edge.receive().await, Err(LinkError::Descriptors { announced: 2, received: 0 })));
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_sends_descriptors_nobody_asked_for_does_not_use_up_ours() {
+        let (ours, theirs) = Master::pair().expect("pair");
+        let (_keep, mut from_edge) = Master::from_std(ours).expect("ours").split();
+        let frame = codec::encode(&ToMaster::Ready { generation: Generation(1) }, 0).expect("small");
+        let extra = [theirs.as_fd(); 100];
+        for _ in 0..3 {
+            assert_eq!(fds::send(theirs.as_fd(), &frame, &extra).expect("sent"), frame.len());
+        }
+        for _ in 0..2 {
+            from_edge.receive().await.expect("whole");
+        }
+        assert!(matches!(from_edge.receive().await, Err(LinkError::Descriptors { received: 300, .. })));
     }
 
     #[tokio::test]

@@ -50,10 +50,26 @@ pub enum ControlError {
         #[source]
         source: io::Error,
     },
+    #[error("open the control socket {}: another gateway answers there", path.display())]
+    Taken { path: PathBuf },
 }
 
-/// Opens it. What lies there is of a master that is gone: the state directory is locked.
+impl ControlError {
+    /// How to mend it.
+    #[must_use]
+    pub fn advice(&self) -> Option<&'static str> {
+        match self {
+            Self::Taken { .. } => Some("stop that one, or give this one its own `run`"),
+            Self::Open { .. } => None,
+        }
+    }
+}
+
+/// Opens it. What lies there and answers is of a master with another state directory; what does not, of one that is gone.
 pub fn open(path: &Path) -> Result<std::os::unix::net::UnixListener, ControlError> {
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        return Err(ControlError::Taken { path: path.into() });
+    }
     let opened = || {
         match fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -176,5 +192,20 @@ impl Speaker {
                 Err(_) => return self.refuse("it is still under way after an hour; see `gateway apps`".to_owned()).await,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_master_with_the_same_run_does_not_steal_the_socket_of_the_first() {
+        let dir = tempfile::tempdir().expect("dir");
+        let path = dir.path().join("gateway.sock");
+        let first = open(&path).expect("free");
+        assert!(matches!(open(&path), Err(error @ ControlError::Taken { .. }) if error.advice().is_some()));
+        drop(first);
+        open(&path).expect("what a dead master left is replaced");
     }
 }

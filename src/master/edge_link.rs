@@ -413,6 +413,7 @@ impl EdgeLink {
             tracing::error!(pid = edge.pid.as_raw(), "edge does not answer to a configuration, killing it");
         }
         if let Some(Trial { reply, .. }) = self.trial.take_if(|trial| trial.deadline <= now) {
+            self.setting.reloads.1 += 1;
             let _ = reply.send(Err(ApplyError::Silent));
         }
         self.nursery.kill_group(edge.pid);
@@ -437,6 +438,7 @@ impl EdgeLink {
             if trial.fresh && !edge.on_trial {
                 self.trial = Some(trial);
             } else {
+                self.setting.reloads.1 += 1;
                 let _ = trial.reply.send(Err(ApplyError::Died));
             }
         }

@@ -119,7 +119,7 @@ impl Workshop {
                 awaited = Some(Awaited { pattern, seen: Box::new(seen) });
             }
             Ready::Notify { .. } => {
-                let path = self.places.socket(id, &identity, "notify")?;
+                let path = self.places.notify_socket(id)?;
                 let socket = listen(&path, &identity).map_err(|source| SpawnError::Prepare { what: path.display().to_string(), source })?;
                 env.insert("NOTIFY_SOCKET".into(), path.into());
                 notify = Some(self.notifiers.spawn(wait_for_ready(socket, seen)));
@@ -171,7 +171,7 @@ impl Workshop {
                 Some(port) => Ok(local(port)),
                 None => Err(SpawnError::NoPort),
             },
-            AppPort::Socket => Ok(Some(ServerAddr::Unix(self.places.socket(id, identity, "sock")?))),
+            AppPort::Socket => Ok(Some(ServerAddr::Unix(self.places.socket(id, identity)?))),
             AppPort::Allotted => {
                 if let Some(ServerAddr::Tcp(addr)) = before {
                     if self.ports.contains_key(&addr.port()) && is_free(addr.port()) {

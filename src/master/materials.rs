@@ -1,7 +1,8 @@
 //! Certificates and keys: read here, because the edge's user may not, and read again when the files change.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io::{self, Read},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -87,10 +88,13 @@ fn read_pair(cert: &Path, key: &Path) -> Result<Pem, String> {
 }
 
 fn read_file(path: &Path) -> io::Result<Vec<u8>> {
-    if fs::metadata(path)?.len() > LARGEST {
-        return Err(io::Error::other("it is too large for a certificate or key"));
+    // A pipe would hold us until somebody writes into it.
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("it is not a file"));
     }
-    fs::read(path)
+    let mut bytes = Vec::new();
+    File::open(path)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LARGEST { Err(io::Error::other("it is too large for a certificate or key")) } else { Ok(bytes) }
 }
 
 /// Looks for changes and sends what it finds.
@@ -118,8 +122,10 @@ impl Watcher {
                     },
                     () = tokio::time::sleep(LOOK_EVERY) => {}
                 }
-                if print(&pairs(&plan)) != last {
-                    let (materials, print) = read(&plan);
+                // On another thread: a slow disk must not hold up a restart.
+                let (of, before) = (plan.clone(), last.clone());
+                let changed = tokio::task::spawn_blocking(move || (print(&pairs(&of)) != before).then(|| read(&of))).await;
+                if let Ok(Some((materials, print))) = changed {
                     last = print;
                     tracing::info!(count = materials.len(), "certificate files changed");
                     self.edge.materials(materials).await;
@@ -163,5 +169,17 @@ mod tests {
         plan.sites = vec![crate::master::tests::site(SiteTls::Directory { dir: "/nowhere".into() })];
         let (materials, _) = read(&plan);
         assert!(materials[0].pem.as_ref().is_err_and(|why| why.contains("/nowhere")));
+    }
+
+    #[test]
+    fn a_pipe_in_the_place_of_a_certificate_holds_nobody_up() {
+        let dir = tempfile::tempdir().expect("dir");
+        for name in ["a.pem", "a.key"] {
+            nix::unistd::mkfifo(&dir.path().join(name), nix::sys::stat::Mode::S_IRWXU).expect("made");
+        }
+        let mut plan = crate::master::tests::plan();
+        plan.sites = vec![crate::master::tests::site(SiteTls::Directory { dir: dir.path().into() })];
+        let (materials, _) = read(&plan);
+        assert!(materials[0].pem.as_ref().is_err_and(|why| why.contains("not a file")));
     }
 }

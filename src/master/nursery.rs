@@ -90,7 +90,8 @@ impl Nursery {
     }
 
     pub fn kill_group(&self, pid: Pid) {
-        if self.lock().kids.contains_key(&pid) {
+        // One that is leaving was killed with its group when it was reaped; its number may be somebody else's by now.
+        if self.lock().kids.get(&pid).is_some_and(|kid| kid.leaving.is_none()) {
             let _ = killpg(pid, Signal::SIGKILL);
         }
     }
@@ -102,7 +103,7 @@ impl Nursery {
 
     /// KILL to everything; for the very end.
     pub fn kill_all(&self) {
-        for pid in self.lock().kids.keys() {
+        for (pid, _) in self.lock().kids.iter().filter(|(_, kid)| kid.leaving.is_none()) {
             let _ = killpg(*pid, Signal::SIGKILL);
         }
     }

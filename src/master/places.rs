@@ -2,6 +2,7 @@
 //!
 //! Shape: STATE is 0700 (0711 when the edge is another user, which must reach STATE/edge), STATE/edge is the edge's own.
 //!        RUN/app/NAME belongs to the app's user and the edge's group, 2770: both may use the sockets in it, nobody else.
+//!        RUN/notify is ours, 0711: what we open and hand over in there, an app's user cannot put a link in the place of.
 
 use std::{
     fs::{self, DirBuilder, Permissions},
@@ -74,6 +75,7 @@ impl Places {
             make(&places.run, 0o755, None)?;
         }
         make(&places.run.join("app"), 0o755, None)?;
+        make(&places.run.join("notify"), 0o711, None)?;
         Ok(places)
     }
 
@@ -88,23 +90,19 @@ impl Places {
     }
 
     /// Makes the app's directory and gives the path of a socket in it, free of a stale one.
-    pub fn socket(&self, id: &InstanceId, identity: &Identity, end: &str) -> Result<PathBuf, SpawnError> {
+    pub fn socket(&self, id: &InstanceId, identity: &Identity) -> Result<PathBuf, SpawnError> {
         let dir = self.app_dir(&id.app);
         let group = self.edge.map_or(identity.gid, |(_, gid)| gid);
         make(&dir, 0o2770, Some((identity.uid, group))).map_err(|error| match error {
             PlaceError::Make { path, source } => SpawnError::Prepare { what: path.display().to_string(), source },
             PlaceError::NoUser { user } => SpawnError::NoUser { user },
         })?;
-        let path = dir.join(format!("{}.{end}", id.n));
-        if path.as_os_str().as_bytes().len() > LONGEST {
-            return Err(SpawnError::LongPath { path: path.display().to_string() });
-        }
-        match fs::remove_file(&path) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                Err(SpawnError::Prepare { what: format!("{}: a stale one cannot be removed", path.display()), source })
-            }
-            Ok(()) | Err(_) => Ok(path),
-        }
+        free(dir.join(format!("{}.sock", id.n)))
+    }
+
+    /// The path of an instance's NOTIFY_SOCKET, free of a stale one, in a directory that is not the app's.
+    pub fn notify_socket(&self, id: &InstanceId) -> Result<PathBuf, SpawnError> {
+        free(self.run.join("notify").join(format!("{}.{}", id.app, id.n)))
     }
 
     /// After an app is gone.
@@ -115,6 +113,19 @@ impl Places {
 
     fn app_dir(&self, app: &AppName) -> PathBuf {
         self.run.join("app").join(app.as_str())
+    }
+}
+
+/// Gives `path` back when a socket may be bound there.
+fn free(path: PathBuf) -> Result<PathBuf, SpawnError> {
+    if path.as_os_str().as_bytes().len() > LONGEST {
+        return Err(SpawnError::LongPath { path: path.display().to_string() });
+    }
+    match fs::remove_file(&path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(SpawnError::Prepare { what: format!("{}: a stale one cannot be removed", path.display()), source })
+        }
+        Ok(()) | Err(_) => Ok(path),
     }
 }
 
@@ -131,4 +142,25 @@ fn make(path: &Path, mode: u32, owner: Option<(Uid, Gid)>) -> Result<(), PlaceEr
         fs::set_permissions(path, Permissions::from_mode(mode))
     };
     made().map_err(|source| PlaceError::Make { path: path.into(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_app_cannot_turn_the_notify_socket_into_a_link_to_another_file() {
+        let dir = tempfile::tempdir().expect("dir");
+        let mut plan = crate::master::tests::plan();
+        (plan.state, plan.run) = (dir.path().join("state"), dir.path().join("run"));
+        let places = Places::prepare(&plan).expect("places");
+        let id = InstanceId { app: AppName::parse("web").expect("valid"), n: 0 };
+        let identity = Identity::of(None, None).expect("us");
+        let listening = places.socket(&id, &identity).expect("a path");
+        let notify = places.notify_socket(&id).expect("a path");
+        // What stands in the app's own directory is the app's to replace: nothing there is ever chmod-ed or chown-ed by us.
+        assert_ne!(listening.parent(), notify.parent());
+        let mode = fs::metadata(notify.parent().expect("a directory")).expect("there").permissions().mode();
+        assert_eq!(mode & 0o7777, 0o711, "entered by apps, written by us alone");
+    }
 }

@@ -12,7 +12,13 @@ use super::{
     sockets::{BindError, Sockets},
     supervisor,
 };
-use crate::{ipc::message::Generation, plan::Plan};
+use crate::{
+    ipc::message::{Generation, Material},
+    plan::{
+        Plan,
+        diff::{NeedsRestart, diff},
+    },
+};
 
 /// Reads the configuration again; brought by the composition root.
 pub type Load = Arc<dyn Fn() -> Result<Plan, Box<dyn StdError + Send + Sync>> + Send + Sync>;
@@ -24,8 +30,8 @@ pub type InForce = Box<dyn Fn(&Plan) + Send + Sync>;
 pub enum ReloadError {
     #[error("load the configuration\n{0}")]
     Configuration(Box<dyn StdError + Send + Sync>),
-    #[error("change `{key}` by a reload: restart gateway for that")]
-    Fixed { key: &'static str },
+    #[error(transparent)]
+    Fixed(#[from] NeedsRestart),
     #[error(transparent)]
     Bind(#[from] BindError),
     #[error(transparent)]
@@ -80,7 +86,7 @@ impl Conductor {
     async fn reload(&mut self) -> Result<Generation, ReloadError> {
         let now = self.score.borrow().clone();
         let prepared = self.prepare(&now).await;
-        let (plan, sockets) = match prepared {
+        let Prepared { plan, sockets, materials, print } = match prepared {
             Ok(prepared) => prepared,
             Err(error) => {
                 self.edge.refused().await;
@@ -89,7 +95,6 @@ impl Conductor {
             }
         };
         let generation = Generation(now.generation.0 + 1);
-        let (materials, print) = materials::read(&plan);
         let reloads = (now.reloads.0 + 1, now.reloads.1);
         let setting = Setting { generation, plan: plan.clone(), sockets: sockets.clone(), materials, reloads };
         if let Err(error) = self.edge.apply(setting).await {
@@ -105,28 +110,24 @@ impl Conductor {
         Ok(generation)
     }
 
-    async fn prepare(&self, now: &Score) -> Result<(Arc<Plan>, Arc<Sockets>), ReloadError> {
+    async fn prepare(&self, now: &Score) -> Result<Prepared, ReloadError> {
         let load = self.load.clone();
         // Files are read on another thread: a slow disk must not hold up a restart.
-        let plan =
-            tokio::task::spawn_blocking(move || load()).await.map_err(|_| ReloadError::Stopping)?.map_err(ReloadError::Configuration)?;
-        if let Some(key) = fixed(&now.plan, &plan) {
-            return Err(ReloadError::Fixed { key });
-        }
+        let read = move || load().map(|plan| (materials::read(&plan), plan));
+        let ((materials, print), plan) =
+            tokio::task::spawn_blocking(read).await.map_err(|_| ReloadError::Stopping)?.map_err(ReloadError::Configuration)?;
+        diff(&now.plan, &plan).reloadable()?;
         let sockets = Sockets::bind(&plan, &now.sockets)?;
-        Ok((Arc::new(plan), Arc::new(sockets)))
+        Ok(Prepared { plan: Arc::new(plan), sockets: Arc::new(sockets), materials, print })
     }
 }
 
-/// The first key that differs and cannot.
-fn fixed(old: &Plan, new: &Plan) -> Option<&'static str> {
-    let differs: [(&'static str, bool); 4] = [
-        ("state", old.state != new.state),
-        ("run", old.run != new.run),
-        ("user", old.user != new.user),
-        ("workers", old.workers != new.workers),
-    ];
-    differs.into_iter().find(|(_, differs)| *differs).map(|(key, _)| key)
+/// Everything that could fail before the edge is asked.
+struct Prepared {
+    plan: Arc<Plan>,
+    sockets: Arc<Sockets>,
+    materials: Vec<Material>,
+    print: Print,
 }
 
 /// The error and its causes, as one text.
@@ -134,19 +135,22 @@ fn fixed(old: &Plan, new: &Plan) -> Option<&'static str> {
 pub fn story(error: &ReloadError) -> String {
     let mut text = match error {
         ReloadError::Configuration(complaints) => complaints.to_string(),
-        ReloadError::Fixed { .. } | ReloadError::Bind(_) | ReloadError::Edge(_) | ReloadError::Stopping => format!("could not {error}"),
+        ReloadError::Fixed(_) | ReloadError::Bind(_) | ReloadError::Edge(_) | ReloadError::Stopping => format!("could not {error}"),
     };
     let mut cause = match error {
         ReloadError::Configuration(_) => None,
-        ReloadError::Fixed { .. } | ReloadError::Bind(_) | ReloadError::Edge(_) | ReloadError::Stopping => error.source(),
+        ReloadError::Fixed(_) | ReloadError::Bind(_) | ReloadError::Edge(_) | ReloadError::Stopping => error.source(),
     };
     while let Some(source) = cause {
         text.push_str(&format!(": {source}"));
         cause = source.source();
     }
-    if let ReloadError::Bind(bind) = error
-        && let Some(advice) = bind.advice()
-    {
+    let advice = match error {
+        ReloadError::Bind(bind) => bind.advice(),
+        ReloadError::Fixed(fixed) => Some(fixed.advice()),
+        ReloadError::Configuration(_) | ReloadError::Edge(_) | ReloadError::Stopping => None,
+    };
+    if let Some(advice) = advice {
         text.push_str(&format!(" ({advice})"));
     }
     text

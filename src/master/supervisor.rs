@@ -228,6 +228,8 @@ impl Supervisor {
     fn message(&mut self, message: Message) {
         match message {
             Message::Command { app, order, tell } => self.command(&app, order, tell),
+            // What a reload adds now would be started and never told to stop.
+            Message::Apps(_) if self.stopping.is_some() => {}
             Message::Apps(apps) => self.apply(apps),
             Message::Health { id: InstanceId { app, n }, incarnation: Incarnation(incarnation), health } => {
                 let seen_by_us = |track: &Track| matches!(track.life.spec().ready, plan::Ready::Log { .. } | plan::Ready::Notify { .. });

@@ -57,9 +57,9 @@ pub enum Change<T> {
 pub enum AppChange {
     Added(App),
     Removed,
-    /// Its processes are replaced one by one: command, dir, user, group, env, port, limits.
+    /// Its processes are replaced one by one: command, dir, user, group, env, port, ready, limits.
     Restart(App),
-    /// Its processes stay: procs, probes, restart, stop, log, timeouts.
+    /// Its processes stay: procs, live, restart, stop, log, timeouts.
     Live(App),
 }
 
@@ -264,8 +264,9 @@ fn app(old: Option<&App>, change: Change<App>) -> AppChange {
     }
 }
 
-/// Whether a running process of the old app may serve the new one.
-fn same_process(old: &App, new: &App) -> bool {
+/// Whether a running process of the old app may serve the new one; what differs besides is applied to it.
+#[must_use]
+pub fn same_process(old: &App, new: &App) -> bool {
     let App {
         command,
         dir,
@@ -273,10 +274,11 @@ fn same_process(old: &App, new: &App) -> bool {
         group,
         env,
         port,
+        // Decides what a process is given to prove itself with, as NOTIFY_SOCKET.
+        ready,
         nofile,
         // Applied to what runs.
         procs: _,
-        ready: _,
         live: _,
         restart: _,
         stop: _,
@@ -289,6 +291,7 @@ fn same_process(old: &App, new: &App) -> bool {
         && old.group == *group
         && old.env == *env
         && old.port == *port
+        && old.ready == *ready
         && old.nofile == *nofile
 }
 

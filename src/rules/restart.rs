@@ -18,7 +18,7 @@ use std::{
 
 use super::backoff::Backoff;
 use crate::{
-    plan::{App, AppPort, Ready, app::Policy},
+    plan::{App, AppPort, Ready, app::Policy, diff::same_process},
     vocab::units::duration_text,
 };
 
@@ -855,7 +855,7 @@ impl Life {
         for n in self.numbers().into_iter().filter(|n| *n < procs && !kept.contains(n)) {
             self.spawn(n, now);
         }
-        if concerns_the_process(&old, &self.spec) {
+        if !same_process(&old, &self.spec) {
             self.thaw(now);
             self.roll = Some(Roll { queue: kept.into(), current: Vec::new(), reason: Reason::Reload });
         }
@@ -964,12 +964,4 @@ impl Phase {
             Self::Cooldown { .. } => State::Cooldown,
         }
     }
-}
-
-/// Whether a change can only come into force with a new process; the rest is applied live.
-#[must_use]
-pub fn concerns_the_process(old: &App, new: &App) -> bool {
-    let App { command, dir, user, group, env, port, ready, nofile, procs: _, live: _, restart: _, stop: _, log: _, timeouts: _ } = old;
-    (command, dir, user, group, env, port, ready, nofile)
-        != (&new.command, &new.dir, &new.user, &new.group, &new.env, &new.port, &new.ready, &new.nofile)
 }

@@ -319,6 +319,64 @@ fn what_may_have_had_effect_is_sent_once() {
 }
 
 #[test]
+fn a_kept_connection_that_was_given_up_costs_no_request_where_there_is_one_server() {
+    run(async {
+        let app = origin(|mut stream: TcpStream| async move {
+            if head(&mut stream).await.is_some() {
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.expect("sent");
+            }
+            // Gone when it is asked again.
+            head(&mut stream).await;
+        })
+        .await;
+        let edge = Edge::start(&site(&[app], "", "", ""));
+        let mut client = edge.connect().await;
+        for n in 0..4 {
+            assert_eq!(ask(&mut client, GET).await.status, 200, "request {n}");
+        }
+    });
+}
+
+#[test]
+fn what_only_calls_itself_an_upgrade_has_every_deadline() {
+    run(async {
+        let app = origin(|mut stream: TcpStream| async move {
+            if head(&mut stream).await.is_some_and(|head| head.starts_with("GET")) {
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nok").await.expect("sent");
+            }
+            std::future::pending::<()>().await;
+        })
+        .await;
+        let edge = Edge::start(&site(&[app], "[timeouts]\nbody = \"200ms\"", "timeouts = { read = \"400ms\" }", ""));
+        for upgrade in ["h2c", "websocket"] {
+            let post =
+                format!("POST / HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: {upgrade}\r\nContent-Length: 9\r\n\r\nhi");
+            assert_eq!(ask(&mut edge.connect().await, &post).await.status, 408, "{upgrade}");
+        }
+        let mut client = edge.connect().await;
+        let get = "GET /ws HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+        assert!(ask_head(&mut client, get).await.contains("200"));
+        let mut rest = Vec::new();
+        let ended = tokio::time::timeout(Duration::from_secs(3), client.read_to_end(&mut rest)).await;
+        assert!(ended.is_ok() && rest == b"ok", "an answer that stalls is no tunnel: {rest:?}");
+    });
+}
+
+#[test]
+fn a_client_that_keeps_its_body_to_itself_is_not_held_against_the_server() {
+    run(async {
+        let app = origin(sink).await;
+        let upstream = "timeouts = { read = \"200ms\" }\npassive = { fails = 1, within = \"10s\", for = \"10s\" }";
+        let edge = Edge::start(&site(&[app], "", upstream, ""));
+        let post = "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 9\r\n\r\nhi";
+        assert_eq!(ask(&mut edge.connect().await, post).await.status, 408);
+        let live = edge.live.load_full();
+        let states: Vec<_> = live.pools.iter().flat_map(|pool| pool.view(live.now()).servers).map(|server| server.state).collect();
+        assert_eq!(states, ["up"]);
+    });
+}
+
+#[test]
 fn an_answer_that_may_be_better_elsewhere_is_not_the_last_word() {
     run(async {
         let answers = |status: &'static str| {

@@ -99,6 +99,28 @@ fn a_post_that_ends_with_an_empty_frame_leaves_the_app_connection_sound() {
 }
 
 #[test]
+fn a_body_that_stalls_on_a_stream_is_given_up() {
+    run(async {
+        let mut tasks = JoinSet::new();
+        let app = origin(crate::harness::sink).await;
+        let upstream = "timeouts = { read = \"20s\", send = \"200ms\" }\n[[site]]";
+        let edge = Edge::start(&text(app, "[timeouts]\nbody = \"200ms\"").replace("[[site]]", upstream));
+        let send = connect(&edge, &mut tasks).await;
+        let request = Request::post("https://a.test/").body(()).expect("a request");
+        let (answer, mut body) = send.clone().ready().await.expect("ready").send_request(request, false).expect("sent");
+        for _ in 0..4 {
+            // Each piece in time.
+            body.send_data(Bytes::from_static(b"hello"), false).expect("sent");
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+        let begun = std::time::Instant::now();
+        let status = answer.await.map(|answer| answer.status());
+        assert!(!matches!(status, Ok(status) if status != 408) && begun.elapsed() < std::time::Duration::from_secs(3), "{status:?}");
+        assert!(send.clone().ready().await.is_ok(), "the connection lives on");
+    });
+}
+
+#[test]
 fn a_client_that_resets_too_many_streams_is_cut_off() {
     run(async {
         let mut tasks = JoinSet::new();

@@ -12,6 +12,7 @@ use crate::{
     edge::listen::{DoorKey, Order},
     ipc::message::{Config, Listener, Role},
     telemetry::{ListenerMetrics, Metrics},
+    vocab::Secret,
 };
 
 /// Why listeners could not be taken.
@@ -29,8 +30,16 @@ pub struct Doors {
     metrics: Arc<Metrics>,
     source: Arc<EdgeSource>,
     open: HashMap<DoorKey, Arc<ListenerMetrics>>,
-    admin: Option<(DoorKey, CancellationToken)>,
+    admin: Option<Admin>,
     servers: JoinSet<()>,
+}
+
+/// The admin listener: its token is part of it.
+struct Admin {
+    key: DoorKey,
+    socket: TcpListener,
+    token: Option<Secret<String>>,
+    closing: CancellationToken,
 }
 
 impl Doors {
@@ -68,12 +77,27 @@ impl Doors {
                 }
             }
             Role::Admin => {
-                let Some(socket) = sockets.into_iter().next() else { return Ok(()) };
-                self.close_admin();
                 let token = config.plan.admin.as_ref().and_then(|admin| admin.token.clone());
-                let server = Server::new(socket, token, self.source.clone()).map_err(DoorError::Socket)?;
+                let socket = match (sockets.into_iter().next(), self.admin.take()) {
+                    (Some(socket), old) => {
+                        self.admin = old;
+                        socket
+                    }
+                    // A token that was changed is of no use any more: who comes with it is a stranger from now on.
+                    (None, Some(open)) if open.token != token => {
+                        open.closing.cancel();
+                        open.socket
+                    }
+                    (None, open) => {
+                        self.admin = open;
+                        return Ok(());
+                    }
+                };
+                self.close_admin();
+                let kept = socket.try_clone().map_err(DoorError::Socket)?;
+                let server = Server::new(socket, token.clone(), self.source.clone()).map_err(DoorError::Socket)?;
                 let closing = CancellationToken::new();
-                self.admin = Some((key, closing.clone()));
+                self.admin = Some(Admin { key, socket: kept, token, closing: closing.clone() });
                 self.servers.spawn(async move {
                     if let Err(error) = server.run(closing.cancelled_owned()).await {
                         tracing::error!(%error, "admin listener ended");
@@ -94,14 +118,14 @@ impl Doors {
                 let _ = orders.send(Order::Close { key, within }).await;
             }
         }
-        if self.admin.as_ref().is_some_and(|(key, _)| !wanted(key)) {
+        if self.admin.as_ref().is_some_and(|admin| !wanted(&admin.key)) {
             self.close_admin();
         }
     }
 
     fn close_admin(&mut self) {
-        if let Some((_, closing)) = self.admin.take() {
-            closing.cancel();
+        if let Some(admin) = self.admin.take() {
+            admin.closing.cancel();
         }
     }
 

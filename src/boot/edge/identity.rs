@@ -45,8 +45,7 @@ pub fn settle(user: &str, parent: &Parent) -> Result<(), IdentityError> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(refused("read the limit on descriptors"))?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_err(refused("raise the limit on descriptors"))?;
     if Uid::effective().is_root() && user != "root" {
-        let found = User::from_name(user).map_err(|error| IdentityError::Lookup(user.to_owned(), error.into()))?;
-        let User { uid, gid, .. } = found.ok_or_else(|| IdentityError::Unknown(user.to_owned()))?;
+        let User { uid, gid, .. } = look_up(user)?;
         setgroups(&[gid]).map_err(refused("leave the groups of root"))?;
         setgid(gid).map_err(refused("change group"))?;
         setuid(uid).map_err(refused("change user"))?;
@@ -54,4 +53,27 @@ pub fn settle(user: &str, parent: &Parent) -> Result<(), IdentityError> {
     prctl::set_pdeathsig(Signal::SIGKILL).map_err(refused("ask to die with the master"))?;
     prctl::set_no_new_privs().map_err(refused("give up new privileges"))?;
     if Parent::now() == *parent { Ok(()) } else { Err(IdentityError::Orphan) }
+}
+
+/// By name or by number, as the master looked it up when it made our directory.
+fn look_up(user: &str) -> Result<User, IdentityError> {
+    let lookup = |error: nix::Error| IdentityError::Lookup(user.to_owned(), error.into());
+    let named = User::from_name(user).map_err(lookup)?;
+    let found = match (named, user.parse()) {
+        (None, Ok(uid)) => User::from_uid(Uid::from_raw(uid)).map_err(lookup)?,
+        (found, _) => found,
+    };
+    found.ok_or_else(|| IdentityError::Unknown(user.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_edge_whose_user_is_written_as_a_number_starts() {
+        assert_eq!(look_up("0").expect("root").name, "root");
+        assert_eq!(look_up("root").expect("root").uid, Uid::from_raw(0));
+        assert!(matches!(look_up("nobody-of-that-name"), Err(IdentityError::Unknown(_))));
+    }
 }

@@ -1,8 +1,7 @@
 //! What the edge tells about itself on the admin listener and to `gateway status`.
 
-use std::sync::Arc;
 use std::sync::{
-    Mutex, MutexGuard, PoisonError,
+    Arc, Mutex, MutexGuard, PoisonError,
     atomic::{AtomicU64, Ordering::Relaxed},
 };
 

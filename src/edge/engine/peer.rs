@@ -43,7 +43,7 @@ pub fn next(exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
         }
     }
     if upgrade {
-        // The gate keeps the deadline until the tunnel stands; from there on it may be silent.
+        // The gate keeps the deadlines until the tunnel stands; from there on it may be silent.
         options.read_timeout = None;
         options.set_http_version(1, 1);
         options.custom_l4 = Some(Arc::new(GateConnect { connect, read, gate: Gate::Shut }));

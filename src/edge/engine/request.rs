@@ -1,10 +1,13 @@
 //! The request's way in and on: marked as ours, judged, rewritten for the upstream, its body counted.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{HeaderValue, Uri, header};
 use pingora::{Error, ErrorType, OrErr, Result, http::RequestHeader, proxy::Session};
 
 use super::super::{
+    conn::body as deadline,
     exchange::Exchange,
     forward::{self, Origin},
     gate,
@@ -59,6 +62,15 @@ pub fn limit_waits(session: &mut Session, exchange: &Exchange) {
     if exchange.upgrade {
         session.set_read_timeout(None);
     }
+    if session.is_http2() && !session.is_body_done() {
+        await_body(exchange);
+    }
+}
+
+/// The upstream may be what holds a body up: it has its own deadline, which is to be missed first.
+fn await_body(exchange: &Exchange) {
+    let send = exchange.pool().map_or(Duration::ZERO, |pool| pool.timeouts().send);
+    deadline::expect(exchange.live.allowance.body.max(send));
 }
 
 /// Makes the upstream's request of the client's.
@@ -114,6 +126,10 @@ fn retarget(upstream: &mut RequestHeader, target: &str) -> Result<()> {
 pub fn body(read: usize, body: &mut Option<Bytes>, end: bool, exchange: &Exchange) -> Result<()> {
     if exchange.route().is_some_and(|route| read as u64 > route.body_limit) && exchange.status.is_none_or(|status| status != 101) {
         return Err(Error::new_down(ErrorType::HTTPStatus(413)));
+    }
+    match end || exchange.is_answering() {
+        true => deadline::done(),
+        false => await_body(exchange),
     }
     end_once(body, end);
     Ok(())

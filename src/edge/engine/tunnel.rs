@@ -39,7 +39,7 @@ pub enum Gate {
 #[derive(Debug)]
 pub struct GateConnect {
     pub connect: Duration,
-    /// Until the first byte of the answer.
+    /// Until the first byte of the answer; between two reads of one that is no upgrade.
     pub read: Duration,
     pub gate: Gate,
 }
@@ -51,8 +51,8 @@ impl L4Connect for GateConnect {
         let wire = wire
             .or_err(ErrorType::ConnectTimedout, "an upgrade's connection")?
             .or_err(ErrorType::ConnectError, "an upgrade's connection")?;
-        let first = Some(Box::pin(sleep_until(Instant::now() + self.connect + self.read)));
-        let socket = GateSocket { wire, shut: self.gate == Gate::Shut, first };
+        let patience = Some(Box::pin(sleep_until(Instant::now() + self.connect + self.read)));
+        let socket = GateSocket { wire, shut: self.gate == Gate::Shut, read: self.read, answer: Answer::Begins { seen: 0 }, patience };
         Ok(VirtualSocketStream::new(Box::new(socket)).into())
     }
 }
@@ -83,8 +83,41 @@ impl Wire {
 struct GateSocket {
     wire: Wire,
     shut: bool,
-    /// Gone once the answer has begun.
-    first: Option<Pin<Box<Sleep>>>,
+    read: Duration,
+    answer: Answer,
+    /// Armed while the upstream is waited for.
+    patience: Option<Pin<Box<Sleep>>>,
+}
+
+/// What the upstream has said so far.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Answer {
+    /// So many bytes of [`INTERIM`].
+    Begins { seen: usize },
+    /// An upgrade, or what may become one: may be silent from here on.
+    Tunnel,
+    /// An ordinary answer, which has deadlines as any other.
+    Plain,
+}
+
+/// How a 101 begins, and whatever may stand before it.
+const INTERIM: &[u8] = b"HTTP/1.1 1";
+
+impl Answer {
+    fn read(self, bytes: &[u8]) -> Self {
+        match self {
+            Self::Begins { seen } => {
+                let due = &INTERIM[seen..];
+                let n = due.len().min(bytes.len());
+                match (bytes[..n] == due[..n], n == due.len()) {
+                    (true, true) => Self::Tunnel,
+                    (true, false) => Self::Begins { seen: seen + n },
+                    (false, _) => Self::Plain,
+                }
+            }
+            Self::Tunnel | Self::Plain => self,
+        }
+    }
 }
 
 macro_rules! each {
@@ -108,14 +141,19 @@ impl AsyncRead for GateSocket {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        let read = each!(self, wire => wire.poll_read(cx, buf));
-        match (&mut self.first, read) {
-            (first @ Some(_), Poll::Ready(done)) => {
-                *first = None;
+        let before = buf.filled().len();
+        match each!(self, wire => wire.poll_read(cx, buf)) {
+            Poll::Ready(done) => {
+                self.answer = self.answer.read(&buf.filled()[before..]);
+                self.patience = None;
                 Poll::Ready(done)
             }
-            (Some(deadline), Poll::Pending) => deadline.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into())),
-            (None, read) => read,
+            Poll::Pending if self.answer == Answer::Tunnel => Poll::Pending,
+            Poll::Pending => {
+                let due = Instant::now() + self.read;
+                let patience = self.patience.get_or_insert_with(|| Box::pin(sleep_until(due)));
+                patience.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+            }
         }
     }
 }
@@ -149,7 +187,7 @@ impl VirtualSocket for GateSocket {
     }
 }
 
-/// A deadline that has passed before the first byte, told from other read errors.
+/// A deadline of a [`GateConnect`] that has passed, told from other read errors.
 #[must_use]
 pub fn timed_out(error: &Error) -> bool {
     let cause = error.cause.as_ref().and_then(|cause| cause.downcast_ref::<io::Error>());

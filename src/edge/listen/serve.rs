@@ -24,7 +24,7 @@ use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 use super::{Common, Leave};
 use crate::{
     edge::{
-        conn::{Allowance, Client, Conn, Io, Next},
+        conn::{Allowance, Client, Conn, Io, Next, body},
         engine::Engine,
         live::{Live, LiveCell},
         proxy_protocol,
@@ -100,7 +100,7 @@ impl Service {
         };
         let conn = Conn::new(io, Arc::new(client), &live.allowance, self.linger.clone());
         if conn.is_h2() {
-            let app = Arc::new(H2App::new(self.proxy.clone(), &live.allowance));
+            let app = Arc::new(H2App::new(self.common.live.clone(), self.proxy.clone(), &live.allowance));
             drop(live);
             app.process_new(Box::new(conn), &leave.shutdown).await;
         } else {
@@ -179,13 +179,14 @@ fn failure(error: &io::Error) -> Handshake {
 
 /// One HTTP/2 connection's view of the proxy: the limits of the configuration that it came under.
 struct H2App {
+    live: LiveCell,
     proxy: Arc<Proxy>,
     options: H2Options,
     server: HttpServerOptions,
 }
 
 impl H2App {
-    fn new(proxy: Arc<Proxy>, allowance: &Allowance) -> Self {
+    fn new(live: LiveCell, proxy: Arc<Proxy>, allowance: &Allowance) -> Self {
         let mut options = default_h2_options();
         // A list of fields counts 32 bytes more for each (RFC 9113 §6.5.2); the gates count it again as it is written.
         let head = allowance.caps.head.saturating_add(32 * allowance.caps.fields);
@@ -196,7 +197,7 @@ impl H2App {
             .max_local_error_reset_streams(Some(LOCAL_RESETS));
         let mut server = HttpServerOptions::default();
         server.h2_idle_timeout = Some(allowance.idle);
-        Self { proxy, options, server }
+        Self { live, proxy, options, server }
     }
 }
 
@@ -208,7 +209,14 @@ const LOCAL_RESETS: usize = 1024;
 #[async_trait]
 impl HttpServerApp for H2App {
     async fn process_new_http(self: &Arc<Self>, session: ServerSession, shutdown: &ShutdownWatch) -> Option<ReusedHttpStream> {
-        self.proxy.process_new_http(session, shutdown).await
+        match body::watch(self.proxy.process_new_http(session, shutdown)).await {
+            Some(kept) => kept,
+            None => {
+                // The stream was reset; its site was not told.
+                self.live.load().nobody.done(408, Duration::ZERO, 0, 0);
+                None
+            }
+        }
     }
 
     fn h2_options(&self) -> Option<H2Options> {

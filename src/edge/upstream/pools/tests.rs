@@ -204,24 +204,3 @@ fn max_conns_holds_over_all_threads() {
     });
     assert_eq!(most.load(Ordering::Relaxed), 3);
 }
-
-/// Not a benchmark: shows at a glance that a pick costs about what a few atomics cost.
-#[test]
-#[ignore = "prints figures"]
-fn what_a_pick_costs() {
-    for (balance, servers) in [(Balance::RoundRobin, 1), (Balance::RoundRobin, 4), (Balance::LeastConn, 4), (Balance::P2c, 4)] {
-        let plan = TestPlan::new().upstream("api", |api| {
-            api.balance = balance;
-            api.servers = (1..=servers).map(|port| testing::server(std::net::SocketAddr::from(([127, 0, 0, 1], port)))).collect();
-        });
-        let pools = Pools::build(&plan.plan(), None, &Metrics::new());
-        let pool = pools.get(&UpstreamName::parse("api").expect("a name")).expect("there");
-        let (rounds, now) = (1_000_000, pools.now());
-        let began = std::time::Instant::now();
-        for round in 0..rounds {
-            let lease = pool.pick(now, &[], &mut || round).expect("up");
-            lease.answered(now, 200, Duration::from_millis(1));
-        }
-        println!("{balance:?} over {servers}: {:.0} ns", began.elapsed().as_nanos() as f64 / rounds as f64);
-    }
-}
