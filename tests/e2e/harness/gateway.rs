@@ -18,7 +18,7 @@ use tempfile::TempDir;
 
 use super::{
     proc,
-    wait::{eventually, ms, secs},
+    wait::{eventually, eventually_async, ms, secs},
 };
 
 /// The program under test.
@@ -263,6 +263,15 @@ impl Gateway {
         let answer = super::get(self.admin(), "localhost", "/metrics").await.expect("metrics answer");
         assert_eq!(answer.status, 200);
         answer.text().lines().filter(|line| !line.starts_with('#') && !line.is_empty()).map(str::to_owned).collect()
+    }
+
+    /// Waits until [`Gateway::metric`] is this: a request is counted when it is over, a moment after its answer.
+    pub async fn counts(&self, name: &str, labels: &[&str], wanted: f64) {
+        eventually_async(&format!("{name} {labels:?} is {wanted}"), secs(10), || async {
+            let counted = self.metric(name, labels).await;
+            if counted == wanted { Ok(()) } else { Err(counted) }
+        })
+        .await;
     }
 
     /// The sum of every series of this name whose labels contain all of `labels`.

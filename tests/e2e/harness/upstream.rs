@@ -154,9 +154,16 @@ pub async fn eager_101() -> Upstream {
                 _ => return,
             }
         }
-        while let Ok(count @ 1..) = stream.read(&mut buffer).await {
-            if stream.write_all(&buffer[..count]).await.is_err() {
+        // The client may have spoken on its tunnel before we had read its head.
+        let end = seen.windows(4).position(|four| four == b"\r\n\r\n").map_or(seen.len(), |at| at + 4);
+        let mut said = seen.split_off(end);
+        loop {
+            if stream.write_all(&said).await.is_err() {
                 return;
+            }
+            match stream.read(&mut buffer).await {
+                Ok(count @ 1..) => said = buffer[..count].to_vec(),
+                _ => return,
             }
         }
     })
