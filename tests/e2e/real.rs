@@ -125,6 +125,7 @@ http.createServer((request, response) => {
         let now = gateway.instance("node", 0);
         if now.state == "ready" && now.restarts == 1 && now.last_exit.contains('7') { Ok(()) } else { Err(now) }
     });
+    gateway.wait_app("node", "ready");
     assert_eq!(get(gateway.http(), "a.test", "/").await.expect("an answer").status, 200);
 }
 
