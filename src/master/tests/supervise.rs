@@ -193,7 +193,8 @@ async fn an_app_that_exits_at_once_cools_down_and_others_are_not_touched() {
     assert!(bad.due_ms.is_some());
     assert_eq!(scene.is("good", 0, InstanceState::Ready).await.pid, good.pid);
     let (word, _) = scene.order("bad", Order::Start).await;
-    assert!(matches!(&word, Word::Failed(why) if why.contains("exit 1") && why.contains("no luck")), "{word:?}");
+    // What it said last stands in the answer too where it has been read by then: the exit does not wait for that.
+    assert!(matches!(&word, Word::Failed(why) if why.contains("exit 1")), "{word:?}");
     until("its output", || scene.text("logs/bad.log").contains("no luck")).await;
 }
 
