@@ -17,6 +17,15 @@
 //! 0  rules  plan  vocab     pure: no tokio, I/O, clock, dice, logging
 //! ```
 //!
+//! # Decided, beside D1 to D7 of the first design
+//! - **D8** The edge owns no file: its log is stderr and the access log a pipe, both written and rotated by the master; certificates are read by the master and
+//!   sent as bytes ([`ipc::message::Material`]), because the edge may not read what root may. Its own state is STATE/edge; STATE itself is 0711 where the edge drops
+//!   to another user and 0700 else.
+//! - **D9** The engine sees an HTTP/1 connection only from a whole head to the end of its answer (`edge::conn`): deadlines, caps and pipelining are ours, and an idle
+//!   connection costs a few KB.
+//! - **D10** A guard process, forked first of all, ends every app's process group when the master is gone: a death signal reaches leaders only.
+//! - **D11** `telemetry` and `admin` may name [`ipc::message`]: pure shapes.
+//!
 //! # Lexicon
 //! **site** a set of host names · **route** which of a site's requests go where · **upstream** servers to balance over · **server** one of them ·
 //! **app** a supervised program · **instance** one process of it · **incarnation** one start of an instance · **zone** a rate limit · **plan** the validated intent ·
