@@ -28,6 +28,15 @@ pub struct Try {
     pub status: Option<u16>,
 }
 
+/// Whether a kept connection to a server has failed this request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Stale {
+    Never,
+    /// The server may be asked again, once no other is left.
+    On(ServerId),
+    Forgiven,
+}
+
 pub struct Exchange {
     pub live: Arc<Live>,
     pub began: Instant,
@@ -44,6 +53,8 @@ pub struct Exchange {
     on: Option<Try>,
     tried: Vec<ServerId>,
     tries: u32,
+    /// A kept connection was at fault: from then on the request goes on new ones only, so that it is the last such fault.
+    stale: Stale,
     server: Option<Box<str>>,
     upstream_took: Duration,
     /// Why the last server did not answer.
@@ -72,6 +83,7 @@ impl Exchange {
             on: None,
             tried: Vec::new(),
             tries: 0,
+            stale: Stale::Never,
             server: None,
             upstream_took: Duration::ZERO,
             failed: None,
@@ -140,13 +152,31 @@ impl Exchange {
     pub fn fail_try(&mut self, cause: Cause, idempotent: bool) -> bool {
         self.failed = Some(cause);
         self.end_try(|on, now, _| on.lease.failed(now, cause));
-        if cause == Cause::Stale {
-            // The connection was at fault: the server may be asked again, and a pool of one has no other.
-            self.tried.pop();
+        if let (Cause::Stale, Some(server)) = (cause, self.tried.last()) {
+            self.stale = Stale::On(*server);
         }
-        let now = self.live.now();
-        let may = self.pool().is_some_and(|pool| pool.may_retry(now, cause, idempotent, self.tries));
-        may && self.pick().is_ok()
+        let (now, tries) = (self.live.now(), self.counted_tries());
+        let may = self.pool().is_some_and(|pool| pool.may_retry(now, cause, idempotent, tries));
+        may && (self.pick().is_ok() || self.forgive_stale() && self.pick().is_ok())
+    }
+
+    /// A stale connection is no try of the server's.
+    fn counted_tries(&self) -> u32 {
+        self.tries - u32::from(self.needs_new_connection())
+    }
+
+    /// A pool of one has no other server than the one whose connection was stale. Whether there was such a server.
+    fn forgive_stale(&mut self) -> bool {
+        let Stale::On(server) = self.stale else { return false };
+        self.stale = Stale::Forgiven;
+        self.tried.retain(|tried| *tried != server);
+        true
+    }
+
+    /// Whether the kept connections are not to be trusted.
+    #[must_use]
+    pub fn needs_new_connection(&self) -> bool {
+        self.stale != Stale::Never
     }
 
     /// A status came that might be better elsewhere. Whether the request goes there; else the answer stands.
@@ -160,7 +190,7 @@ impl Exchange {
         if self.pick().is_err() {
             return false;
         }
-        if !self.pool().is_some_and(|pool| pool.may_retry(now, cause, idempotent, self.tries)) {
+        if !self.pool().is_some_and(|pool| pool.may_retry(now, cause, idempotent, self.counted_tries())) {
             self.next = None;
             return false;
         }

@@ -304,3 +304,20 @@ respond = {{ status = 404, body = "nobody" }}
     assert_eq!(ask("A.TEST:80", "/ping").await.text(), "pong", "names have no case, and a port is no part of them");
     assert_eq!(ask("other.test", "/").await.text(), "nobody");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kept_connections_that_a_server_gave_up_cost_no_client_an_answer() {
+    let server = upstream::answers_once().await;
+    let gateway = Gateway::start(&format!("workers = 1\n{}", config(&[server.addr], "passive = { fails = 100, within = \"10s\", for = \"1s\" }")));
+    // Each round fills the pool with connections that are dead at their next request; one request could meet several of them in a row.
+    for round in 0..5 {
+        let mut at_once = tokio::task::JoinSet::new();
+        for _ in 0..12 {
+            let addr = gateway.http();
+            at_once.spawn(async move { get(addr, "a.test", "/").await.map(|answer| answer.status.as_u16()) });
+        }
+        while let Some(answer) = at_once.join_next().await {
+            assert_eq!(answer.expect("no panic").expect("an answer"), 200, "round {round}");
+        }
+    }
+}

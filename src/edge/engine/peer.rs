@@ -1,6 +1,6 @@
 //! Where a try goes, in pingora's terms.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use pingora::{Error, ErrorType, OrErr, Result, upstreams::peer::HttpPeer};
 
@@ -15,10 +15,15 @@ const STREAMS: usize = 100;
 /// Sets connections of tunnels apart from all others: they are never kept.
 const TUNNEL: u64 = 0x7455_4e4e_454c_0946;
 
+/// A group that no other connection is in: what is kept under it is never found again, so it is not kept for long.
+fn group_of_its_own() -> u64 {
+    fastrand::u64(..)
+}
+
 /// Puts the request on the server that was picked for it.
 pub fn next(exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
     let pool = exchange.pool().cloned().ok_or_else(|| Error::new(ErrorType::InternalError))?;
-    let upgrade = exchange.upgrade;
+    let (upgrade, new_connection) = (exchange.upgrade, exchange.needs_new_connection());
     let lease = exchange.begin_try().ok_or_else(|| Error::new(ErrorType::HTTPStatus(503)))?;
     let mut peer = match lease.addr() {
         PeerAddr::Tcp(addr) => HttpPeer::new(*addr, false, String::new()),
@@ -35,6 +40,11 @@ pub fn next(exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
     options.read_timeout = Some(read);
     options.write_timeout = Some(send);
     options.idle_timeout = Some(idle);
+    if new_connection {
+        peer.group_key = group_of_its_own();
+        peer.options.idle_timeout = Some(Duration::from_millis(1));
+    }
+    let options = &mut peer.options;
     match pool.http() {
         UpstreamHttp::V1 => {}
         UpstreamHttp::V2 => {

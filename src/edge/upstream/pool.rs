@@ -206,19 +206,18 @@ impl Pool {
         Unavailable { retry_after, why }
     }
 
-    /// Whether the request may go to a server again after `cause`; `tries` are those made so far. Takes from the retry budget, and counts the retry.
+    /// Whether the request may go to a server again after `cause`; `tries` are those made so far, without one on a stale connection. Takes from the retry budget,
+    /// and counts the retry.
     ///
-    /// Shape: after [`Cause::Stale`] it may go to the very server it was on, so that one is not to be named as tried; that costs no budget, and one try more than
-    /// `retry.tries` is allowed for it, not any number: the server may have crashed on it all the same.
+    /// Shape: [`Cause::Stale`] costs neither a try nor budget; after it a request goes on new connections, so that it comes once a request at most.
     pub fn may_retry(&self, now: Duration, cause: Cause, idempotent: bool, tries: u32) -> bool {
-        let most = self.retry.tries.get();
         if !cause.allows(&self.retry, idempotent) {
             return false;
         }
         if cause == Cause::Stale {
-            return tries <= most;
+            return true;
         }
-        let may = tries < most && self.budget.take(now);
+        let may = tries < self.retry.tries.get() && self.budget.take(now);
         if may {
             self.shared.metrics.retried();
         }

@@ -117,6 +117,18 @@ pub async fn resets() -> Upstream {
     .await
 }
 
+/// Answers one request a connection and keeps it; reads a second one and closes without a word, as a server does that has just been killed, or whose patience with
+/// idle connections ended as the request came in.
+pub async fn answers_once() -> Upstream {
+    each(|mut stream, _| async move {
+        let mut buffer = [0; 4096];
+        drop(stream.read(&mut buffer).await);
+        drop(stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await);
+        drop(stream.read(&mut buffer).await);
+    })
+    .await
+}
+
 /// Promises 1000 bytes, sends 10, closes.
 pub async fn breaks_off() -> Upstream {
     each(|mut stream, _| async move {

@@ -105,7 +105,7 @@ fn retries_end_with_the_tries_and_a_stale_connection_costs_no_budget() {
     assert!(pool.may_retry(now, Cause::Connect, false, 1));
     assert!(!pool.may_retry(now, Cause::Connect, false, 2), "tries = 2");
     assert!(!pool.may_retry(now, Cause::Reset, false, 1));
-    assert!(pool.may_retry(now, Cause::Stale, true, 2) && !pool.may_retry(now, Cause::Stale, true, 3), "one more, not any number");
+    assert!(pool.may_retry(now, Cause::Stale, true, 1) && pool.may_retry(now, Cause::Stale, true, 2), "no try of the server's");
     assert!(!pool.may_retry(now, Cause::Stale, false, 1));
     assert_eq!((0..200).filter(|_| pool.may_retry(now, Cause::Connect, false, 1)).count(), 99, "budget");
 }
