@@ -309,8 +309,8 @@ respond = {{ status = 404, body = "nobody" }}
 async fn kept_connections_that_a_server_gave_up_cost_no_client_an_answer() {
     let server = upstream::answers_once().await;
     let gateway = Gateway::start(&format!("workers = 1\n{}", config(&[server.addr], "passive = { fails = 100, within = \"10s\", for = \"1s\" }")));
-    // Each round fills the pool with connections that are dead at their next request; one request could meet several of them in a row.
     for round in 0..5 {
+        // Fills the pool with connections that are dead at their next request; the one that comes then would meet them one after the other.
         let mut at_once = tokio::task::JoinSet::new();
         for _ in 0..12 {
             let addr = gateway.http();
@@ -319,5 +319,6 @@ async fn kept_connections_that_a_server_gave_up_cost_no_client_an_answer() {
         while let Some(answer) = at_once.join_next().await {
             assert_eq!(answer.expect("no panic").expect("an answer"), 200, "round {round}");
         }
+        assert_eq!(status(&gateway).await, 200, "round {round}");
     }
 }
