@@ -38,6 +38,7 @@ fn site(hosts: &[&str], paths: Vec<PathMatch>) -> Site {
         redirected: vec![],
         canonical: None,
         tls: SiteTls::Off,
+        client_ca: None,
         headers: vec![],
         filters: FILTERS,
         allow: vec![],

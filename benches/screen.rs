@@ -91,6 +91,7 @@ fn all_gates(bencher: Bencher) {
         redirected: vec![],
         canonical: None,
         tls: SiteTls::Internal,
+        client_ca: None,
         headers: vec![],
         filters,
         allow: vec![],

@@ -31,6 +31,7 @@
 //! **app** a supervised program · **instance** one process of it · **incarnation** one start of an instance · **zone** a rate limit · **plan** the validated intent ·
 //! **live** a plan made runnable · **edge**, **master** the two processes · **lease** a server picked for one request · **material** bytes of a certificate and its key
 
+pub mod acme;
 pub mod admin;
 pub mod boot;
 pub mod cli;

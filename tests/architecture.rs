@@ -14,13 +14,14 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 // ── the rules ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 /// Rooms by floor. An import points to a lower number, or stays in its room; rooms of equal number never import each other.
-const FLOORS: [(&str, u8); 14] = [
+const FLOORS: [(&str, u8); 15] = [
     ("main", 100),
     ("cli", 50),
     ("boot", 40),
     ("admin", 30),
     ("master", 20),
     ("edge", 20),
+    ("acme", 15),
     ("config", 10),
     ("ipc", 10),
     ("store", 10),

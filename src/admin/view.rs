@@ -108,7 +108,7 @@ pub struct Listener {
 pub struct Site {
     pub name: String,
     pub hosts: Vec<String>,
-    /// "off", "internal", "files"
+    /// "off", "acme", "internal", "files"
     pub tls: String,
     pub routes: Vec<Route>,
     pub requests: u64,
@@ -334,6 +334,7 @@ impl Site {
             tls: match site.tls {
                 SiteTls::Off => "off",
                 SiteTls::Internal => "internal",
+                SiteTls::Acme | SiteTls::OnDemand { .. } => "acme",
                 SiteTls::Files { .. } | SiteTls::Directory { .. } => "files",
             }
             .into(),

@@ -299,7 +299,7 @@ fn upstream(to: &mut Writer, upstream: &plan::Upstream) {
 }
 
 fn site(to: &mut Writer, site: &plan::Site) {
-    let plan::Site { name: _, hosts, redirected, canonical: _, tls, headers, filters, allow, deny, routes } = site;
+    let plan::Site { name: _, hosts, redirected, canonical: _, tls, client_ca, headers, filters, allow, deny, routes } = site;
     to.table("[[site]]");
     let first = hosts.first().map(ToString::to_string);
     to.pair("host", quoted(first.into_iter().chain(redirected.iter().map(ToString::to_string))));
@@ -309,10 +309,15 @@ fn site(to: &mut Writer, site: &plan::Site) {
         match tls {
             plan::SiteTls::Off => quote("off"),
             plan::SiteTls::Internal => quote("internal"),
+            plan::SiteTls::Acme => quote("acme"),
+            plan::SiteTls::OnDemand { ask } => inline(&[("on_demand", quote(ask))]),
             plan::SiteTls::Files { cert, key } => inline(&[("cert", path(cert)), ("key", path(key))]),
             plan::SiteTls::Directory { dir } => inline(&[("dir", path(dir))]),
         },
     );
+    if let Some(ca) = client_ca {
+        to.pair("client_ca", path(ca));
+    }
     to.pair("headers", if headers.is_empty() { quote("off") } else { edits(headers) });
     to.pair("filters", self::filters(*filters));
     to.pair("allow", nets(allow));

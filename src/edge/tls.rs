@@ -127,6 +127,7 @@ impl Tls {
             let source = match &site.tls {
                 SiteTls::Off => continue,
                 SiteTls::Internal => Source::Internal,
+                SiteTls::Acme | SiteTls::OnDemand { .. } => Source::None,
                 SiteTls::Files { cert, .. } => match pairs.get(cert) {
                     Some(pair) => Source::Pair(pair.clone()),
                     None if bad == OnBadPair::Refuse => return Err(TlsError::Missing(cert.clone())),
@@ -139,7 +140,7 @@ impl Tls {
             let problem = problems.iter().find_map(|(cert, problem)| match &site.tls {
                 SiteTls::Files { cert: own, .. } => (own == cert).then(|| problem.clone()),
                 SiteTls::Directory { dir } => cert.starts_with(dir).then(|| problem.clone()),
-                SiteTls::Off | SiteTls::Internal => None,
+                SiteTls::Off | SiteTls::Internal | SiteTls::Acme | SiteTls::OnDemand { .. } => None,
             });
             served.push(source.served(&site.name, problem));
             for host in &site.hosts {

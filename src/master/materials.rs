@@ -34,7 +34,7 @@ fn pairs(plan: &Plan) -> Vec<(PathBuf, PathBuf)> {
     let mut pairs = Vec::new();
     for site in &plan.sites {
         match &site.tls {
-            SiteTls::Off | SiteTls::Internal => {}
+            SiteTls::Off | SiteTls::Internal | SiteTls::Acme | SiteTls::OnDemand { .. } => {}
             SiteTls::Files { cert, key } => pairs.push((cert.clone(), key.clone())),
             SiteTls::Directory { dir } => pairs.extend(pairs_in(dir)),
         }

@@ -33,7 +33,7 @@ pub fn plan() -> Plan {
             streams: some,
             resets: Pace::new(1, wait).expect("valid"),
         },
-        tls: TlsPolicy { min: TlsVersion::V1_2 },
+        tls: TlsPolicy { min: TlsVersion::V1_2, acme: crate::plan::Acme::none() },
         admin: None,
         log: Log {
             level: LogLevel::Info,
@@ -72,6 +72,7 @@ pub fn site(tls: SiteTls) -> Site {
         redirected: Vec::new(),
         canonical: None,
         tls,
+        client_ca: None,
         headers: Vec::new(),
         filters: FILTERS,
         allow: Vec::new(),

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, num::NonZeroU32, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+use super::acme::Acme;
 use crate::vocab::{ByteSize, Pace, Secret};
 
 /// `[listen]`
@@ -55,6 +56,7 @@ pub struct Limits {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TlsPolicy {
     pub min: TlsVersion,
+    pub acme: Acme,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::vocab::{AppName, UpstreamName, ZoneName};
 
+pub mod acme;
 pub mod app;
 pub mod diff;
 pub mod listener;
@@ -18,6 +19,7 @@ pub mod site;
 pub mod upstream;
 pub mod zone;
 
+pub use acme::{Acme, Ca, Challenge, Eab};
 pub use app::{App, AppPort, Live, Ready, RestartPolicy, Stop};
 pub use listener::{Admin, Limits, Listen, Timeouts, TlsPolicy, TlsVersion};
 pub use log::{AccessFormat, AccessLog, Log, LogFormat, LogLevel, Rotation};

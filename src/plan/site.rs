@@ -20,6 +20,8 @@ pub struct Site {
     /// Where `redirected` go; `None` when the first host is a pattern.
     pub canonical: Option<Host>,
     pub tls: SiteTls,
+    /// PEM of the CAs, one of which must have signed the client's certificate. `None`: clients show none.
+    pub client_ca: Option<PathBuf>,
     /// On every answer; what the app itself sends wins. Already the strict set, nothing, or the user's own table.
     pub headers: Vec<HeaderEdit>,
     pub filters: Filters,
@@ -34,6 +36,12 @@ pub struct Site {
 pub enum SiteTls {
     /// Served on the http listeners without a redirect.
     Off,
+    /// By ACME: one certificate for all names of the site.
+    Acme,
+    /// By ACME, name by name as clients ask for them, where `ask` (an http URL) says 200 to `?domain=NAME`. Every host is a pattern.
+    OnDemand {
+        ask: String,
+    },
     /// Our own CA, for development.
     Internal,
     Files {

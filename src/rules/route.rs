@@ -355,6 +355,7 @@ mod tests {
             redirected: redirected.iter().map(host).collect(),
             canonical: None,
             tls: crate::plan::SiteTls::Off,
+            client_ca: None,
             headers: vec![],
             filters: crate::plan::Filters {
                 bad_uri: crate::plan::FilterMode::Off,

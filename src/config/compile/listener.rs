@@ -130,6 +130,7 @@ pub fn tls(table: file::Tls, c: &mut Context<'_>) -> plan::TlsPolicy {
     challenges.not_yet("tls.challenges", cure, c.out);
     profile.not_yet("tls.profile", cure, c.out);
     plan::TlsPolicy {
+        acme: plan::Acme { email: None, cas: Vec::new(), challenges: Vec::new(), profile: None },
         min: match min.or(file::MinTls::V1_2) {
             file::MinTls::V1_2 => plan::TlsVersion::V1_2,
             file::MinTls::V1_3 => plan::TlsVersion::V1_3,

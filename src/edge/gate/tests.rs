@@ -140,6 +140,7 @@ fn site() -> Site {
         redirected: vec![],
         canonical: None,
         tls: SiteTls::Internal,
+        client_ca: None,
         headers: vec![],
         filters: route().filters,
         allow: vec![],

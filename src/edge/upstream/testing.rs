@@ -42,7 +42,7 @@ impl TestPlan {
                 streams: count(1),
                 resets: pace,
             },
-            tls: plan::TlsPolicy { min: plan::TlsVersion::V1_2 },
+            tls: plan::TlsPolicy { min: plan::TlsVersion::V1_2, acme: plan::Acme::none() },
             admin: None,
             log: plan::Log { level: plan::LogLevel::Info, format: plan::LogFormat::Text, dir: None, access: None, rotate: rotation() },
             apps: Default::default(),
