@@ -3,4 +3,19 @@
 //! Shape: one actor, the steward, drives orders by `rules::renewal`. What the traffic threads need of it they read without a wait: pending challenges on the
 //! [`challenge::Board`], certificates in the [`vault::Vault`]. Stands below the edge, which reads both.
 
+use crate::store::certs::CertsError;
+
+pub mod account;
+pub mod challenge;
+pub mod client;
+pub mod order;
+pub mod proof;
 pub mod standing;
+
+/// Does something with the disk without holding up the runtime.
+async fn disk<T: Send + 'static>(work: impl FnOnce() -> Result<T, CertsError> + Send + 'static) -> Result<T, CertsError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}

@@ -1,0 +1,139 @@
+//! HTTPS to a CA: with deadlines, bounds and the CA's own word for when to come again.
+
+use std::{
+    future::Future,
+    io,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use http::{Request, StatusCode, header::RETRY_AFTER};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject},
+};
+use thiserror::Error;
+use tokio::time::timeout;
+
+/// A request to the CA, from its first byte to the last of the answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+const CONNECT: Duration = Duration::from_secs(10);
+/// No chain and no directory is larger.
+const LARGEST: usize = 1024 * 1024;
+
+/// Why there is no way to the CA.
+#[derive(Debug, Error)]
+pub enum ClientError {
+    #[error("find a certificate in the CA's root file")]
+    Roots,
+    #[error("trust the CA's root file")]
+    Trust(#[source] rustls::Error),
+    #[error("set up TLS to the CA")]
+    Tls(#[source] rustls::Error),
+}
+
+/// Speaks with one CA.
+#[derive(Clone)]
+pub struct Transport {
+    client: Client<HttpsConnector<HttpConnector>, BodyWrapper<Bytes>>,
+    /// When the CA is ready for us again, as it last said with a refusal.
+    again: Arc<Mutex<Option<SystemTime>>>,
+}
+
+impl Transport {
+    /// `roots`: PEM of whom to trust instead of the public CAs.
+    ///
+    /// Errors: [`ClientError`]
+    pub fn new(roots: Option<&[u8]>) -> Result<Self, ClientError> {
+        let mut store = RootCertStore::empty();
+        match roots {
+            Some(pem) => {
+                for cert in CertificateDer::pem_slice_iter(pem) {
+                    store.add(cert.map_err(|_| ClientError::Roots)?).map_err(ClientError::Trust)?;
+                }
+                if store.is_empty() {
+                    return Err(ClientError::Roots);
+                }
+            }
+            None => store.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
+        }
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(ClientError::Tls)?
+            .with_root_certificates(store)
+            .with_no_client_auth();
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_connect_timeout(Some(CONNECT));
+        let https = HttpsConnectorBuilder::new().with_tls_config(config).https_only().enable_http1().wrap_connector(tcp);
+        let client = Client::builder(TokioExecutor::new()).pool_idle_timeout(CONNECT).pool_max_idle_per_host(4).build(https);
+        Ok(Self { client, again: Arc::default() })
+    }
+
+    /// When the CA will hear us again, if it has refused us and said so since this was asked last.
+    #[must_use]
+    pub fn take_retry_after(&self) -> Option<SystemTime> {
+        self.again.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    async fn ask(self, request: Request<BodyWrapper<Bytes>>) -> Result<BytesResponse, Error> {
+        let other = |error: Box<dyn std::error::Error + Send + Sync>| Error::Other(error);
+        let answered = async {
+            let answer = self.client.request(request).await.map_err(|error| other(error.into()))?;
+            let (head, body) = answer.into_parts();
+            let body = Limited::new(body, LARGEST).collect().await.map_err(other)?.to_bytes();
+            Ok::<_, Error>((head, body))
+        };
+        let (head, body) = timeout(PATIENCE, answered).await.map_err(|_| other(io::Error::from(io::ErrorKind::TimedOut).into()))??;
+        if matches!(head.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+            let said = head.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()).and_then(moment);
+            *self.again.lock().unwrap_or_else(PoisonError::into_inner) = said;
+        }
+        Ok(BytesResponse::from(http::Response::from_parts(head, Full::new(body))))
+    }
+}
+
+impl HttpClient for Transport {
+    fn request(&self, request: Request<BodyWrapper<Bytes>>) -> Pin<Box<dyn Future<Output = Result<BytesResponse, Error>> + Send>> {
+        Box::pin(self.clone().ask(request))
+    }
+}
+
+/// `Retry-After`: seconds or a date.
+///
+/// Source: RFC 9110 §10.2.3.
+fn moment(value: &str) -> Option<SystemTime> {
+    match value.trim().parse() {
+        Ok(seconds) => SystemTime::now().checked_add(Duration::from_secs(seconds)),
+        Err(_) => httpdate::parse_http_date(value.trim()).ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ca_may_say_seconds_or_a_date_or_nonsense() {
+        assert!(moment("120").is_some_and(|at| at > SystemTime::now()));
+        assert!(moment("Fri, 31 Dec 1999 23:59:59 GMT").is_some_and(|at| at < SystemTime::now()));
+        assert_eq!(moment("soon"), None);
+        assert_eq!(moment("18446744073709551615"), None, "no clock goes that far");
+    }
+
+    #[test]
+    fn a_root_file_without_a_root_is_said() {
+        assert!(matches!(Transport::new(Some(b"nothing")), Err(ClientError::Roots)));
+        assert!(Transport::new(None).is_ok());
+    }
+}
