@@ -1,0 +1,228 @@
+//! One attempt at one certificate: account, order, disk, slot; or why not.
+//!
+//! Shape: kinds of challenge are tried in their order, each with an order of its own, until one passes. The bundle is on disk before it is served.
+//! Cancel-safety: dropped at any moment, what is on disk is whole and the next attempt goes on from it.
+
+use std::{sync::Arc, time::SystemTime};
+
+use instant_acme::{Account, CertificateIdentifier};
+use rustls::pki_types::CertificateDer;
+use thiserror::Error;
+
+use super::{
+    account::{AccountError, Accounts, Who},
+    challenge::Board,
+    client::{ClientError, Transport},
+    disk,
+    order::{self, OrderError, Wish},
+    vault::Slot,
+};
+use crate::{
+    pki::pair::{Pair, PairError},
+    plan::{Ca, Challenge},
+    rules::renewal::Window,
+    store::certs::{Certs, CertsError, Item},
+    vocab::Host,
+};
+
+/// Why an attempt came to nothing.
+#[derive(Debug, Error)]
+pub enum AttemptError {
+    #[error("speak with the CA")]
+    Client(#[from] ClientError),
+    #[error("read the CA's root file: {0}")]
+    Root(String),
+    #[error("have an account with the CA")]
+    Account(#[from] AccountError),
+    #[error(transparent)]
+    Order(#[from] OrderError),
+    #[error("use what the CA has sent")]
+    Pair(#[from] PairError),
+    #[error("use what the CA has sent: it is not for {0}")]
+    Names(Host),
+    #[error("keep the certificate")]
+    Store(#[from] CertsError),
+    #[error("find a listener on which a challenge could be answered")]
+    NoListener,
+}
+
+/// What an attempt came to.
+#[derive(Debug)]
+pub enum Outcome {
+    /// It is on disk and in its slot.
+    Issued(Arc<Pair>),
+    /// The staging directory would have issued it.
+    Rehearsed,
+    Failed {
+        error: AttemptError,
+        /// Proven by this kind, or tried last.
+        challenge: Option<Challenge>,
+        /// When the CA will hear us again.
+        retry_after: Option<SystemTime>,
+    },
+}
+
+/// What an attempt works with.
+pub struct Bench {
+    pub accounts: Arc<Accounts>,
+    pub board: Arc<Board>,
+    pub certs: Certs,
+    pub email: Option<String>,
+    pub profile: Option<String>,
+}
+
+/// What it is for.
+pub struct Job {
+    pub name: Host,
+    pub names: Vec<Host>,
+    pub ca: Ca,
+    pub staging: bool,
+    /// In the order in which they are tried.
+    pub challenges: Vec<Challenge>,
+    pub replaces: Option<CertificateDer<'static>>,
+    pub slot: Arc<Slot>,
+    /// `Err`: why there is no way to the CA.
+    pub transport: Result<Transport, String>,
+}
+
+impl Job {
+    fn directory(&self) -> &str {
+        match (&self.ca.staging, self.staging) {
+            (Some(staging), true) => staging,
+            (Some(_), false) | (None, _) => &self.ca.directory,
+        }
+    }
+}
+
+/// Makes the attempt.
+pub async fn make(job: &Job, bench: &Bench) -> Outcome {
+    let transport = match &job.transport {
+        Ok(transport) => transport,
+        Err(reason) => return Outcome::Failed { error: AttemptError::Root(reason.clone()), challenge: None, retry_after: None },
+    };
+    // What an earlier attempt was told is no news.
+    drop(transport.take_retry_after());
+    let mut failed = Outcome::Failed { error: AttemptError::NoListener, challenge: None, retry_after: None };
+    for challenge in &job.challenges {
+        let error = match order_by(job, bench, transport, *challenge).await {
+            Ok(outcome) => return outcome,
+            Err(error) => error,
+        };
+        let other_kind_may_do = matches!(error, AttemptError::Order(OrderError::Validation { .. } | OrderError::NotOffered { .. }));
+        tracing::debug!(cert = %job.name, challenge = challenge.as_str(), error = %chain(&error), "an order came to nothing");
+        failed = Outcome::Failed { error, challenge: Some(*challenge), retry_after: transport.take_retry_after() };
+        if !other_kind_may_do {
+            break;
+        }
+    }
+    failed
+}
+
+async fn order_by(job: &Job, bench: &Bench, transport: &Transport, challenge: Challenge) -> Result<Outcome, AttemptError> {
+    let wish = Wish {
+        name: job.name.clone(),
+        names: job.names.clone(),
+        challenge,
+        profile: bench.profile.clone(),
+        replaces: job.replaces.clone().filter(|_| !job.staging),
+        directory: job.directory().to_owned(),
+    };
+    let account = open(job, bench, transport).await?;
+    let result = match order::fulfil(&wish, &account, &bench.board, &bench.certs).await {
+        Err(OrderError::Acme(error)) if is_unknown_account(&error) => {
+            // The CA has lost it: with the same key it is made again.
+            bench.accounts.forget(job.directory()).await?;
+            let account = open(job, bench, transport).await?;
+            order::fulfil(&wish, &account, &bench.board, &bench.certs).await
+        }
+        result => result,
+    };
+    let bundle = result?;
+    let pair = Pair::from_pem(bundle.chain.as_bytes(), bundle.key.reveal().as_bytes())?;
+    if let Some(missing) = job.names.iter().find(|name| !pair.is_for(name.as_str())) {
+        return Err(AttemptError::Names((*missing).clone()));
+    }
+    if job.staging {
+        order::done(&bench.certs, &job.name).await?;
+        return Ok(Outcome::Rehearsed);
+    }
+    let (certs, name, pem) = (bench.certs.clone(), job.name.clone(), bundle.pem());
+    disk(move || certs.write(&name, Item::Bundle, pem.reveal())).await?;
+    order::done(&bench.certs, &job.name).await?;
+    let pair = Arc::new(pair);
+    job.slot.put(pair.clone());
+    Ok(Outcome::Issued(pair))
+}
+
+async fn open(job: &Job, bench: &Bench, transport: &Transport) -> Result<Account, AttemptError> {
+    // An external account is one of the CA proper.
+    let eab = job.ca.eab.as_ref().filter(|_| !job.staging);
+    let who = Who { directory: job.directory(), email: bench.email.as_deref(), eab };
+    Ok(bench.accounts.open(who, transport).await?)
+}
+
+fn is_unknown_account(error: &instant_acme::Error) -> bool {
+    match error {
+        instant_acme::Error::Api(problem) => problem.r#type.as_deref() == Some("urn:ietf:params:acme:error:accountDoesNotExist"),
+        _ => false,
+    }
+}
+
+/// When the CA wants a certificate renewed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Look {
+    pub word: Word,
+    /// To be asked again after so many seconds.
+    pub again: i64,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Word {
+    Within(Window),
+    /// It has no say in that.
+    None,
+    /// It did not answer: what it said last still holds.
+    Silence,
+}
+
+/// Where the CA has nothing to say, it is asked again after a day.
+const UNSUPPORTED: i64 = 24 * 3600;
+/// And where it does not answer, after this.
+const SILENT: i64 = 3600;
+
+/// Asks the CA that issued `leaf` when to renew it.
+///
+/// Source: RFC 9773 §4.2, §4.3.
+pub async fn look(ca: &Ca, leaf: &CertificateDer<'static>, bench: &Bench, transport: &Transport) -> Look {
+    let who = Who { directory: &ca.directory, email: bench.email.as_deref(), eab: ca.eab.as_ref() };
+    let asked = async {
+        let id = CertificateIdentifier::try_from(leaf).map_err(|_| instant_acme::Error::Unsupported("certificates without an authority key"))?;
+        let account = bench.accounts.open(who, transport).await.map_err(|error| instant_acme::Error::Other(error.into()))?;
+        account.renewal_info(&id).await
+    };
+    match asked.await {
+        Ok((info, again)) => {
+            let instant_acme::SuggestedWindow { start, end } = info.suggested_window;
+            let window = Window { start: start.unix_timestamp(), end: end.unix_timestamp() };
+            Look { word: Word::Within(window), again: i64::try_from(again.as_secs()).unwrap_or(UNSUPPORTED) }
+        }
+        Err(instant_acme::Error::Unsupported(_)) => Look { word: Word::None, again: UNSUPPORTED },
+        Err(error) => {
+            tracing::debug!(error = %chain(&error), "the CA does not say when to renew");
+            Look { word: Word::Silence, again: SILENT }
+        }
+    }
+}
+
+/// An error with its causes, on one line.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        text.push_str(": ");
+        text.push_str(&source.to_string());
+        cause = source.source();
+    }
+    text
+}

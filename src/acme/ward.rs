@@ -1,0 +1,173 @@
+//! One certificate that is looked after: what is known of it, and what is to be done next.
+//!
+//! Pure but for the slot it fills. Units: Unix seconds.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    attempt::{Look, Word},
+    standing::{Cert, Next, Standing, State, Trouble},
+    vault::Slot,
+};
+use crate::{
+    pki::pair::Pair,
+    plan::Ca,
+    rules::renewal::{self, History, Validity, Why, Window},
+    vocab::Host,
+};
+
+/// The CA is asked for its window this often at most, and this seldom at least.
+const LOOK_SOONEST: i64 = 60;
+const LOOK_LATEST: i64 = 24 * 3600;
+
+/// What is kept of it beside the certificate.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Memory {
+    pub history: History,
+    /// The directory that issued the certificate.
+    pub directory: Option<String>,
+    pub trouble: Option<Trouble>,
+}
+
+/// Why it is looked after.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Reason {
+    /// The configuration names it.
+    Site,
+    /// A client asked for it, and `ask` said yes.
+    Demand { ask: String },
+}
+
+pub struct Ward {
+    pub name: Host,
+    pub names: Vec<Host>,
+    pub reason: Reason,
+    pub slot: Arc<Slot>,
+    pub memory: Memory,
+    pub busy: bool,
+    /// `gateway certs renew`
+    pub asked: bool,
+    /// What our own handshake said; `None`: not asked yet.
+    pub proven: Option<bool>,
+    window: Option<Window>,
+    look_at: i64,
+}
+
+impl Ward {
+    pub fn new(name: Host, names: Vec<Host>, reason: Reason, slot: Arc<Slot>, memory: Memory) -> Self {
+        Self { name, names, reason, slot, memory, busy: false, asked: false, proven: None, window: None, look_at: i64::MIN }
+    }
+
+    /// It has a certificate, for all of its names.
+    fn is_complete(&self, pair: &Pair) -> bool {
+        self.names.iter().all(|name| pair.is_for(name.as_str()))
+    }
+
+    /// When the next attempt is made, and why.
+    pub fn next(&self) -> (i64, Why) {
+        let history = &self.memory.history;
+        if self.asked {
+            return (i64::MIN, Why::Asked);
+        }
+        let (due, why) = match self.slot.pair() {
+            Some(pair) if self.is_complete(&pair) => renewal::due(validity(&pair), self.window, spread(&pair.serial)),
+            Some(_) | None => (i64::MIN, Why::First),
+        };
+        (due.max(history.next()), history.why().unwrap_or(why))
+    }
+
+    /// Whether the CA that issued it is to be asked for its window.
+    pub fn wants_look(&self, now: i64) -> bool {
+        !self.busy && self.look_at <= now && self.slot.pair().is_some() && self.memory.directory.is_some()
+    }
+
+    /// The earlier of what comes next.
+    pub fn wakes_at(&self) -> i64 {
+        match (self.busy, self.slot.pair().is_some() && self.memory.directory.is_some()) {
+            (true, _) => i64::MAX,
+            (false, true) => self.next().0.min(self.look_at),
+            (false, false) => self.next().0,
+        }
+    }
+
+    pub fn looked(&mut self, look: Look, now: i64) {
+        match look.word {
+            Word::Within(window) => self.window = Some(window),
+            Word::None => self.window = None,
+            Word::Silence => {}
+        }
+        self.look_at = now.saturating_add(look.again.clamp(LOOK_SOONEST, LOOK_LATEST));
+    }
+
+    /// There is a new certificate in its slot.
+    pub fn issued(&mut self, pair: &Pair, directory: String, now: i64) {
+        self.memory = Memory { history: self.memory.history.clone().succeeded(validity(pair), now), directory: Some(directory), trouble: None };
+        self.asked = false;
+        self.proven = None;
+        self.window = None;
+        self.look_at = i64::MIN;
+    }
+
+    pub fn standing(&self, now: i64, cas: &[Ca], staging: &[bool], challenges: usize) -> Standing {
+        let pair = self.slot.pair();
+        let (at, why) = self.next();
+        let attempt = self.memory.history.attempt(&renewal::Options { staging, challenges });
+        let ca = cas.get(attempt.ca).map_or("", |ca| ca.name.as_str());
+        let next = Next {
+            at: at.max(now),
+            why: why.to_string(),
+            ca: if attempt.staging { format!("{ca} (staging)") } else { ca.to_owned() },
+        };
+        let state = match (&pair, self.busy, self.proven) {
+            (_, true, _) => State::Ordering,
+            (None, false, _) => State::Waiting,
+            (Some(_), false, Some(false)) => State::Unproven,
+            (Some(_), false, Some(true) | None) => State::Served,
+        };
+        Standing {
+            site: self.name.to_string(),
+            names: self.names.iter().map(ToString::to_string).collect(),
+            state,
+            cert: pair.as_ref().map(|pair| Cert {
+                issuer: pair.issuer.clone(),
+                serial: pair.serial.clone(),
+                not_before: pair.not_before,
+                not_after: pair.not_after,
+            }),
+            next: Some(next),
+            failures: self.memory.history.failures(),
+            last_error: self.memory.trouble.clone(),
+            at_risk: self.proven == Some(false) || pair.is_none_or(|pair| renewal::at_risk(validity(&pair), now)),
+        }
+    }
+}
+
+pub fn validity(pair: &Pair) -> Validity {
+    Validity { not_before: pair.not_before, not_after: pair.not_after }
+}
+
+/// Where within its window a certificate is renewed: different for each, the same whenever it is asked.
+fn spread(serial: &str) -> f64 {
+    // FNV-1a; a serial has 64 random bits at least.
+    let hash = serial.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    f64::from(u32::try_from(hash >> 32).unwrap_or_default()) / (f64::from(u32::MAX) + 1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn certificates_are_spread_over_their_window() {
+        let all: Vec<f64> = (0..1000).map(|n| spread(&format!("{n:032x}"))).collect();
+        assert!(all.iter().all(|at| (0.0..1.0).contains(at)));
+        for tenth in 0..10 {
+            let within = all.iter().filter(|at| (**at * 10.0) as u32 == tenth).count();
+            assert!((50..200).contains(&within), "{within} of 1000 in tenth {tenth}");
+        }
+        assert!((spread("abc") - spread("abc")).abs() < f64::EPSILON);
+    }
+}
