@@ -40,6 +40,7 @@ pub mod demo;
 pub mod edge;
 pub mod ipc;
 pub mod master;
+pub mod pki;
 pub mod plan;
 pub mod rules;
 pub mod store;

@@ -13,7 +13,7 @@ use super::{
     account::{AccountError, Accounts, Who},
     challenge::Board,
     client::{ClientError, Transport},
-    disk,
+    demand, disk,
     order::{self, OrderError, Wish},
     vault::Slot,
 };
@@ -53,6 +53,8 @@ pub enum Outcome {
     Issued(Arc<Pair>),
     /// The staging directory would have issued it.
     Rehearsed,
+    /// On demand, and no longer wanted.
+    Unwanted,
     Failed {
         error: AttemptError,
         /// Proven by this kind, or tried last.
@@ -81,6 +83,8 @@ pub struct Job {
     pub challenges: Vec<Challenge>,
     pub replaces: Option<CertificateDer<'static>>,
     pub slot: Arc<Slot>,
+    /// On demand: where to ask whether it is still wanted.
+    pub ask: Option<String>,
     /// `Err`: why there is no way to the CA.
     pub transport: Result<Transport, String>,
 }
@@ -100,6 +104,11 @@ pub async fn make(job: &Job, bench: &Bench) -> Outcome {
         Ok(transport) => transport,
         Err(reason) => return Outcome::Failed { error: AttemptError::Root(reason.clone()), challenge: None, retry_after: None },
     };
+    if let Some(ask) = &job.ask
+        && !demand::question(job.name.clone(), ask.clone(), None).await
+    {
+        return Outcome::Unwanted;
+    }
     // What an earlier attempt was told is no news.
     drop(transport.take_retry_after());
     let mut failed = Outcome::Failed { error: AttemptError::NoListener, challenge: None, retry_after: None };

@@ -6,11 +6,19 @@
 use crate::store::certs::CertsError;
 
 pub mod account;
+pub mod attempt;
 pub mod challenge;
 pub mod client;
+pub mod demand;
+pub mod explain;
+pub mod handle;
 pub mod order;
 pub mod proof;
 pub mod standing;
+pub mod steward;
+pub mod trouble;
+pub mod vault;
+pub mod ward;
 
 /// Does something with the disk without holding up the runtime.
 async fn disk<T: Send + 'static>(work: impl FnOnce() -> Result<T, CertsError> + Send + 'static) -> Result<T, CertsError> {

@@ -87,7 +87,9 @@ async fn shake(mut tcp: TcpStream, server: ServerName<'static>, door: Door) -> i
     Ok(shown)
 }
 
-fn reachable(bound: SocketAddr) -> SocketAddr {
+/// The address by which this machine reaches its own listener.
+#[must_use]
+pub fn reachable(bound: SocketAddr) -> SocketAddr {
     let ip = match bound.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
         IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),

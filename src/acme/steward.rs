@@ -21,10 +21,11 @@ use super::{
     challenge::Board,
     client::Transport,
     demand::Asker,
-    disk, explain,
-    handle::Order,
+    disk,
+    handle::{Desk, Order},
     proof::{self, Door, ProofError},
     standing::{Standing, Trouble},
+    trouble,
     vault::{Demand, Vault},
     ward::{Memory, Reason, Ward, validity},
 };
@@ -37,7 +38,7 @@ use crate::{
         renewal::{Failure, Options, Why},
     },
     store::certs::{Certs, Item},
-    telemetry::AcmeMetrics,
+    telemetry::{AcmeMetrics, Ordered},
     vocab::{Host, HostPattern},
 };
 
@@ -57,8 +58,9 @@ pub struct Parts {
     pub board: Arc<Board>,
     pub metrics: Arc<AcmeMetrics>,
     pub demands: mpsc::Receiver<Demand>,
-    pub orders: mpsc::Receiver<Order>,
-    pub standings: watch::Sender<Arc<Vec<Standing>>>,
+    pub desk: Desk,
+    /// The configuration in force.
+    pub settings: watch::Receiver<Arc<Setting>>,
 }
 
 /// What a configuration means for it.
@@ -130,9 +132,9 @@ pub struct Steward {
     board: Arc<Board>,
     metrics: Arc<AcmeMetrics>,
     demands: mpsc::Receiver<Demand>,
-    orders: mpsc::Receiver<Order>,
-    standings: watch::Sender<Arc<Vec<Standing>>>,
-    setting: Setting,
+    desk: Desk,
+    settings: watch::Receiver<Arc<Setting>>,
+    setting: Arc<Setting>,
     accounts: Arc<Accounts>,
     wards: BTreeMap<Host, Ward>,
     running: usize,
@@ -152,6 +154,7 @@ enum Done {
 
 enum Event {
     Order(Order),
+    Setting,
     Demand(Demand),
     Done(Done),
     Wake,
@@ -161,8 +164,9 @@ enum Event {
 impl Steward {
     /// Fills the slots with what is on disk. Blocks for the disk: to be called before anything is served.
     #[must_use]
-    pub fn new(parts: Parts, setting: Setting) -> Self {
-        let Parts { certs, vault, board, metrics, demands, orders, standings } = parts;
+    pub fn new(parts: Parts) -> Self {
+        let Parts { certs, vault, board, metrics, demands, desk, mut settings } = parts;
+        let setting = settings.borrow_and_update().clone();
         let accounts = Arc::new(Accounts::new(certs.clone()));
         let mut steward = Self {
             certs,
@@ -170,8 +174,8 @@ impl Steward {
             board,
             metrics,
             demands,
-            orders,
-            standings,
+            desk,
+            settings,
             setting,
             accounts,
             wards: BTreeMap::new(),
@@ -185,7 +189,7 @@ impl Steward {
         steward
     }
 
-    /// Until every handle on it is gone.
+    /// Until nobody can change its configuration any more.
     pub async fn run(mut self) {
         let names: Vec<Host> = self.wards.keys().cloned().collect();
         names.iter().for_each(|name| self.prove(name, Duration::ZERO));
@@ -193,7 +197,8 @@ impl Steward {
             self.begin().await;
             self.publish();
             let event = tokio::select! {
-                order = self.orders.recv() => order.map_or(Event::Closed, Event::Order),
+                Some(order) = self.desk.orders.recv() => Event::Order(order),
+                changed = self.settings.changed() => if changed.is_ok() { Event::Setting } else { Event::Closed },
                 Some(demand) = self.demands.recv() => Event::Demand(demand),
                 Some(done) = self.tasks.join_next() => match done {
                     Ok(done) => Event::Done(done),
@@ -202,7 +207,11 @@ impl Steward {
                 () = sleep(self.until_due()) => Event::Wake,
             };
             match event {
-                Event::Order(order) => self.obey(order),
+                Event::Order(Order { host, reply }) => {
+                    // Whoever asked may be gone.
+                    let _ = reply.send(self.renew(&host));
+                }
+                Event::Setting => self.apply(),
                 Event::Demand(demand) => self.wanted(demand),
                 Event::Done(done) => self.done(done).await,
                 Event::Wake => {}
@@ -211,21 +220,14 @@ impl Steward {
         }
     }
 
-    fn obey(&mut self, order: Order) {
-        match order {
-            Order::Apply(setting) => {
-                if setting.acme.cas != self.setting.acme.cas {
-                    // Accounts hold on to the way by which they were opened.
-                    self.accounts = Arc::new(Accounts::new(self.certs.clone()));
-                }
-                self.setting = *setting;
-                self.take_sites();
-            }
-            Order::Renew { host, answer } => {
-                // Whoever asked may be gone.
-                let _ = answer.send(self.renew(&host));
-            }
+    fn apply(&mut self) {
+        let setting = self.settings.borrow_and_update().clone();
+        if setting.acme.cas != self.setting.acme.cas {
+            // Accounts hold on to the way by which they were opened.
+            self.accounts = Arc::new(Accounts::new(self.certs.clone()));
         }
+        self.setting = setting;
+        self.take_sites();
     }
 
     /// The certificate of `host`, now.
@@ -317,6 +319,11 @@ impl Steward {
             challenges,
             replaces: if why == Why::First { None } else { replaces },
             slot: ward.slot.clone(),
+            ask: match &ward.reason {
+                // The first time it has just been asked.
+                Reason::Demand { ask } if ward.slot.pair().is_some() => Some(ask.clone()),
+                Reason::Demand { .. } | Reason::Site => None,
+            },
             transport: self.setting.transports.get(attempt.ca).cloned().unwrap_or_else(|| Err("it was not read".to_owned())),
             ca,
         };
@@ -383,24 +390,30 @@ impl Steward {
                 match outcome {
                     Outcome::Issued(pair) => {
                         ward.issued(&pair, directory, now);
-                        self.metrics.issued();
+                        self.metrics.ordered(Ordered::Issued);
                         let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
                         tracing::info!(cert = %name, ca, issuer = pair.issuer, serial = pair.serial, took_ms, "certificate issued");
                         self.prove(&name, Duration::ZERO);
                     }
                     Outcome::Rehearsed => {
                         ward.memory.history = ward.memory.history.clone().rehearsed(now);
-                        self.metrics.rehearsed();
+                        self.metrics.ordered(Ordered::Rehearsed);
                         tracing::info!(cert = %name, ca, "the rehearsal passed: the order proper follows");
                     }
+                    Outcome::Unwanted => {
+                        tracing::info!(cert = %name, "certificate on demand is no longer wanted");
+                        self.wards.remove(&name);
+                        self.vault.remove(&name);
+                        return self.tell(&name, false);
+                    }
                     Outcome::Failed { error, challenge, retry_after } => {
-                        let said = explain::attempt(&error, challenge);
+                        let said = trouble::explained(&error, challenge, &directory);
                         let named = retry_after.map(unix).or(said.retry_after);
                         let failure = said.failure;
                         ward.memory.history = ward.memory.history.clone().failed(&options, attempt, failure, named, now, fastrand::f64());
                         ward.memory.trouble = Some(Trouble { at: now, text: said.text.clone(), advice: said.advice.clone() });
                         ward.asked = false;
-                        self.metrics.failed();
+                        self.metrics.ordered(Ordered::Failed);
                         let next_s = ward.next().0.saturating_sub(now).max(0);
                         let advice = said.advice.as_deref().unwrap_or_default();
                         let level_up = ward.standing(now, &self.setting.acme.cas, &self.setting.staging, self.setting.challenges.len()).at_risk;
@@ -504,9 +517,9 @@ impl Steward {
 
     fn publish(&self) {
         let now = now();
-        let Setting { acme, staging, challenges, .. } = &self.setting;
+        let Setting { acme, staging, challenges, .. } = &*self.setting;
         let all: Vec<Standing> = self.wards.values().map(|ward| ward.standing(now, &acme.cas, staging, challenges.len())).collect();
-        self.standings.send_if_modified(|old| {
+        self.desk.standings.send_if_modified(|old| {
             let changed = **old != all;
             if changed {
                 *old = Arc::new(all);

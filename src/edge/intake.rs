@@ -2,6 +2,7 @@
 //!
 //! Knows nothing of pingora (D7).
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header};
 
 use super::{
@@ -9,10 +10,10 @@ use super::{
     exchange::Exchange,
     forward,
     gate::{self, Ask, Verdict},
-    live::LiveAction,
+    live::{Live, LiveAction},
     reply::Reply,
 };
-use crate::rules::{clientip, header as rule, route::Found};
+use crate::{acme::challenge::PATH, rules::{clientip, header as rule, route::Found}};
 
 /// What the engine does with the request.
 #[derive(Debug)]
@@ -67,6 +68,9 @@ pub fn judge(exchange: &mut Exchange, client: &Client, request: Request<'_>) -> 
     if let Verdict::Answer(reply) = gate::sanity(&ask, &live.plan.limits) {
         return Step::Answer(reply);
     }
+    if let Some(proof) = challenge(&live, &ask) {
+        return Step::Answer(proof);
+    }
     let index = match live.router.site(ask.host) {
         Some(Found::Serve(index)) => index,
         Some(Found::Canonical(index)) => {
@@ -99,6 +103,18 @@ pub fn judge(exchange: &mut Exchange, client: &Client, request: Request<'_>) -> 
         LiveAction::Respond { status, content_type, body } => Step::Answer(Reply::text(*status, content_type.clone(), body.clone())),
         LiveAction::NotFound => Step::Answer(ask.page(StatusCode::NOT_FOUND)),
     }
+}
+
+/// What a CA is to be answered that asks whether a name is ours. In the clear alone, as it asks; before any gate, or nobody could prove anything.
+///
+/// Source: RFC 8555 §8.3.
+fn challenge(live: &Live, ask: &Ask<'_>) -> Option<Reply> {
+    if ask.tls || *ask.method != Method::GET || !ask.uri.path().starts_with(PATH) {
+        return None;
+    }
+    let proof = live.board.http(ask.uri.path())?;
+    let kind = HeaderValue::from_static("application/octet-stream");
+    Some(Reply::text(StatusCode::OK, kind, Bytes::copy_from_slice(proof.as_bytes())))
 }
 
 /// Whether the request opens a WebSocket: only that may be silent for as long as it likes, so nothing else may call itself so.

@@ -17,6 +17,7 @@ use super::{
     upstream::{Pool, Pools},
 };
 use crate::{
+    acme::challenge::Board,
     ipc::message::{Config, Generation, Listener, Materials, Role},
     plan::{self, Action, HeaderEdit, PathMatch, Plan},
     rules::{route::Router, screen::Screen},
@@ -54,6 +55,7 @@ pub struct Base {
     /// `None`: no pipe was given.
     pub access: Option<Arc<AccessWriter>>,
     pub screen: Arc<Screen>,
+    pub board: Arc<Board>,
 }
 
 pub struct Live {
@@ -68,6 +70,8 @@ pub struct Live {
     pub pools: Arc<Pools>,
     pub zones: ZoneSet,
     pub tls: Option<Tls>,
+    /// Challenges that a CA may ask for.
+    pub board: Arc<Board>,
     pub access: Option<AccessLog>,
 }
 
@@ -133,6 +137,7 @@ impl Live {
             pools,
             zones,
             tls,
+            board: base.board.clone(),
             access,
         })
     }

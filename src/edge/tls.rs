@@ -14,16 +14,16 @@ use rustls::{
 use thiserror::Error;
 
 use crate::{
+    acme::vault::{Slot, Vault},
     ipc::message::Materials,
+    pki::pair::{self, ByName, Pair},
     plan::{Plan, SiteTls, TlsVersion},
-    vocab::HostPattern,
+    vocab::{Host, HostPattern},
 };
 
 pub mod ca;
-pub mod pair;
 
 use ca::Authority;
-use pair::{ByName, Pair};
 
 /// TLS 1.2 sessions kept for clients without tickets; some 200 bytes each.
 const SESSIONS: usize = 4096;
@@ -54,14 +54,15 @@ pub struct TlsBase {
     tickets: Arc<dyn ProducesTickets>,
     sessions: Arc<dyn StoresServerSessions>,
     authority: Arc<Authority>,
+    pub vault: Arc<Vault>,
 }
 
 impl TlsBase {
     /// Errors: the system gives no randomness.
-    pub fn new(authority: Arc<Authority>) -> Result<Self, TlsError> {
+    pub fn new(authority: Arc<Authority>, vault: Arc<Vault>) -> Result<Self, TlsError> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let tickets = rustls::crypto::aws_lc_rs::Ticketer::new()?;
-        Ok(Self { provider, tickets, sessions: ServerSessionMemoryCache::new(SESSIONS), authority })
+        Ok(Self { provider, tickets, sessions: ServerSessionMemoryCache::new(SESSIONS), authority, vault })
     }
 }
 
@@ -121,7 +122,11 @@ impl Tls {
             let source = match &site.tls {
                 SiteTls::Off => continue,
                 SiteTls::Internal => Source::Internal,
-                SiteTls::Acme | SiteTls::OnDemand { .. } => Source::None,
+                SiteTls::Acme => match site.hosts.first() {
+                    Some(HostPattern::Exact(host)) => Source::Slot(base.vault.slot(host)),
+                    Some(HostPattern::Wildcard(_) | HostPattern::Any) | None => Source::None,
+                },
+                SiteTls::OnDemand { ask } => Source::Demand { vault: base.vault.clone(), ask: ask.as_str().into() },
                 SiteTls::Files { cert, .. } => match pairs.get(cert) {
                     Some(pair) => Source::Pair(pair.clone()),
                     None if bad == OnBadPair::Refuse => return Err(TlsError::Missing(cert.clone())),
@@ -136,7 +141,10 @@ impl Tls {
                 SiteTls::Directory { dir } => cert.starts_with(dir).then(|| problem.clone()),
                 SiteTls::Off | SiteTls::Internal | SiteTls::Acme | SiteTls::OnDemand { .. } => None,
             });
-            served.push(source.served(&site.name, problem));
+            // What is looked after is known better by whoever looks after it.
+            if !matches!(site.tls, SiteTls::Acme | SiteTls::OnDemand { .. }) {
+                served.push(source.served(&site.name, problem));
+            }
             for host in &site.hosts {
                 names.add(host, &source);
             }
@@ -170,9 +178,34 @@ impl Tls {
         self.names.source(sni).is_some()
     }
 
+    /// Where to ask for a certificate that this client would need first: its name is one that certificates are ordered for on demand.
+    #[must_use]
+    pub fn wanting(&self, sni: Option<&str>) -> Option<Wanting> {
+        let Source::Demand { vault, ask } = self.names.source(sni)? else { return None };
+        let host = Host::parse(sni?).ok()?;
+        let there = vault.find(&host).is_some_and(|slot| slot.pair().is_some());
+        (!there).then(|| Wanting { vault: vault.clone(), host, ask: ask.clone() })
+    }
+
     #[must_use]
     pub fn served(&self) -> &[Served] {
         &self.served
+    }
+}
+
+/// A name that has no certificate yet, and may get one.
+pub struct Wanting {
+    vault: Arc<Vault>,
+    host: Host,
+    ask: Arc<str>,
+}
+
+impl Wanting {
+    /// Waits until it has one, or will have none.
+    ///
+    /// Cancel-safety: safe; the order goes on.
+    pub async fn wait(self) -> bool {
+        self.vault.demand(self.host, &self.ask).await
     }
 }
 
@@ -196,6 +229,10 @@ enum Source {
     Names(Arc<ByName>),
     /// Made by our own CA when first asked for.
     Internal,
+    /// By ACME; until there is one, our own CA stands in.
+    Slot(Arc<Slot>),
+    /// By ACME, one for each name that clients ask for.
+    Demand { vault: Arc<Vault>, ask: Arc<str> },
     /// There should be one, but it cannot be used.
     None,
 }
@@ -206,6 +243,11 @@ impl Source {
             Self::Pair(pair) => Some(pair.certified.clone()),
             Self::Names(names) => names.find(sni),
             Self::Internal => authority.leaf(sni.unwrap_or("localhost")),
+            Self::Slot(slot) => match slot.pair() {
+                Some(pair) => Some(pair.certified.clone()),
+                None => authority.leaf(sni.unwrap_or("localhost")),
+            },
+            Self::Demand { vault, .. } => Some(vault.find(&Host::parse(sni?).ok()?)?.pair()?.certified.clone()),
             Self::None => None,
         }
     }
@@ -215,6 +257,7 @@ impl Source {
             Self::Pair(pair) => ("files", Some(pair.not_after)),
             Self::Names(names) => ("files", names.first_end()),
             Self::Internal => ("internal", None),
+            Self::Slot(_) | Self::Demand { .. } => ("acme", None),
             Self::None => ("files", None),
         };
         Served { host: site.to_owned(), source, not_after, problem }

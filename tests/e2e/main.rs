@@ -2,6 +2,7 @@
 
 mod harness;
 
+mod acme;
 mod admin;
 mod config;
 mod control;

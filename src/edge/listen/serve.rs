@@ -147,7 +147,7 @@ impl Service {
         let began = Instant::now();
         let result = timeout_at(deadline, self.shake_hands(live, tcp)).await;
         let (outcome, tls) = match result {
-            Ok(Ok(tls)) => (Handshake::Done, Some(tls)),
+            Ok(Ok(tls)) => (Handshake::Done, tls),
             Ok(Err(error)) => (failure(&error), None),
             Err(_) => (Handshake::Timeout, None),
         };
@@ -155,16 +155,27 @@ impl Service {
         tls
     }
 
-    async fn shake_hands(&self, live: &Live, tcp: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+    /// `None`: a CA has seen its challenge answered, which is all it came for.
+    async fn shake_hands(&self, live: &Live, tcp: TcpStream) -> io::Result<Option<TlsStream<TcpStream>>> {
         let mut start = LazyConfigAcceptor::new(Acceptor::default(), tcp).await?;
-        match &live.tls {
-            Some(tls) if tls.knows(start.client_hello().server_name()) => start.into_stream(tls.config().clone()).await,
-            Some(_) | None => {
-                start.io.write_all(&UNRECOGNIZED_NAME).await?;
-                start.io.shutdown().await?;
-                Err(io::ErrorKind::InvalidData.into())
+        if let Some(config) = live.board.alpn(&start.client_hello()) {
+            let mut tls = start.into_stream(config).await?;
+            tls.shutdown().await?;
+            return Ok(None);
+        }
+        if let Some(tls) = &live.tls {
+            let wanting = tls.wanting(start.client_hello().server_name());
+            let there = match wanting {
+                None => tls.knows(start.client_hello().server_name()),
+                Some(wanting) => wanting.wait().await,
+            };
+            if there {
+                return start.into_stream(tls.config().clone()).await.map(Some);
             }
         }
+        start.io.write_all(&UNRECOGNIZED_NAME).await?;
+        start.io.shutdown().await?;
+        Err(io::ErrorKind::InvalidData.into())
     }
 }
 

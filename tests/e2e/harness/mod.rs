@@ -4,6 +4,7 @@ pub mod child;
 pub mod client;
 pub mod gateway;
 pub mod load;
+pub mod pebble;
 pub mod proc;
 pub mod raw;
 pub mod tls;
