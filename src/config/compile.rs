@@ -17,6 +17,7 @@ use super::{
 };
 use crate::plan::Plan;
 
+mod acme;
 mod app;
 mod header;
 mod listener;
@@ -24,6 +25,7 @@ mod log;
 mod probe;
 mod route;
 mod site;
+mod tls;
 mod upstream;
 mod zone;
 
@@ -74,7 +76,6 @@ pub fn compile(root: file::Root, here: &Surroundings, outside: &dyn Outside, out
     let files = out.files().map(|path| absolute(here, path)).collect();
     let mut context = Context { here, outside, out };
     let c = &mut context;
-    email.not_yet("an ACME contact", "take it out; it will be wanted with tls = \"acme\"", c.out);
     alerts.not_yet("alerting", "take [alerts] out, and watch /metrics of [admin] from outside", c.out);
     ban.not_yet("banning", "take [ban] out; zones and filters guard without it", c.out);
 
@@ -87,7 +88,7 @@ pub fn compile(root: file::Root, here: &Surroundings, outside: &dyn Outside, out
     let (log_plan, rotation) = log::compile(log.value().unwrap_or_else(|| file::Log::empty(place)), c);
     let limits = listener::limits(limits.value().unwrap_or_else(|| file::Limits::empty(place)), c);
     let timeouts = listener::timeouts(timeouts.value().unwrap_or_else(|| file::Timeouts::empty(place)));
-    let tls = listener::tls(tls.value().unwrap_or_else(|| file::Tls::empty(place)), c);
+    let tls = tls::policy(tls.value().unwrap_or_else(|| file::Tls::empty(place)), email, c);
     let mut claims = listener::Claims::default();
     let listen = listener::listen(listen.value().unwrap_or_else(|| file::Listen::empty(place)), &mut claims, c);
     let admin = listener::admin(admin.value().unwrap_or_else(|| file::Admin::empty(place)), &mut claims, c);
@@ -97,7 +98,7 @@ pub fn compile(root: file::Root, here: &Surroundings, outside: &dyn Outside, out
     let upstreams = upstream::compile(upstream, &apps, c);
     let zones = zone::compile(zone, c);
     let names = Names::of(&apps, &upstreams, &zones);
-    let sites = site::compile(site, defaults, &listen, &limits, &names, c);
+    let sites = site::compile(site, defaults, &listen, &limits, &tls, &names, c);
 
     if !out.is_empty() {
         return None;

@@ -42,10 +42,13 @@ macro_rules! codes {
 
 codes! {
     BadAddress = "bad-address",
+    /// A file that should hold certificates and does not.
+    BadCertificate = "bad-certificate",
     BadCommand = "bad-command",
     BadGlob = "bad-glob",
     BadHeader = "bad-header",
     BadHost = "bad-host",
+    BadMail = "bad-mail",
     BadMethod = "bad-method",
     BadName = "bad-name",
     BadPath = "bad-path",
@@ -53,6 +56,7 @@ codes! {
     BadRegex = "bad-regex",
     BadRoute = "bad-route",
     BadUnit = "bad-unit",
+    BadUrl = "bad-url",
     BadValue = "bad-value",
     /// Two keys that exclude each other.
     Conflict = "conflict",
@@ -85,6 +89,8 @@ codes! {
     UnknownUpstream = "unknown-upstream",
     UnknownWord = "unknown-word",
     UnknownZone = "unknown-zone",
+    /// A host that the certificate authority of its site does not sign for.
+    UnsignableHost = "unsignable-host",
     UnreadableFile = "unreadable-file",
     WrongType = "wrong-type",
 }

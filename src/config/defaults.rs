@@ -4,12 +4,21 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use crate::vocab::ByteSize;
+use crate::{
+    plan::{Ca, Challenge},
+    vocab::ByteSize,
+};
 
 pub const HTTP: [SocketAddr; 2] = both(80);
 pub const HTTPS: [SocketAddr; 2] = both(443);
 pub const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9900);
 pub const MAX_CONNECTIONS: u32 = 10_000;
+
+/// What a CA tries first is what needs no http.
+pub const CHALLENGES: [Challenge; 2] = [Challenge::TlsAlpn01, Challenge::Http01];
+pub const LETSENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
+pub const LETSENCRYPT_STAGING: &str = "https://acme-staging-v02.api.letsencrypt.org/directory";
+pub const ZEROSSL: &str = "https://acme.zerossl.com/v2/DV90";
 
 pub const STATE_ROOT: &str = "/var/lib/gateway";
 pub const RUN_ROOT: &str = "/run/gateway";
@@ -61,6 +70,22 @@ pub const MAX_KEYS: u32 = 100_000;
 
 pub const REDIRECT: http::StatusCode = http::StatusCode::PERMANENT_REDIRECT;
 pub const CONTENT_TYPE: &str = "text/plain; charset=utf-8";
+
+/// `ca = "letsencrypt"`, which is what a configuration without `ca` means.
+#[must_use]
+pub fn letsencrypt() -> Ca {
+    known("letsencrypt", LETSENCRYPT, Some(LETSENCRYPT_STAGING))
+}
+
+/// `ca = "letsencrypt-staging"`: for trials, trusted by nobody.
+#[must_use]
+pub fn letsencrypt_staging() -> Ca {
+    known("letsencrypt-staging", LETSENCRYPT_STAGING, None)
+}
+
+fn known(name: &str, directory: &str, staging: Option<&str>) -> Ca {
+    Ca { name: name.into(), directory: directory.into(), staging: staging.map(str::to_owned), root: None, eab: None }
+}
 
 const fn both(port: u16) -> [SocketAddr; 2] {
     [

@@ -14,14 +14,14 @@ pub use upstream::*;
 use super::{
     shape::{Either, List, Named, OneOrMore, OrOff, Whole, table, words},
     tree::Text,
-    value::{Address, FilePath, Net, Pause, Rate, Size, Status, Time},
+    value::{Address, CaName, DirectoryUrl, EabKey, FilePath, Mail, Net, Pause, Profile, Rate, Size, Status, Time},
 };
 
 table! {
     /// gateway.toml: what is served, guarded and supervised.
     Root {
-        /// ACME contact. Not supported yet.
-        email: Text,
+        /// Where a certificate authority may write to, should a certificate be in danger.
+        email: Mail,
         /// More files, by path or glob, relative to the file that names them. Tables merge, arrays of tables append, a name defined twice is an error.
         include: OneOrMore<Text>,
         /// Certificates, account key, releases; kept 0700. Default: /var/lib/gateway when root, else ./gateway-state.
@@ -124,12 +124,12 @@ table! {
     Tls {
         /// The oldest version spoken. Default: 1.2.
         min: MinTls,
-        /// Certificate authorities. Not supported yet.
+        /// Certificate authorities, in the order in which they are tried. Default: letsencrypt.
         ca: OneOrMore<Either<CaWord, Ca>>,
-        /// ACME challenges. Not supported yet.
+        /// How a name is proven to be ours, in the order in which it is tried. Default: tls-alpn-01, http-01. dns-01 is refused for now.
         challenges: List<Challenge>,
-        /// ACME profile. Not supported yet.
-        profile: Text,
+        /// Asked for where the authority offers it, as in "tlsserver" or "shortlived".
+        profile: Profile,
     }
 }
 
@@ -138,12 +138,20 @@ words! {
 }
 
 table! {
-    /// A certificate authority by its ACME directory. Not supported yet.
+    /// A certificate authority by its ACME directory.
     Ca {
-        directory: Text,
+        /// For status and logs. Default: the host of its directory.
+        name: CaName,
+        /// An https URL.
+        directory: DirectoryUrl,
+        /// Another directory of it, where failed validations are rehearsed until they pass.
+        staging: DirectoryUrl,
+        /// PEM of the root that the certificate of the directory itself leads to. Default: the public ones.
         root: FilePath,
+        /// External account binding: the key's name. With eab_key.
         eab_kid: Text,
-        eab_key: Text,
+        /// External account binding: the key, base64url as the authority gives it.
+        eab_key: EabKey,
     }
 }
 

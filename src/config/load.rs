@@ -267,10 +267,21 @@ impl Outside for System<'_> {
         }
         Ok(Facts { kind, open_to_all: meta.mode() & 0o004 != 0 })
     }
+
+    fn certificates(&self, path: &Path) -> Result<(), String> {
+        let bytes = read_bytes(path)?;
+        let begin = b"-----BEGIN CERTIFICATE-----";
+        if bytes.windows(begin.len()).any(|part| part == begin) { Ok(()) } else { Err("it holds no certificate in PEM".into()) }
+    }
 }
 
 /// A regular file of bounded size, as UTF-8.
 fn read_text(path: &Path) -> Result<String, String> {
+    String::from_utf8(read_bytes(path)?).map_err(|error| format!("byte {} is not UTF-8", error.utf8_error().valid_up_to()))
+}
+
+/// A regular file of bounded size.
+fn read_bytes(path: &Path) -> Result<Vec<u8>, String> {
     // Nonblocking, because a pipe of that name would else wait for a writer.
     let file = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC).open(path).map_err(reason)?;
     if !file.metadata().map_err(reason)?.is_file() {
@@ -281,7 +292,7 @@ fn read_text(path: &Path) -> Result<String, String> {
     if bytes.len() as u64 > FILE_SIZE {
         return Err("larger than 1MB".into());
     }
-    String::from_utf8(bytes).map_err(|error| format!("byte {} is not UTF-8", error.utf8_error().valid_up_to()))
+    Ok(bytes)
 }
 
 /// The same words on every machine.

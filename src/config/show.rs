@@ -1,12 +1,13 @@
 //! `gateway config show`: the effective configuration, with every default and every include filled in.
 //!
-//! Pure. Shape: it is a configuration itself and compiles to an equal plan, but for secrets, which are masked (`token`, every value of an `env`).
+//! Pure. Shape: it is a configuration itself and compiles to an equal plan, but for secrets, which are masked (`token`, `eab_key`, every value of an `env`).
 
 use std::{fmt::Display, time::Duration};
 
 use http::Method;
 use ipnet::IpNet;
 
+use super::{defaults, value::host_of};
 use crate::{
     plan::{self, Action, AppPort, FilterMode, HeaderEdit, PathMatch, Plan, app::Policy, app::StopSignal},
     vocab::units::duration_text,
@@ -14,6 +15,8 @@ use crate::{
 
 /// Stands for every secret.
 const MASK: &str = "…";
+/// Stands for a secret that must be base64.
+const MASKED_KEY: &str = "not-shown-------";
 
 /// Keys whose strings are the user's own, and so may hold a secret that came from outside.
 const FREE: [&str; 4] = ["command", "headers", "request_headers", "response_headers"];
@@ -61,18 +64,16 @@ pub fn effective(plan: &Plan) -> String {
     for file in files {
         to.comment(&format!("from {}", file.display()));
     }
+    if let Some(email) = &tls.acme.email {
+        to.pair("email", quote(email));
+    }
     to.pair("state", path(state));
     to.pair("run", path(run));
     to.pair("user", quote(user));
     to.pair("workers", workers);
     to.pair("trusted_proxies", nets(trusted_proxies));
     self::listen(&mut to, listen, timeouts, limits);
-    to.table("[tls]");
-    let min = match tls.min {
-        plan::TlsVersion::V1_2 => "1.2",
-        plan::TlsVersion::V1_3 => "1.3",
-    };
-    to.pair("min", quote(min));
+    self::tls(&mut to, tls);
     to.table("[admin]");
     to.pair("listen", quote(&admin.as_ref().map_or("off".into(), |admin| admin.listen.to_string())));
     if admin.as_ref().is_some_and(|admin| admin.token.is_some()) {
@@ -128,6 +129,39 @@ fn listen(to: &mut Writer, listen: &plan::Listen, timeouts: &plan::Timeouts, lim
     to.pair("body", quote(&body.to_string()));
     to.pair("streams", streams);
     to.pair("resets", quote(&resets.to_string()));
+}
+
+fn tls(to: &mut Writer, tls: &plan::TlsPolicy) {
+    let plan::TlsPolicy { min, acme: plan::Acme { email: _, cas, challenges, profile } } = tls;
+    to.table("[tls]");
+    let min = match min {
+        plan::TlsVersion::V1_2 => "1.2",
+        plan::TlsVersion::V1_3 => "1.3",
+    };
+    to.pair("min", quote(min));
+    to.pair("ca", list(cas.iter().map(ca)));
+    to.pair("challenges", quoted(challenges.iter().map(|challenge| challenge.as_str())));
+    if let Some(profile) = profile {
+        to.pair("profile", quote(profile));
+    }
+}
+
+fn ca(ca: &plan::Ca) -> String {
+    if [defaults::letsencrypt(), defaults::letsencrypt_staging()].contains(ca) {
+        return quote(&ca.name);
+    }
+    let plan::Ca { name, directory, staging, root, eab } = ca;
+    let mut pairs = vec![("directory", quote(directory))];
+    // A name that is the host is the default, and may have a port, which a written name may not.
+    if *name != host_of(directory) {
+        pairs.push(("name", quote(name)));
+    }
+    pairs.extend(staging.as_ref().map(|staging| ("staging", quote(staging))));
+    pairs.extend(root.as_ref().map(|root| ("root", path(root))));
+    if let Some(plan::Eab { kid, key: _ }) = eab {
+        pairs.extend([("eab_kid", quote(kid)), ("eab_key", quote(MASKED_KEY))]);
+    }
+    inline(&pairs)
 }
 
 fn log(to: &mut Writer, log: &plan::Log) {

@@ -88,6 +88,10 @@ pub trait Outside {
     ///
     /// Errors: why not, as a fragment.
     fn facts(&self, path: &std::path::Path) -> Result<Facts, String>;
+    /// Whether a file holds certificates in PEM.
+    ///
+    /// Errors: why not, as a sentence without its end.
+    fn certificates(&self, path: &std::path::Path) -> Result<(), String>;
 }
 
 /// What is to be known of a file that the plan names.
@@ -255,7 +259,8 @@ fn below(key: &str, secrecy: Secrecy) -> Secrecy {
 fn is_secret(key: &str, secrecy: Secrecy) -> bool {
     match secrecy {
         Secrecy::All => true,
-        Secrecy::Plain => false,
+        // Under `tls`, and yet no file.
+        Secrecy::Plain => key == "eab_key",
         Secrecy::Open => sounds_secret(key),
     }
 }

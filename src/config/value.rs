@@ -4,7 +4,8 @@
 
 use std::{borrow::Cow, net::SocketAddr, path::PathBuf, time::Duration};
 
-use http::StatusCode;
+use base64::{Engine as _, alphabet, engine};
+use http::{StatusCode, Uri};
 use ipnet::IpNet;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
@@ -13,7 +14,7 @@ use super::{
     shape::{Shape, parsed, written},
     tree::{Node, Value},
 };
-use crate::vocab::{ByteSize, HostPattern, Pace, ServerAddr, UnitError, parse_bytes, parse_duration};
+use crate::vocab::{ByteSize, Host, HostPattern, Pace, Secret, ServerAddr, UnitError, parse_bytes, parse_duration};
 
 /// No wait is longer: clocks must be able to add it to a point in time.
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -165,6 +166,73 @@ written! {
 written! {
     /// A regular expression (Rust's `regex` crate: linear time, no look-around).
     Pattern(String) = "a regular expression", BadRegex, |text| regex(text).map(|_| text.to_owned())
+}
+
+written! {
+    /// One mail address.
+    Mail(String) = "a mail address such as \"ops@example.com\"", BadMail, |text| {
+        let domain = text.split_once('@').filter(|(local, _)| !local.is_empty()).map(|(_, domain)| domain);
+        // A comma would be a second address, and the others have a meaning in the mailto URL that a CA gets.
+        let good = text.len() <= 254 && text.bytes().all(|b| b.is_ascii_graphic() && !b"\"(),:;<>?&#%[\\]".contains(&b));
+        match domain.map(Host::parse) {
+            Some(Ok(_)) if good => Ok(text.to_owned()),
+            _ => Err(format!("{text:?} is not one mail address: write it as in \"ops@example.com\"")),
+        }
+    }
+}
+written! {
+    /// The URL of an ACME directory.
+    DirectoryUrl(String) = "a URL such as \"https://ca.example.com/directory\"", BadUrl, |text| {
+        url(text, "https", "a directory is read over https: write it as in \"https://ca.example.com/directory\"")
+    }
+}
+written! {
+    /// The URL of somebody near who says which names may have a certificate.
+    AskUrl(String) = "a URL such as \"http://127.0.0.1:9000/ask\"", BadUrl, |text| {
+        let whole = url(text, "http", "who is asked is a neighbour: write it as in \"http://127.0.0.1:9000/ask\"")?;
+        if text.contains('?') { Err(format!("{text:?}: ?domain=NAME is added to it, so it may have no query of its own")) } else { Ok(whole) }
+    }
+}
+written! {
+    /// What a certificate authority is called in status and logs.
+    CaName(String) = "a name such as \"own-ca\"", BadName, |text| {
+        let good = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+        if (1..=64).contains(&text.len()) && text.bytes().all(good) { Ok(text.to_owned()) } else { Err(format!("{text:?} is not a name: 1 to 64 of letters, digits, '-', '_' and '.'")) }
+    }
+}
+written! {
+    /// An ACME profile.
+    Profile(String) = "a profile such as \"tlsserver\"", BadValue, |text| {
+        let good = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
+        if (1..=64).contains(&text.len()) && text.bytes().all(good) { Ok(text.to_owned()) } else { Err(format!("{text:?} is not a profile: 1 to 64 of letters, digits, '-' and '_'")) }
+    }
+}
+written! {
+    /// A key in base64url, with or without padding; plain base64 too.
+    EabKey(Secret<Vec<u8>>) = "a key in base64url", BadValue, |text| {
+        let config = engine::GeneralPurposeConfig::new().with_decode_padding_mode(engine::DecodePaddingMode::Indifferent);
+        let bytes = engine::GeneralPurpose::new(&alphabet::URL_SAFE, config).decode(text.replace('+', "-").replace('/', "_"));
+        bytes.ok().filter(|bytes| !bytes.is_empty()).map(Secret::new).ok_or_else(|| "this is not a key in base64url".to_owned())
+    }
+}
+
+/// A URL of this scheme with a host, and nothing in it that would be lost or misread.
+fn url(text: &str, scheme: &str, advice: &str) -> Result<String, String> {
+    let refused = || format!("{text:?} will not do: {advice}");
+    if text.len() > 2048 || text.contains('#') || !text.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(refused());
+    }
+    let uri: Uri = text.parse().map_err(|_| refused())?;
+    let authority = uri.authority().filter(|_| uri.scheme_str() == Some(scheme)).ok_or_else(refused)?;
+    let rest = authority.as_str().strip_prefix(authority.host()).ok_or_else(refused)?;
+    let port = rest.is_empty() || rest.strip_prefix(':').and_then(|port| port.parse::<u16>().ok()).is_some_and(|port| port > 0);
+    if port && Host::parse(authority.host()).is_ok() { Ok(text.to_owned()) } else { Err(refused()) }
+}
+
+/// `host[:port]` of a URL that was checked, in lower case.
+#[must_use]
+pub fn host_of(url: &str) -> String {
+    url.split(['/', '?']).nth(2).unwrap_or(url).to_ascii_lowercase()
 }
 
 /// At most 1 MB when compiled: enough for hundreds of words, not for a bomb.

@@ -1,4 +1,4 @@
-//! `[listen] [timeouts] [limits] [tls] [admin]`
+//! `[listen] [timeouts] [limits] [admin]`
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -120,21 +120,6 @@ pub fn limits(table: file::Limits, c: &mut Context<'_>) -> plan::Limits {
         body: body.value().map_or(defaults::BODY_LIMIT, |size| size.0),
         streams: count(streams.value().map(|n| n.0), defaults::STREAMS),
         resets: resets.value().map_or_else(|| pace(defaults::RESETS), |rate| rate.0),
-    }
-}
-
-pub fn tls(table: file::Tls, c: &mut Context<'_>) -> plan::TlsPolicy {
-    let file::Tls { place: _, min, ca, challenges, profile } = table;
-    let cure = "take it out; certificates by ACME are not built yet, a site writes tls = \"internal\" or { cert, key }";
-    ca.not_yet("tls.ca", cure, c.out);
-    challenges.not_yet("tls.challenges", cure, c.out);
-    profile.not_yet("tls.profile", cure, c.out);
-    plan::TlsPolicy {
-        acme: plan::Acme { email: None, cas: Vec::new(), challenges: Vec::new(), profile: None },
-        min: match min.or(file::MinTls::V1_2) {
-            file::MinTls::V1_2 => plan::TlsVersion::V1_2,
-            file::MinTls::V1_3 => plan::TlsVersion::V1_3,
-        },
     }
 }
 

@@ -2,13 +2,13 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use super::{Context, Names, header::headers, route};
+use super::{Context, Names, acme, header::headers, route, tls};
 use crate::{
     config::{
         complaint::{Code, Place},
         file,
         shape::{At, Either, Field, List, Named, OneOrMore},
-        tree::{Facts, Kind, Text},
+        tree::Text,
         value::{FilePath, Hosts},
     },
     plan::{self, FilterMode, Filters},
@@ -20,6 +20,7 @@ pub fn compile(
     defaults: Field<file::Site>,
     listen: &plan::Listen,
     limits: &plan::Limits,
+    policy: &plan::TlsPolicy,
     names: &Names,
     c: &mut Context<'_>,
 ) -> Vec<plan::Site> {
@@ -35,21 +36,17 @@ pub fn compile(
     let mut all = Vec::new();
     for At { value, .. } in sites.value().map(|list| list.0).unwrap_or_default() {
         let site = with_defaults(value, defaults.as_ref());
-        all.extend(self::site(site, &mut taken, listen, limits, names, c));
+        all.extend(self::site(site, &mut taken, listen, limits, policy, names, c));
     }
     // What no site took over is checked all the same.
     if let Some(mut table) = defaults
         && all.is_empty()
     {
         table.route = Field::Absent;
-        let place = table.place;
         route::shared(&mut table, limits, names, c);
         headers(table.headers, c);
-        refuse(&table.client_ca, &table.auth, &table.compress, &table.maintenance, &table.errors, &table.root, c);
-        if let Some(At { value: Either::This(file::TlsWord::Acme), place }) = table.tls.as_ref() {
-            no_acme(*place, "[defaults]", c);
-        }
-        let _ = place;
+        refuse(&table.auth, &table.compress, &table.maintenance, &table.errors, &table.root, c);
+        tls::client_ca(table.client_ca, None, c);
     }
     all
 }
@@ -114,6 +111,7 @@ fn site(
     taken: &mut Taken,
     listen: &plan::Listen,
     limits: &plan::Limits,
+    policy: &plan::TlsPolicy,
     names: &Names,
     c: &mut Context<'_>,
 ) -> Option<plan::Site> {
@@ -125,29 +123,20 @@ fn site(
     let name = hosts.as_ref().map_or_else(|| "?".to_owned(), |hosts| hosts.served[0].to_string());
 
     let headers = headers(std::mem::replace(&mut table.headers, Field::Absent), c);
-    let tls = tls(std::mem::replace(&mut table.tls, Field::Absent), place, &name, listen, c);
+    let tls = tls::of_site(std::mem::replace(&mut table.tls, Field::Absent), place, &name, listen, policy, c);
+    if let (Some(tls), Some(hosts)) = (&tls, &hosts) {
+        acme::signable(&name, tls, &hosts.written, &policy.acme, c);
+    }
+    let client_ca = tls::client_ca(std::mem::replace(&mut table.client_ca, Field::Absent), tls.as_ref(), c);
     let shared = route::shared(&mut table, limits, names, c);
     let routes = route::routes(&name, place, table.app, table.upstream, &table.root, table.route, &shared, names, c);
-    refuse(&table.client_ca, &table.auth, &table.compress, &table.maintenance, &table.errors, &table.root, c);
+    refuse(&table.auth, &table.compress, &table.maintenance, &table.errors, &table.root, c);
     let route::Shared { filters, allow, deny, .. } = shared;
-    let Split { served, redirected, canonical } = hosts?;
-    Some(plan::Site {
-        name,
-        hosts: served,
-        redirected,
-        canonical,
-        tls: tls?,
-        client_ca: None,
-        headers,
-        filters,
-        allow,
-        deny,
-        routes: routes?,
-    })
+    let Split { served, redirected, canonical, written: _ } = hosts?;
+    Some(plan::Site { name, hosts: served, redirected, canonical, tls: tls?, client_ca, headers, filters, allow, deny, routes: routes? })
 }
 
 fn refuse(
-    client_ca: &Field<FilePath>,
     auth: &Field<file::Auth>,
     compress: &Field<bool>,
     maintenance: &Field<file::Maintenance>,
@@ -155,7 +144,6 @@ fn refuse(
     root: &Field<FilePath>,
     c: &mut Context<'_>,
 ) {
-    client_ca.not_yet("client_ca", "take it out, and shut others out with `allow`", c.out);
     auth.not_yet("auth", "take it out; let the app ask for the password, or shut others out with `allow`", c.out);
     compress.not_yet("compress", "take it out: what the app compresses passes as it is", c.out);
     maintenance.not_yet("maintenance", "take it out", c.out);
@@ -170,6 +158,8 @@ struct Split {
     served: Vec<HostPattern>,
     redirected: Vec<Host>,
     canonical: Option<Host>,
+    /// All of them, where they stand.
+    written: Vec<At<HostPattern>>,
 }
 
 fn hosts(at: At<OneOrMore<Hosts>>, aliases: Field<OneOrMore<Hosts>>, taken: &mut Taken, c: &mut Context<'_>) -> Option<Split> {
@@ -193,6 +183,7 @@ fn hosts(at: At<OneOrMore<Hosts>>, aliases: Field<OneOrMore<Hosts>>, taken: &mut
             None => drop(taken.insert(value.0.clone(), (name.clone(), at.place))),
         }
     }
+    let written = at.value.0.iter().chain(&aliases).map(|at| At { value: at.value.0.clone(), place: at.place }).collect();
     let mut patterns = at.value.0.into_iter().map(|host| host.value.0);
     let mut served: Vec<HostPattern> = patterns.next().into_iter().collect();
     let canonical = match served.first() {
@@ -208,99 +199,7 @@ fn hosts(at: At<OneOrMore<Hosts>>, aliases: Field<OneOrMore<Hosts>>, taken: &mut
         }
     }
     served.extend(aliases.into_iter().map(|alias| alias.value.0));
-    Some(Split { served, redirected, canonical })
-}
-
-fn tls(
-    field: Field<Either<file::TlsWord, file::TlsFiles>>,
-    owner: Place,
-    name: &str,
-    listen: &plan::Listen,
-    c: &mut Context<'_>,
-) -> Option<plan::SiteTls> {
-    let (tls, place) = match field {
-        Field::Given(At { value: Either::This(file::TlsWord::Acme), place }) => {
-            no_acme(place, &format!("site {name:?}"), c);
-            return None;
-        }
-        Field::Absent => {
-            no_acme(owner, &format!("site {name:?}"), c);
-            return None;
-        }
-        Field::Bad(_) => return None,
-        Field::Given(At { value: Either::This(file::TlsWord::Internal), place }) => (plan::SiteTls::Internal, place),
-        Field::Given(At { value: Either::This(file::TlsWord::Off), place }) => (plan::SiteTls::Off, place),
-        Field::Given(At { value: Either::That(files), place }) => (self::files(files, c)?, place),
-    };
-    let (list, role) = if tls == plan::SiteTls::Off { (&listen.http, "http") } else { (&listen.https, "https") };
-    if list.is_empty() && !c.out.is_incomplete() {
-        let message = format!("site {name:?} is served over {role}, and [listen] has no {role} address");
-        let cure = if role == "http" {
-            "add http = \"0.0.0.0:80\" to [listen], or give the site a certificate"
-        } else {
-            "add https = \"0.0.0.0:443\" to [listen], or write tls = \"off\""
-        };
-        c.out.add_with_cure(Code::MissingListener, place, message, cure);
-    }
-    Some(tls)
-}
-
-fn no_acme(place: Place, who: &str, c: &mut Context<'_>) {
-    let cure =
-        "write tls = \"internal\" (our own CA, for development), tls = { cert = \"chain.pem\", key = \"key.pem\" }, or tls = \"off\"";
-    c.out.add_with_cure(
-        Code::NotSupported,
-        place,
-        format!("{who} would get its certificate by ACME (the default), which is not supported yet"),
-        cure,
-    );
-}
-
-fn files(table: file::TlsFiles, c: &mut Context<'_>) -> Option<plan::SiteTls> {
-    let file::TlsFiles { place, cert, key, dir } = table;
-    if let Some(other) = dir.place().filter(|_| !cert.is_absent() || !key.is_absent()) {
-        c.out.add_with_cure(
-            Code::Conflict,
-            other,
-            "tls has both dir and cert or key",
-            "write { cert, key } for one pair, or { dir } for many",
-        );
-        return None;
-    }
-    if !dir.is_absent() {
-        let dir = file_of(dir.given()?, Kind::Directory, c)?;
-        return Some(plan::SiteTls::Directory { dir });
-    }
-    let cert = cert.required("tls has no cert", place, "add cert = \"chain.pem\"", c.out);
-    let key = key.required("tls has no key", place, "add key = \"key.pem\"", c.out);
-    let cert = cert.and_then(|at| file_of(at, Kind::File, c));
-    let key = key.and_then(|at| {
-        let place = at.place;
-        let path = file_of(at, Kind::File, c)?;
-        if c.outside.facts(&path).is_ok_and(|facts| facts.open_to_all) {
-            let message = format!("the key {} can be read by every user of this machine", path.display());
-            c.out.add_with_cure(Code::InsecureFile, place, message, format!("chmod 0600 {}", path.display()));
-            return None;
-        }
-        Some(path)
-    });
-    Some(plan::SiteTls::Files { cert: cert?, key: key? })
-}
-
-fn file_of(at: At<FilePath>, wanted: Kind, c: &mut Context<'_>) -> Option<std::path::PathBuf> {
-    let path = c.absolute(&at.value.0);
-    match c.outside.facts(&path) {
-        Ok(Facts { kind, .. }) if kind == wanted => Some(path),
-        Ok(_) => {
-            let what = if wanted == Kind::Directory { "a directory" } else { "a file" };
-            c.out.add(Code::BadPath, at.place, format!("{} is not {what}", path.display()));
-            None
-        }
-        Err(reason) => {
-            c.out.add(Code::UnreadableFile, at.place, format!("could not read {}: {reason}", path.display()));
-            None
-        }
-    }
+    Some(Split { served, redirected, canonical, written })
 }
 
 /// The names of a list are enforced, all others are off.

@@ -3,7 +3,7 @@
 use crate::config::{
     shape::{Either, List, Named, OneOrMore, table, words},
     tree::Text,
-    value::{FilePath, Hosts, Net, Peer, Size, Status, Time},
+    value::{AskUrl, FilePath, Hosts, Net, Peer, Size, Status, Time},
 };
 
 words! {
@@ -11,14 +11,16 @@ words! {
 }
 
 table! {
-    /// A certificate of your own: { cert, key } or { dir }.
-    TlsFiles {
+    /// A certificate of your own, { cert, key } or { dir }, or one by ACME for each name that is asked for, { on_demand }.
+    TlsTable {
         /// PEM, the whole chain.
         cert: FilePath,
         /// PEM.
         key: FilePath,
         /// Pairs NAME.pem and NAME.key; the one that fits the asked name is served.
         dir: FilePath,
+        /// An http URL, asked with ?domain=NAME before a certificate is ordered; 200 allows it. Every host is "_" or a wildcard.
+        on_demand: AskUrl,
     }
 }
 
@@ -61,9 +63,9 @@ table! {
         host: OneOrMore<Hosts>,
         /// Served, not redirected.
         aliases: OneOrMore<Hosts>,
-        /// "internal" (own CA, for development), "off", { cert, key } or { dir }. "acme", the default, is not supported yet.
-        tls: Either<TlsWord, TlsFiles>,
-        /// Not supported yet.
+        /// "acme" (a certificate from [tls] ca), "internal" (own CA, for development), "off", { cert, key }, { dir } or { on_demand }. Default: acme.
+        tls: Either<TlsWord, TlsTable>,
+        /// PEM of the authorities, one of which must have signed the certificate that a client shows. Default: clients show none.
         client_ca: FilePath,
         /// "strict", "off", or a table laid over the strict set; a value of "" removes. Default: strict.
         headers: Either<HeadersWord, Named<Text>>,
