@@ -27,7 +27,7 @@ use super::{
     standing::{Standing, Trouble},
     trouble,
     vault::{Demand, Vault},
-    ward::{Memory, Reason, Ward, validity},
+    ward::{Memory, Reason, Ward},
 };
 use crate::{
     ipc::message::{Config, Role},
@@ -196,6 +196,7 @@ impl Steward {
         loop {
             self.begin().await;
             self.publish();
+            let due = self.until_due();
             let event = tokio::select! {
                 Some(order) = self.desk.orders.recv() => Event::Order(order),
                 changed = self.settings.changed() => if changed.is_ok() { Event::Setting } else { Event::Closed },
@@ -204,7 +205,7 @@ impl Steward {
                     Ok(done) => Event::Done(done),
                     Err(error) => std::panic::resume_unwind(error.into_panic()),
                 },
-                () = sleep(self.until_due()) => Event::Wake,
+                () = sleep(due) => Event::Wake,
             };
             match event {
                 Event::Order(Order { host, reply }) => {
@@ -390,7 +391,7 @@ impl Steward {
                 match outcome {
                     Outcome::Issued(pair) => {
                         ward.issued(&pair, directory, now);
-                        self.metrics.ordered(Ordered::Issued);
+                        self.metrics.ordered(Ordered::Ok);
                         let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
                         tracing::info!(cert = %name, ca, issuer = pair.issuer, serial = pair.serial, took_ms, "certificate issued");
                         self.prove(&name, Duration::ZERO);
