@@ -110,7 +110,7 @@ pub async fn make(job: &Job, bench: &Bench) -> Outcome {
         return Outcome::Unwanted;
     }
     // What an earlier attempt was told is no news.
-    drop(transport.take_retry_after());
+    let _ = transport.take_retry_after();
     let mut failed = Outcome::Failed { error: AttemptError::NoListener, challenge: None, retry_after: None };
     for challenge in &job.challenges {
         let error = match order_by(job, bench, transport, *challenge).await {

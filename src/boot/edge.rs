@@ -20,6 +20,12 @@ use tokio::{
 };
 
 use crate::{
+    acme::{
+        self,
+        challenge::Board,
+        steward::{self, Setting, Steward as Tending},
+        vault::Vault,
+    },
     edge::{
         listen::{Common, Crowd},
         live::{Base, Live, LiveError},
@@ -36,6 +42,7 @@ use crate::{
     },
     plan::SiteTls,
     rules::screen::Screen,
+    store::certs::Certs,
     telemetry::{
         Metrics,
         accesslog::AccessWriter,
@@ -146,7 +153,22 @@ async fn serve(parent: &Parent) -> Result<(), Fatal> {
     let writer = access.map(|pipe| AccessWriter::start(pipe, metrics.access_dropped())).transpose().map_err(Fatal::Access)?;
     let home = config.plan.state.join("edge");
     let authority = Arc::new(Authority::open(&home)?);
-    let base = Base { metrics: metrics.clone(), tls: TlsBase::new(authority)?, access: writer.clone(), screen: Arc::new(Screen::new()) };
+    let (vault, demands) = Vault::new();
+    let board = Arc::new(Board::default());
+    let (steward, desk) = acme::handle::handle();
+    let (settings, in_force) = watch::channel(Arc::new(Setting::of(&config)));
+    let parts = steward::Parts {
+        certs: Certs::new(home.join("certs")),
+        vault: vault.clone(),
+        board: board.clone(),
+        metrics: metrics.acme(),
+        demands,
+        desk,
+        settings: in_force,
+    };
+    // Before anything is served: what is on disk is in its place.
+    let tending = Tending::new(parts);
+    let base = Base { metrics: metrics.clone(), tls: TlsBase::new(authority, vault)?, access: writer.clone(), screen: Arc::new(Screen::new()), board };
     let live = Live::build(&base, &config, None, OnBadPair::Keep)?;
     if config.plan.sites.iter().any(|site| site.tls == SiteTls::Internal) {
         tracing::info!(cert = %home.join(tls::ca::CERT).display(), "internal CA: trust this certificate to have no warnings");
@@ -159,13 +181,14 @@ async fn serve(parent: &Parent) -> Result<(), Fatal> {
     let live = Arc::new(ArcSwap::from_pointee(live));
     let common = Common { live: live.clone(), crowd: Arc::new(Crowd::default()), tls_metrics: metrics.tls() };
     let threads = Threads::start(workers, &common, &home.join(tls::ca::CERT))?;
-    let source = Arc::new(EdgeSource::new(live.clone(), metrics.clone(), apps, started_ms, now_ms(), reloads));
+    let source = Arc::new(EdgeSource::new(live.clone(), metrics.clone(), steward.clone(), apps, started_ms, now_ms(), reloads));
     let doors = Doors::new(threads.orders(), metrics, source.clone());
     let (outbox, waiting) = mpsc::channel(OUTBOX);
     let (pools, pools_seen) = watch::channel(live.load().pools.clone());
     let mut tasks = JoinSet::new();
     tasks.spawn(Prober::new(pools_seen, outbox.clone()).run());
-    let office = Office { common, base, log, doors, threads, source, pools, to_master, from_master, outbox, waiting, tasks };
+    tasks.spawn(tending.run());
+    let office = Office { common, base, log, doors, threads, source, steward, settings, pools, to_master, from_master, outbox, waiting, tasks };
     let result = office.run(&config, sockets).await;
     if let Some(writer) = writer {
         writer.close(LAST_LINES);

@@ -132,25 +132,8 @@ fn site(
     let routes = route::routes(&name, place, table.app, table.upstream, &table.root, table.route, &shared, names, c);
     refuse(&table.auth, &table.compress, &table.maintenance, &table.errors, &table.root, c);
     let route::Shared { filters, allow, deny, .. } = shared;
-<<<<<<< HEAD
     let Split { served, redirected, canonical, written: _ } = hosts?;
     Some(plan::Site { name, hosts: served, redirected, canonical, tls: tls?, client_ca, headers, filters, allow, deny, routes: routes? })
-=======
-    let Split { served, redirected, canonical } = hosts?;
-    Some(plan::Site {
-        name,
-        hosts: served,
-        redirected,
-        canonical,
-        tls: tls?,
-        client_ca: None,
-        headers,
-        filters,
-        allow,
-        deny,
-        routes: routes?,
-    })
->>>>>>> acme-h3
 }
 
 fn refuse(
