@@ -150,7 +150,8 @@ fn alpn_config(name: &str, digest: &[u8]) -> Result<ServerConfig, PostError> {
     let cert = params.self_signed(&key)?;
     let provider: Arc<CryptoProvider> = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let secret = PrivateKeyDer::try_from(key.serialize_der()).map_err(|_| rcgen::Error::CouldNotParseKeyPair)?;
-    let certified = CertifiedKey::from_der(vec![cert.der().clone()], secret, &provider)?;
+    // Not compared with its key: who parses it for that stops at the extension, which is critical by design.
+    let certified = CertifiedKey::new(vec![cert.der().clone()], provider.key_provider.load_private_key(secret)?);
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
