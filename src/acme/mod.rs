@@ -4,4 +4,5 @@
 //! [`challenge::Board`], certificates in the [`vault::Vault`]. Stands below the edge, which reads both.
 
 pub mod explain;
+pub mod handle;
 pub mod standing;

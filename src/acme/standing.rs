@@ -4,6 +4,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::rules::renewal::{self, Validity};
+
 /// One certificate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Standing {
@@ -23,6 +25,14 @@ pub struct Standing {
     pub at_risk: bool,
 }
 
+impl Standing {
+    /// As of now: a steward that is stuck must not keep the alarm from ringing.
+    #[must_use]
+    pub fn at_risk(&self, now: i64) -> bool {
+        self.at_risk || self.cert.as_ref().is_none_or(|cert| renewal::at_risk(cert.validity(), now))
+    }
+}
+
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
@@ -36,6 +46,18 @@ pub enum State {
     Unproven,
 }
 
+impl State {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Ordering => "ordering",
+            Self::Served => "served",
+            Self::Unproven => "unproven",
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Cert {
     /// The common name of whoever signed it.
@@ -44,6 +66,13 @@ pub struct Cert {
     pub serial: String,
     pub not_before: i64,
     pub not_after: i64,
+}
+
+impl Cert {
+    #[must_use]
+    pub fn validity(&self) -> Validity {
+        Validity { not_before: self.not_before, not_after: self.not_after }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

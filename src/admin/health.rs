@@ -4,7 +4,7 @@
 //!
 //! Shape: **unhealthy** (503) when a listener does not accept, or a site has upstreams and no server of any of them is up: someone outside gets no answer.
 //!        **degraded** (200) when everything is served and something wants a look: an upstream or a server is down, an app is in backoff or cooldown or has
-//!        no instance ready, a certificate is missing, over or near its end, a disk is nearly full. Taking a degraded gateway out of rotation would make
+//!        no instance ready, a certificate is missing, over, near its end or not renewed as it should be, a disk is nearly full. Taking a degraded gateway out of rotation would make
 //!        things worse, so it answers 200. Else **healthy**. An app that was stopped by command, or has done its work and may exit, is no fault of its own.
 
 use std::{collections::BTreeMap, time::Duration};
@@ -132,6 +132,9 @@ fn certificates(certificates: &[Certificate], now: Timestamp) -> Component {
         if let Some(problem) = &certificate.problem {
             return Some((Verdict::Degraded, format!("certificate of {host}: {problem}")));
         }
+        if certificate.at_risk && certificate.not_after.is_none() {
+            return Some((Verdict::Degraded, format!("certificate of {host}: there is none yet")));
+        }
         let end: Timestamp = certificate.not_after.as_deref()?.parse().ok()?;
         let left = end.as_second().saturating_sub(now.as_second());
         match u64::try_from(left) {
@@ -139,6 +142,13 @@ fn certificates(certificates: &[Certificate], now: Timestamp) -> Component {
             Ok(left) if certificate.source == "files" && left < CERTIFICATE_MARGIN.as_secs() => Some((
                 Verdict::Degraded,
                 format!("certificate of {host} ends in {}", counted(usize::try_from(left / 86_400).unwrap_or(0), "day")),
+            )),
+            Ok(left) if certificate.at_risk => Some((
+                Verdict::Degraded,
+                format!(
+                    "certificate of {host} is not renewed yet and ends in {}",
+                    counted(usize::try_from(left / 86_400).unwrap_or(0), "day")
+                ),
             )),
             Ok(_) => None,
         }
@@ -269,7 +279,7 @@ mod tests {
             host: "a.example".into(),
             not_after: Some(Timestamp::from_second(end).expect("valid").to_string()),
             source: source.into(),
-            problem: None,
+            ..Certificate::default()
         };
         for (given, expected) in [
             (certificate("files", 30 * 86_400), None),
@@ -280,6 +290,24 @@ mod tests {
             let (verdict, message) = verdict(&Facts { certificates: &[given], ..facts() });
             assert_eq!((verdict == Verdict::Degraded).then_some(message.as_str()), expected);
         }
+    }
+
+    #[test]
+    fn a_certificate_that_is_looked_after_is_reported_when_it_is_at_risk_or_an_order_failed() {
+        let good = Certificate {
+            host: "a.example".into(),
+            not_after: Some(Timestamp::from_second(20 * 86_400 + 60).expect("valid").to_string()),
+            source: "acme".into(),
+            ..Certificate::default()
+        };
+        let said = |given: Certificate| verdict(&Facts { certificates: &[given], ..facts() });
+        assert_eq!(said(good.clone()).0, Verdict::Healthy);
+        let late = Certificate { at_risk: true, ..good.clone() };
+        assert_eq!(said(late.clone()), (Verdict::Degraded, "certificate of a.example is not renewed yet and ends in 20 days".into()));
+        let none = Certificate { not_after: None, source: "stand-in".into(), ..late };
+        assert_eq!(said(none), (Verdict::Degraded, "certificate of a.example: there is none yet".into()));
+        let failed = Certificate { problem: Some("could not order it".into()), ..good };
+        assert_eq!(said(failed), (Verdict::Degraded, "certificate of a.example: could not order it".into()));
     }
 
     #[test]

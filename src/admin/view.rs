@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    acme::standing::{Standing, State},
     ipc::message::{self, AppTable, InstanceState},
     plan::{self, Action, PathMatch, SiteTls, ZoneKey},
     telemetry::{Totals, node::NodeSample},
@@ -196,16 +197,86 @@ pub struct Zone {
     pub rejected: u64,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// Of files, of our own CA, or one that is ordered and renewed by itself; only the last has what stands below `problem`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Certificate {
+    /// The site's name; for one on demand, the name that was asked for.
     pub host: String,
     /// Missing where nothing could be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_after: Option<String>,
-    /// "files", "internal", "stand-in"
+    /// "files", "internal", "acme", "stand-in"
     pub source: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem_at: Option<String>,
+    /// What can be done about the problem.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advice: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
+    /// Lower-case hex.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub serial: Option<String>,
+    /// "waiting", "ordering", "served", "unproven"
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub renew_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub renew_why: Option<String>,
+    /// The CA that is asked next.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub renew_ca: Option<String>,
+    /// Attempts in a row that came to nothing.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub failures: u32,
+    /// A third of its life or less is left, or there is none.
+    #[serde(skip_serializing_if = "is_false")]
+    pub at_risk: bool,
+}
+
+impl Certificate {
+    /// `now` in Unix seconds.
+    #[must_use]
+    pub fn looked_after(standing: &Standing, now: i64) -> Self {
+        let at_risk = standing.at_risk(now);
+        let Standing { site, names, state, cert, next, failures, last_error, at_risk: _ } = standing;
+        let unproven = (*state == State::Unproven).then(|| "it is in place, but a handshake with ourselves did not show it".to_owned());
+        Self {
+            host: site.clone(),
+            not_after: cert.as_ref().map(|cert| second(cert.not_after)),
+            source: if cert.is_some() { "acme" } else { "stand-in" }.to_owned(),
+            problem: last_error.as_ref().map(|trouble| trouble.text.clone()).or(unproven),
+            problem_at: last_error.as_ref().map(|trouble| second(trouble.at)),
+            advice: last_error.as_ref().and_then(|trouble| trouble.advice.clone()),
+            names: names.clone(),
+            issuer: cert.as_ref().map(|cert| cert.issuer.clone()),
+            serial: cert.as_ref().map(|cert| cert.serial.clone()),
+            state: Some(state.as_str().to_owned()),
+            renew_at: next.as_ref().map(|next| second(next.at)),
+            renew_why: next.as_ref().map(|next| next.why.clone()),
+            renew_ca: next.as_ref().map(|next| next.ca.clone()),
+            failures: *failures,
+            at_risk,
+        }
+    }
+}
+
+fn second(at: i64) -> String {
+    Timestamp::from_second(at).unwrap_or_default().to_string()
+}
+
+fn is_zero(n: &u32) -> bool {
+    *n == 0
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// The machine.
@@ -456,5 +527,55 @@ impl From<NodeSample> for System {
                 })
                 .collect(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::acme::standing::{Cert, Next, Trouble};
+
+    const DAY: i64 = 86_400;
+
+    fn standing() -> Standing {
+        Standing {
+            site: "shop.example".into(),
+            names: vec!["shop.example".into(), "www.shop.example".into()],
+            state: State::Served,
+            cert: Some(Cert { issuer: "E7".into(), serial: "04ab".into(), not_before: 0, not_after: 90 * DAY }),
+            next: Some(Next { at: 59 * DAY, why: "suggested by the CA".into(), ca: "letsencrypt".into() }),
+            failures: 0,
+            last_error: None,
+            at_risk: false,
+        }
+    }
+
+    #[test]
+    fn a_certificate_that_is_looked_after_shows_how_it_stands() {
+        let shown = Certificate::looked_after(&standing(), 10 * DAY);
+        assert_eq!((shown.source.as_str(), shown.not_after.as_deref(), shown.problem), ("acme", Some("1970-04-01T00:00:00Z"), None));
+        assert_eq!((shown.renew_why.as_deref(), shown.renew_at.as_deref()), (Some("suggested by the CA"), Some("1970-03-01T00:00:00Z")));
+        let error = Trouble { at: DAY, text: "could not order it".into(), advice: Some("open port 80".into()) };
+        let new = Standing { state: State::Waiting, cert: None, failures: 2, last_error: Some(error), ..standing() };
+        let shown = Certificate::looked_after(&new, 10 * DAY);
+        assert_eq!((shown.source.as_str(), shown.state.as_deref(), shown.at_risk), ("stand-in", Some("waiting"), true));
+        assert_eq!((shown.problem.as_deref(), shown.advice.as_deref()), (Some("could not order it"), Some("open port 80")));
+        let unproven = Standing { state: State::Unproven, ..standing() };
+        assert!(Certificate::looked_after(&unproven, DAY).problem.is_some_and(|problem| problem.contains("handshake")));
+    }
+
+    #[test]
+    fn the_alarm_rings_by_the_clock_even_when_the_steward_says_nothing() {
+        assert!(!Certificate::looked_after(&standing(), 60 * DAY - 1).at_risk);
+        assert!(Certificate::looked_after(&standing(), 60 * DAY).at_risk);
+    }
+
+    #[test]
+    fn a_certificate_of_an_older_version_reads_and_a_plain_one_stays_short() {
+        let old = serde_json::json!({ "host": "a.example", "source": "files", "not_after": "2099-01-01T00:00:00Z" });
+        let read: Certificate = serde_json::from_value(old.clone()).expect("reads");
+        let mut written = serde_json::to_value(read).expect("json");
+        written.as_object_mut().expect("an object").retain(|_, value| !value.is_null());
+        assert_eq!(written, old);
     }
 }

@@ -20,6 +20,7 @@ use tokio::{
 };
 
 use crate::{
+    acme::handle::Handle as Steward,
     edge::{
         listen::{Common, Crowd},
         live::{Base, Live, LiveError},
@@ -159,13 +160,15 @@ async fn serve(parent: &Parent) -> Result<(), Fatal> {
     let live = Arc::new(ArcSwap::from_pointee(live));
     let common = Common { live: live.clone(), crowd: Arc::new(Crowd::default()), tls_metrics: metrics.tls() };
     let threads = Threads::start(workers, &common, &home.join(tls::ca::CERT))?;
-    let source = Arc::new(EdgeSource::new(live.clone(), metrics.clone(), apps, started_ms, now_ms(), reloads));
+    // Nothing is ordered yet.
+    let steward = Steward::nobody();
+    let source = Arc::new(EdgeSource::new(live.clone(), metrics.clone(), steward.clone(), apps, started_ms, now_ms(), reloads));
     let doors = Doors::new(threads.orders(), metrics, source.clone());
     let (outbox, waiting) = mpsc::channel(OUTBOX);
     let (pools, pools_seen) = watch::channel(live.load().pools.clone());
     let mut tasks = JoinSet::new();
     tasks.spawn(Prober::new(pools_seen, outbox.clone()).run());
-    let office = Office { common, base, log, doors, threads, source, pools, to_master, from_master, outbox, waiting, tasks };
+    let office = Office { common, base, log, doors, threads, source, steward, pools, to_master, from_master, outbox, waiting, tasks };
     let result = office.run(&config, sockets).await;
     if let Some(writer) = writer {
         writer.close(LAST_LINES);

@@ -6,7 +6,7 @@ use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::vocab::AppName;
+use crate::vocab::{AppName, Host};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -16,6 +16,7 @@ Examples:
   gateway reload                      take up a changed configuration without dropping a request
   gateway status --watch              see how it goes
   gateway restart web                 one instance of the app after the other
+  gateway certs                       which certificates there are, when they are renewed, and what went wrong
 
 Signals: HUP reload · USR1 reopen logs · TERM, INT drain and stop · a second one: stop now
 Exit codes: 0 done · 1 refused or failed · 64 usage · 69 not running · 77 no permission · 78 bad configuration";
@@ -78,6 +79,17 @@ pub enum Command {
         #[command(flatten)]
         form: Form,
     },
+    /// The certificates: whose they are, until when, when and why they are renewed, what went wrong
+    #[command(
+        args_conflicts_with_subcommands = true,
+        after_help = "Examples:\n  gateway certs\n  gateway certs --json | jq '.[] | select(.at_risk)'\n  gateway certs renew example.com"
+    )]
+    Certs {
+        #[command(flatten)]
+        form: Form,
+        #[command(subcommand)]
+        command: Option<Certs>,
+    },
     /// Start an app that is stopped, or that is cooling down after too many exits
     Start(App),
     /// Stop an app: requests in flight are finished first
@@ -116,9 +128,6 @@ pub enum Command {
     /// Not supported yet: end a ban
     #[command(hide = true)]
     Unban(Rest),
-    /// Not supported yet: list or renew certificates
-    #[command(hide = true)]
-    Certs(Rest),
     /// Not supported yet: take a server out of rotation
     #[command(hide = true)]
     Drain(Rest),
@@ -145,6 +154,16 @@ pub enum Config {
     Show,
     /// JSON Schema of gateway.toml, for editors
     Schema,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum Certs {
+    /// Order a certificate now, whatever its age; the old one is served until the new one is there
+    Renew {
+        /// A name that the certificate is for
+        #[arg(value_parser = Host::parse)]
+        host: Host,
+    },
 }
 
 #[derive(Clone, Copy, Debug, Args)]
@@ -189,6 +208,7 @@ mod tests {
         insta::assert_snapshot!("help", help(&[]));
         insta::assert_snapshot!("help_status", help(&["status"]));
         insta::assert_snapshot!("help_config", help(&["config"]));
+        insta::assert_snapshot!("help_certs", help(&["certs"]));
         insta::assert_snapshot!("help_restart", help(&["restart"]));
     }
 
@@ -207,6 +227,8 @@ mod tests {
         assert_eq!(kind(&["gateway", "relaod"]), ErrorKind::InvalidSubcommand);
         assert_eq!(kind(&["gateway", "start"]), ErrorKind::MissingRequiredArgument);
         assert_eq!(kind(&["gateway", "start", "../x"]), ErrorKind::ValueValidation);
+        assert_eq!(kind(&["gateway", "certs", "renew"]), ErrorKind::MissingRequiredArgument);
+        assert_eq!(kind(&["gateway", "certs", "renew", "https://a.example"]), ErrorKind::ValueValidation);
         assert_eq!(kind(&["gateway", "--version"]), ErrorKind::DisplayVersion);
     }
 

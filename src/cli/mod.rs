@@ -26,7 +26,7 @@ pub mod start;
 pub mod terminal;
 pub mod whereabouts;
 
-use args::{Cli, Command, Config, Form};
+use args::{Certs, Cli, Command, Config, Form};
 use control::ControlError;
 use exit::Exit;
 use render::Look;
@@ -87,6 +87,10 @@ fn dispatch(cli: &Cli, command: &Command) -> Exit {
             look(cli, &Request::Upstreams, *form, |value, look| Some(render::upstreams(&typed::<Vec<_>>(value)?, look)))
         }
         Command::Zones { form } => look(cli, &Request::Zones, *form, |value, look| Some(render::zones(&typed::<Vec<_>>(value)?, look))),
+        Command::Certs { form, command: None } => {
+            look(cli, &Request::Certs, *form, |value, look| Some(render::certs(&typed::<Vec<_>>(value)?, look)))
+        }
+        Command::Certs { form: _, command: Some(Certs::Renew { host }) } => act(cli, &Request::RenewCert { host: host.clone() }),
         // `run` has taken these already where they come first.
         Command::Edge | Command::DemoApp(_) => {
             say("error: this command comes before any option");
@@ -99,7 +103,6 @@ fn dispatch(cli: &Cli, command: &Command) -> Exit {
         Command::Bans(_) => not_yet("bans", "nobody is banned: `deny` of a site refuses addresses"),
         Command::Ban(_) => not_yet("ban", "add the address to `deny` of the site, then `gateway reload`"),
         Command::Unban(_) => not_yet("unban", "take the address out of `deny` of the site, then `gateway reload`"),
-        Command::Certs(_) => not_yet("certs", "`gateway status` names every certificate that has a problem"),
         Command::Drain(_) => not_yet("drain", "take the server out of its [upstream], then `gateway reload`"),
         Command::Undrain(_) => not_yet("undrain", "put the server back into its [upstream], then `gateway reload`"),
         Command::Maintenance(_) => not_yet("maintenance", "a route with `respond` answers in place of the app"),
@@ -263,22 +266,9 @@ mod tests {
 
     #[test]
     fn what_is_not_built_yet_is_a_usage_error() {
-        for name in [
-            "upgrade",
-            "deploy",
-            "rollback",
-            "logs",
-            "bans",
-            "ban",
-            "unban",
-            "certs",
-            "drain",
-            "undrain",
-            "maintenance",
-            "why",
-            "scale",
-            "import",
-        ] {
+        for name in
+            ["upgrade", "deploy", "rollback", "logs", "bans", "ban", "unban", "drain", "undrain", "maintenance", "why", "scale", "import"]
+        {
             assert_eq!(words(&[name, "x", "--y"]), Exit::Usage, "{name}");
         }
         assert_eq!(words(&["check", "--live"]), Exit::Usage);
@@ -286,7 +276,7 @@ mod tests {
 
     #[test]
     fn nobody_there_is_69_and_a_configuration_that_is_missing_78() {
-        for name in ["status", "apps", "upstreams", "zones", "reload"] {
+        for name in ["status", "apps", "upstreams", "zones", "certs", "reload"] {
             assert_eq!(words(&[name, "--socket", "/nowhere/gateway.sock"]), Exit::NotRunning, "{name}");
         }
         assert_eq!(words(&["check", "-c", "/nowhere/gateway.toml"]), Exit::Configuration);

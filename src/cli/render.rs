@@ -166,6 +166,64 @@ pub fn zones(zones: &[view::Zone], look: Look) -> String {
     rows.text(look.paint)
 }
 
+/// `gateway certs`
+#[must_use]
+pub fn certs(certificates: &[view::Certificate], look: Look) -> String {
+    if certificates.is_empty() {
+        return "no certificates\n".to_owned();
+    }
+    let mut rows = Rows::new(&["SITE", "NAMES", "ISSUER", "NOT AFTER", "LEFT", "NEXT RENEWAL", "STATE"], &[4]);
+    for certificate in certificates {
+        let view::Certificate { host, not_after, source, problem, names, issuer, state, renew_at, renew_why, at_risk, .. } = certificate;
+        let left = not_after.as_deref().map(|at| ahead(at, look.now));
+        let over = left == Some(None);
+        let renewal = renew_at.as_deref().map_or_else(String::new, |at| {
+            let why = renew_why.as_deref().map(|why| format!(", {why}")).unwrap_or_default();
+            format!("{}{why}", ahead(at, look.now).map_or_else(|| "now".to_owned(), |wait| format!("in {wait}")))
+        });
+        let bad = problem.is_some() || *at_risk || over;
+        let word = state.as_deref().unwrap_or(if bad { "faulty" } else { "served" });
+        rows.add([
+            plain(host),
+            plain(&few(names)),
+            plain(issuer.as_deref().unwrap_or(source)),
+            plain(&not_after.as_deref().map(minute).unwrap_or_default()),
+            (left.map(|left| left.unwrap_or_else(|| "over".to_owned())).unwrap_or_default(), (*at_risk || over).then_some(Tone::Bad)),
+            plain(&renewal),
+            (format!("{word}{}", if *at_risk { ", at risk" } else { "" }), Some(if bad { Tone::Bad } else { Tone::Good })),
+        ]);
+    }
+    let mut text = rows.text(look.paint);
+    for view::Certificate { host, problem, problem_at, advice, failures, .. } in certificates {
+        let Some(problem) = problem else { continue };
+        let ago = problem_at.as_deref().and_then(|at| ago(at, look.now)).map(|age| format!("{age} ago")).into_iter();
+        let tries = (*failures > 1).then(|| format!("{failures} tries so far"));
+        let when: Vec<_> = ago.chain(tries).collect();
+        let when = if when.is_empty() { String::new() } else { format!(" ({})", when.join(", ")) };
+        let line = format!("{}: {}{when}", escape(host), escape(problem));
+        text += &format!("\n{}\n", look.paint.with(Tone::Bad, &line));
+        if let Some(advice) = advice {
+            text += &format!("  {}\n", escape(advice));
+        }
+    }
+    text
+}
+
+/// The first of many; `--json` has them all.
+fn few(names: &[String]) -> String {
+    const SHOWN: usize = 3;
+    let shown = names.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+/// `2026-01-15 10:30`, of a moment in UTC.
+fn minute(moment: &str) -> String {
+    moment.parse::<Timestamp>().map_or_else(|_| moment.to_owned(), |at| at.strftime("%Y-%m-%d %H:%M").to_string())
+}
+
 type CellText = (String, Option<Tone>);
 
 fn plain(text: &str) -> CellText {
@@ -405,10 +463,49 @@ mod tests {
                 not_after: None,
                 source: "stand-in".into(),
                 problem: Some("chain.pem: no such file".into()),
+                ..view::Certificate::default()
             }],
             system: view::System::default(),
         };
         insta::assert_snapshot!("status", super::status(&status, look(Paint::Plain)));
+    }
+
+    #[test]
+    fn certs_say_until_when_and_what_went_wrong() {
+        let good = view::Certificate {
+            host: "shop.example".into(),
+            not_after: Some("2026-04-01T12:00:00Z".into()),
+            source: "acme".into(),
+            names: ["shop.example", "www.shop.example", "m.shop.example", "api.shop.example", "x.shop.example"].map(String::from).into(),
+            issuer: Some("E7".into()),
+            serial: Some("04ab".into()),
+            state: Some("served".into()),
+            renew_at: Some("2026-03-02T12:00:00Z".into()),
+            renew_why: Some("suggested by the CA".into()),
+            ..view::Certificate::default()
+        };
+        let bad = view::Certificate {
+            host: "new.example".into(),
+            source: "stand-in".into(),
+            names: vec!["new.example".into()],
+            state: Some("waiting".into()),
+            renew_at: Some("2026-01-15T10:40:00Z".into()),
+            renew_why: Some("try 3 after a failure".into()),
+            problem: Some("could not order a certificate for new.example: \x1b[31mno address".into()),
+            problem_at: Some("2026-01-15T10:28:00Z".into()),
+            advice: Some("add an A or AAAA record".into()),
+            failures: 2,
+            at_risk: true,
+            ..view::Certificate::default()
+        };
+        let files = view::Certificate {
+            host: "old.example".into(),
+            not_after: Some("2026-01-01T00:00:00Z".into()),
+            source: "files".into(),
+            ..view::Certificate::default()
+        };
+        insta::assert_snapshot!("certs", certs(&[good, bad, files], look(Paint::Plain)));
+        assert_eq!(certs(&[], look(Paint::Plain)), "no certificates\n");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::vocab::AppName;
+use crate::vocab::{AppName, Host};
 
 /// The longest line either side accepts; a longer one ends the conversation with an error.
 pub const MAX_LINE: usize = 16 * 1024 * 1024;
@@ -17,6 +17,11 @@ pub enum Request {
     Apps,
     Upstreams,
     Zones,
+    Certs,
+    /// Orders the certificate that is for this host now; answers when that has begun.
+    RenewCert {
+        host: Host,
+    },
     /// Loads the configuration again; answers when it is in force or refused.
     Reload,
     Start {

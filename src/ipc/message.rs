@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     plan::Plan,
-    vocab::{AppName, Secret, ServerAddr},
+    vocab::{AppName, Host, Secret, ServerAddr},
 };
 
 /// Identifies the binary; equal on both sides or the link is refused.
@@ -187,11 +187,14 @@ pub enum ToEdge {
     },
 }
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub enum Query {
     Status,
     Upstreams,
     Zones,
+    Certificates,
+    /// Order the certificate that is for this host now. Answered by `{"message": …}` or `{"error": …}`.
+    Renew(Host),
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

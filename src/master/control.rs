@@ -138,6 +138,8 @@ async fn converse(stream: UnixStream, handle: Handle) -> io::Result<()> {
         Request::Apps => speaker.done(serde_json::to_value(handle.apps()).unwrap_or_default()).await,
         Request::Upstreams => speaker.ask(&handle, Query::Upstreams).await,
         Request::Zones => speaker.ask(&handle, Query::Zones).await,
+        Request::Certs => speaker.ask(&handle, Query::Certificates).await,
+        Request::RenewCert { host } => speaker.ask(&handle, Query::Renew(host)).await,
         Request::Reload => match handle.reload().await {
             Ok(generation) => speaker.done(json!({ "generation": generation })).await,
             Err(error) => {
@@ -175,7 +177,10 @@ impl Speaker {
 
     async fn ask(&mut self, handle: &Handle, query: Query) -> io::Result<()> {
         match handle.ask(query).await {
-            Some(result) => self.done(result).await,
+            Some(result) => match result.get("error").and_then(Value::as_str) {
+                Some(error) => self.refuse(error.to_owned()).await,
+                None => self.done(result).await,
+            },
             None => self.refuse("the edge does not answer: it is down or busy, try again".to_owned()).await,
         }
     }

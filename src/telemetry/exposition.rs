@@ -17,12 +17,16 @@ use prometheus::{
 
 use super::{
     cell::{BOUNDS_US, SpreadReading},
-    handle::{FilterMetrics, Handshake, ListenerMetrics, Refusal, ServerMetrics, SiteMetrics, TlsMetrics, UpstreamMetrics, ZoneMetrics},
+    handle::{
+        AcmeMetrics, FilterMetrics, Handshake, ListenerMetrics, Ordered, Refusal, ServerMetrics, SiteMetrics, TlsMetrics, UpstreamMetrics,
+        ZoneMetrics,
+    },
     metric::{
-        ACCESS_DROPPED, APP_CPU, APP_MEMORY, APP_RESTARTS, APP_STATE, APP_UP, BUILD, CERT_NOT_AFTER, CONNECTIONS, CONNECTIONS_ALL,
-        EDGE_RESTARTS, FILTER_HITS, GENERATION, HTTP_DURATION, HTTP_IN_FLIGHT, HTTP_RECEIVED, HTTP_REQUESTS, HTTP_SENT, Kind, Metric,
-        NODE_AVAILABLE, NODE_CPU, NODE_DISK, NODE_LOAD, NODE_MEMORY, REFUSED, RELOADS, TABLE, TLS_DURATION, TLS_HANDSHAKES,
-        UPSTREAM_FLIGHT, UPSTREAM_PANIC, UPSTREAM_REQS, UPSTREAM_RETRIES, UPSTREAM_TIME, UPSTREAM_UP, ZONE_KEYS, ZONE_REQUESTS,
+        ACCESS_DROPPED, ACME_ORDERS, APP_CPU, APP_MEMORY, APP_RESTARTS, APP_STATE, APP_UP, BUILD, CERT_AT_RISK, CERT_NOT_AFTER,
+        CONNECTIONS, CONNECTIONS_ALL, EDGE_RESTARTS, FILTER_HITS, GENERATION, HTTP_DURATION, HTTP_IN_FLIGHT, HTTP_RECEIVED, HTTP_REQUESTS,
+        HTTP_SENT, Kind, Metric, NODE_AVAILABLE, NODE_CPU, NODE_DISK, NODE_LOAD, NODE_MEMORY, REFUSED, RELOADS, TABLE, TLS_DURATION,
+        TLS_HANDSHAKES, UPSTREAM_FLIGHT, UPSTREAM_PANIC, UPSTREAM_REQS, UPSTREAM_RETRIES, UPSTREAM_TIME, UPSTREAM_UP, ZONE_KEYS,
+        ZONE_REQUESTS,
     },
     node::NodeSample,
     registry::{Facts, Metrics, living, lock},
@@ -46,6 +50,7 @@ impl Metrics {
             upstreams(&living(&mut handles.upstreams), &living(&mut handles.servers), &mut page);
         }
         facts(&lock(&self.facts), &mut page);
+        acme(&self.acme, &mut page);
         page.family(ACCESS_DROPPED, |f| f.count(&[], self.access_dropped.load(Relaxed)));
         page.family(BUILD, |f| f.level(&[env!("CARGO_PKG_VERSION")], 1.0));
         node(&self.node.sample(), &mut page);
@@ -91,6 +96,10 @@ fn tls(tls: &TlsMetrics, page: &mut Page) {
         Handshake::ALL.iter().for_each(|result| f.count(&[result.as_str()], tls.results[*result as usize].read()))
     });
     page.family(TLS_DURATION, |f| f.spread(&[], &tls.took.read()));
+}
+
+fn acme(acme: &AcmeMetrics, page: &mut Page) {
+    page.family(ACME_ORDERS, |f| Ordered::ALL.iter().for_each(|result| f.count(&[result.as_str()], acme.results[*result as usize].read())));
 }
 
 fn zones(zones: &BTreeMap<ZoneName, Arc<ZoneMetrics>>, page: &mut Page) {
@@ -147,7 +156,14 @@ fn upstreams(
 }
 
 fn facts(facts: &Facts, page: &mut Page) {
-    let Facts { apps: AppTable { instances, restarts, edge_restarts }, certificates, generation, reloads_done, reloads_refused } = facts;
+    let Facts {
+        apps: AppTable { instances, restarts, edge_restarts },
+        certificates,
+        looked_after,
+        generation,
+        reloads_done,
+        reloads_refused,
+    } = facts;
     let labels: Vec<_> = instances.iter().map(|instance| (instance, instance.id.n.to_string())).collect();
     page.family(APP_UP, |f| {
         for (instance, n) in &labels {
@@ -176,7 +192,13 @@ fn facts(facts: &Facts, page: &mut Page) {
             f.level(&[instance.id.app.as_str(), n], float(instance.memory_bytes));
         }
     });
-    page.family(CERT_NOT_AFTER, |f| certificates.iter().for_each(|(host, end)| f.level(&[host], *end as f64)));
+    // One series a name: what is looked after has the last word.
+    let mut ends = certificates.clone();
+    ends.extend(looked_after.iter().filter_map(|(host, standing)| Some((host.clone(), standing.not_after?))));
+    page.family(CERT_NOT_AFTER, |f| ends.iter().for_each(|(host, end)| f.level(&[host], *end as f64)));
+    page.family(CERT_AT_RISK, |f| {
+        looked_after.iter().for_each(|(host, standing)| f.level(&[host], f64::from(u8::from(standing.at_risk))));
+    });
     page.family(RELOADS, |f| {
         f.count(&["done"], *reloads_done);
         f.count(&["refused"], *reloads_refused);

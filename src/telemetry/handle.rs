@@ -286,6 +286,39 @@ impl Handshake {
     }
 }
 
+/// How an order of a certificate ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Ordered {
+    Ok,
+    Failed,
+    /// At a CA's staging directory, and it passed.
+    Rehearsed,
+}
+
+impl Ordered {
+    pub(super) const ALL: [Self; 3] = [Self::Ok, Self::Failed, Self::Rehearsed];
+
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Failed => "failed",
+            Self::Rehearsed => "rehearsed",
+        }
+    }
+}
+
+/// Orders of certificates.
+#[derive(Debug, Default)]
+pub struct AcmeMetrics {
+    pub(super) results: [Count; Ordered::ALL.len()],
+}
+
+impl AcmeMetrics {
+    pub fn ordered(&self, result: Ordered) {
+        self.results[result as usize].add(1);
+    }
+}
+
 /// TLS of all listeners.
 #[derive(Debug, Default)]
 pub struct TlsMetrics {

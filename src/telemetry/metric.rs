@@ -56,6 +56,8 @@ table! {
     APP_CPU          Counter   "gateway_app_cpu_seconds_total"             ["app" "instance"] "CPU time of the running process.";
     APP_MEMORY       Gauge     "gateway_app_memory_bytes"                  ["app" "instance"] "Resident memory of the running process.";
     CERT_NOT_AFTER   Gauge     "gateway_certificate_not_after_timestamp_seconds" ["host"] "When the certificate that is served ends.";
+    CERT_AT_RISK     Gauge     "gateway_certificate_at_risk"               ["host"] "1 where a certificate that is looked after has a third of its life left or less, or is not there: somebody should look.";
+    ACME_ORDERS      Counter   "gateway_acme_orders_total"                 ["result"] "Orders of certificates that came to an end.";
     RELOADS          Counter   "gateway_config_reloads_total"              ["result"] "Reloads of the configuration.";
     GENERATION       Gauge     "gateway_config_generation"                 [] "Counts the configurations that were put in force.";
     EDGE_RESTARTS    Counter   "gateway_edge_restarts_total"               [] "How often the master had to start a new edge.";

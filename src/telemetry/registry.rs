@@ -15,7 +15,7 @@ use std::{
 use prometheus::process_collector::ProcessCollector;
 
 use super::{
-    handle::{FilterMetrics, ListenerMetrics, Retired, ServerMetrics, SiteMetrics, TlsMetrics, UpstreamMetrics, ZoneMetrics},
+    handle::{AcmeMetrics, FilterMetrics, ListenerMetrics, Retired, ServerMetrics, SiteMetrics, TlsMetrics, UpstreamMetrics, ZoneMetrics},
     node::{Node, NodeSample},
 };
 use crate::{
@@ -28,6 +28,7 @@ pub struct Metrics {
     pub(super) retired: Arc<Retired>,
     pub(super) handles: Mutex<Handles>,
     pub(super) tls: Arc<TlsMetrics>,
+    pub(super) acme: Arc<AcmeMetrics>,
     pub(super) facts: Mutex<Facts>,
     /// An atomic of its own: the access log adds to it from its threads.
     pub(super) access_dropped: Arc<AtomicU64>,
@@ -51,9 +52,18 @@ pub(super) struct Handles {
 pub(super) struct Facts {
     pub(super) apps: AppTable,
     pub(super) certificates: BTreeMap<String, i64>,
+    pub(super) looked_after: BTreeMap<String, LookedAfter>,
     pub(super) generation: u64,
     pub(super) reloads_done: u64,
     pub(super) reloads_refused: u64,
+}
+
+/// A name whose certificate is ordered from a CA.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct LookedAfter {
+    /// In Unix seconds; `None`: there is none yet.
+    pub not_after: Option<i64>,
+    pub at_risk: bool,
 }
 
 /// Sums over all sites since this edge started.
@@ -95,6 +105,7 @@ impl Metrics {
             retired: Arc::default(),
             handles: Mutex::default(),
             tls: Arc::default(),
+            acme: Arc::default(),
             facts: Mutex::default(),
             access_dropped: Arc::default(),
             node: Node::default(),
@@ -133,6 +144,10 @@ impl Metrics {
         self.tls.clone()
     }
 
+    pub fn acme(&self) -> Arc<AcmeMetrics> {
+        self.acme.clone()
+    }
+
     /// The master's table, whole: its counters outlive an edge.
     pub fn apps(&self, table: &AppTable) {
         lock(&self.facts).apps = table.clone();
@@ -141,6 +156,11 @@ impl Metrics {
     /// Every served host with the end of its certificate in Unix seconds, whole.
     pub fn certificates(&self, ends: impl IntoIterator<Item = (String, i64)>) {
         lock(&self.facts).certificates = ends.into_iter().collect();
+    }
+
+    /// Every name whose certificate is ordered from a CA, whole.
+    pub fn looked_after(&self, names: impl IntoIterator<Item = (String, LookedAfter)>) {
+        lock(&self.facts).looked_after = names.into_iter().collect();
     }
 
     pub fn generation(&self, generation: u64) {

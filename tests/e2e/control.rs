@@ -27,7 +27,13 @@ fn text(output: &std::process::Output) -> String {
 async fn status_apps_upstreams_and_zones_tell_people_and_scripts() {
     let gateway = Gateway::start(&config());
     let apps = gateway.wait_app("web", "ready");
-    for (command, words) in [("status", vec!["web"]), ("apps", vec!["web", "ready"]), ("upstreams", vec!["web"]), ("zones", vec!["api"])] {
+    for (command, words) in [
+        ("status", vec!["web"]),
+        ("apps", vec!["web", "ready"]),
+        ("upstreams", vec!["web"]),
+        ("zones", vec!["api"]),
+        ("certs", vec!["no certificates"]),
+    ] {
         let plain = gateway.cli(&[command]);
         assert!(plain.status.success(), "{command}: {plain:?}");
         for word in words {
@@ -37,6 +43,9 @@ async fn status_apps_upstreams_and_zones_tell_people_and_scripts() {
         assert!(json.status.success(), "{command}: {json:?}");
         serde_json::from_slice::<Value>(&json.stdout).unwrap_or_else(|error| panic!("{command} --json: {error}: {}", text(&json)));
     }
+    let renewed = gateway.cli(&["certs", "renew", "a.test"]);
+    assert_eq!(renewed.status.code(), Some(1), "{renewed:?}");
+    assert!(text(&renewed).contains("no certificate of this gateway is ordered from a CA"), "{renewed:?}");
     for app in apps {
         let pid = app.pid.expect("a process").to_string();
         assert!(text(&gateway.cli(&["apps"])).contains(&pid));

@@ -130,7 +130,7 @@ impl Source for Fake {
             host: "shop.example".into(),
             not_after: Some("2099-01-01T00:00:00Z".into()),
             source: "internal".into(),
-            problem: None,
+            ..view::Certificate::default()
         }]
     }
 

@@ -201,16 +201,29 @@ fn zones(zones: &[Zone], out: &mut String) -> fmt::Result {
 }
 
 fn certificates(certificates: &[Certificate], out: &mut String) -> fmt::Result {
-    table("Certificates", &["Host", "Ends", "From"], certificates, out, |certificate, out| {
-        write!(
-            out,
-            "<tr><th>{}<td>{}<td>{}",
-            Text(&certificate.host),
-            Moment(certificate.not_after.as_deref().unwrap_or("unknown")),
-            Text(&certificate.source)
-        )?;
-        if let Some(problem) = &certificate.problem {
+    table("Certificates", &["Host", "Names", "From", "Ends", "Renewal", "State"], certificates, out, |certificate, out| {
+        let Certificate { host, not_after, source, problem, advice, names, issuer, state, renew_at, renew_why, at_risk, .. } = certificate;
+        write!(out, "<tr><th>{}<td>", Text(host))?;
+        list(names.iter().map(|name| Text(name)), out)?;
+        write!(out, "<td>{}", Text(source))?;
+        if let Some(issuer) = issuer {
+            write!(out, "<small>{}</small>", Text(issuer))?;
+        }
+        write!(out, "<td>{}<td>", Moment(not_after.as_deref().unwrap_or("unknown")))?;
+        if let Some(at) = renew_at {
+            write!(out, "{}<small>{}</small>", Moment(at), Text(renew_why.as_deref().unwrap_or_default()))?;
+        }
+        let colour = if problem.is_some() || *at_risk { "bad" } else { "good" };
+        let word = state.as_deref().unwrap_or(if problem.is_some() { "faulty" } else { "served" });
+        write!(out, "<td><span class=\"pill {colour}\">{}</span>", Text(word))?;
+        if *at_risk {
+            out.write_str("<small class=bad>at risk: not renewed in time</small>")?;
+        }
+        if let Some(problem) = problem {
             write!(out, "<small class=bad>{}</small>", Text(problem))?;
+        }
+        if let Some(advice) = advice {
+            write!(out, "<small>{}</small>", Text(advice))?;
         }
         out.write_char('\n')
     })

@@ -2,14 +2,16 @@
 
 use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
 
+use serde_json::json;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
-    time::{Instant, interval, sleep_until},
+    time::{Instant, interval, sleep_until, timeout},
 };
 
 use super::{Doors, EdgeSource, Fatal, LogHandle, Threads, chain};
 use crate::{
+    acme::handle::Handle as Steward,
     admin::api,
     edge::{
         listen::Common,
@@ -21,8 +23,11 @@ use crate::{
         link::{Receiver, Sender},
         message::{AppTable, Config, Incarnation, InstanceId, Material, Query, ToEdge, ToMaster},
     },
+    vocab::Host,
 };
 
+/// How long a renewal may take to be taken up; the master waits but a little longer.
+const RENEW_WITHIN: Duration = Duration::from_millis(1500);
 const ALIVE: Duration = Duration::from_secs(1);
 /// What a worker may take to end after its last connection was cut.
 const SLACK: Duration = Duration::from_secs(2);
@@ -35,6 +40,7 @@ pub struct Office {
     pub doors: Doors,
     pub threads: Threads,
     pub source: Arc<EdgeSource>,
+    pub steward: Steward,
     /// What the prober probes.
     pub pools: watch::Sender<Arc<Pools>>,
     pub to_master: Sender<ToMaster>,
@@ -102,8 +108,9 @@ impl Office {
             ToEdge::Materials(materials) => self.materials(materials),
             ToEdge::Drain { id, incarnation, within } => self.drain(id, incarnation, within),
             ToEdge::Ask { ask, query } => {
-                let json = self.answer(query);
-                self.to_master.send(&ToMaster::Answer { ask, json }, &[]).await?;
+                if let Some(json) = self.answer(ask, query) {
+                    self.to_master.send(&ToMaster::Answer { ask, json }, &[]).await?;
+                }
             }
             ToEdge::ReloadRefused => self.reload_refused(),
             // Said once, at the start; and handled where the loop knows its deadline.
@@ -172,14 +179,33 @@ impl Office {
         });
     }
 
-    fn answer(&self, query: Query) -> String {
+    /// `None`: the answer comes by the outbox.
+    fn answer(&mut self, ask: u64, query: Query) -> Option<String> {
         use crate::admin::api::Source as _;
         let json = match query {
             Query::Status => serde_json::to_string(&api::status(&*self.source, None)),
             Query::Upstreams => serde_json::to_string(&self.source.upstreams()),
             Query::Zones => serde_json::to_string(&self.source.zones()),
+            Query::Certificates => serde_json::to_string(&self.source.certificates()),
+            Query::Renew(host) => {
+                self.renew(ask, host);
+                return None;
+            }
         };
-        json.unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"))
+        Some(json.unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}")))
+    }
+
+    fn renew(&mut self, ask: u64, host: Host) {
+        let (steward, outbox) = (self.steward.clone(), self.outbox.clone());
+        self.tasks.spawn(async move {
+            let json = match timeout(RENEW_WITHIN, steward.renew(host.as_str())).await {
+                Ok(Ok(message)) => json!({ "message": message }),
+                Ok(Err(error)) => json!({ "error": error }),
+                Err(_) => json!({ "error": "it was not taken up in time: see `gateway certs`" }),
+            };
+            // Nobody to tell: the edge ends.
+            let _ = outbox.send(ToMaster::Answer { ask, json: json.to_string() }).await;
+        });
     }
 
     fn reload_refused(&self) {

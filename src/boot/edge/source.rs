@@ -5,7 +5,10 @@ use std::sync::{
     atomic::{AtomicU64, Ordering::Relaxed},
 };
 
+use jiff::Timestamp;
+
 use crate::{
+    acme::handle::Handle as Steward,
     admin::{
         api::Source,
         view::{self, moment},
@@ -16,13 +19,14 @@ use crate::{
         upstream::{PoolView, ServerView},
     },
     ipc::message::{AppTable, Role},
-    telemetry::{Metrics, Totals, node::NodeSample},
+    telemetry::{LookedAfter, Metrics, Totals, node::NodeSample},
 };
 
 /// Looks at what is in force whenever it is asked.
 pub struct EdgeSource {
     live: LiveCell,
     metrics: Arc<Metrics>,
+    steward: Steward,
     /// The master's table, as it came last.
     apps: Mutex<AppTable>,
     started_ms: u64,
@@ -33,10 +37,19 @@ pub struct EdgeSource {
 
 impl EdgeSource {
     #[must_use]
-    pub fn new(live: LiveCell, metrics: Arc<Metrics>, apps: AppTable, started_ms: u64, edge_started_ms: u64, reloads: (u64, u64)) -> Self {
+    pub fn new(
+        live: LiveCell,
+        metrics: Arc<Metrics>,
+        steward: Steward,
+        apps: AppTable,
+        started_ms: u64,
+        edge_started_ms: u64,
+        reloads: (u64, u64),
+    ) -> Self {
         Self {
             live,
             metrics,
+            steward,
             apps: Mutex::new(apps),
             started_ms,
             edge_started_ms,
@@ -124,8 +137,12 @@ impl Source for EdgeSource {
             not_after: served.not_after.and_then(|at| u64::try_from(at).ok()).map(|at| moment(at * 1000)),
             source: served.source.to_owned(),
             problem: served.problem.clone(),
+            ..view::Certificate::default()
         };
-        live.tls.iter().flat_map(Tls::served).map(certificate).collect()
+        let standings = self.steward.standings();
+        let now = now();
+        let others = live.tls.iter().flat_map(Tls::served).filter(|served| !standings.iter().any(|standing| standing.site == served.host));
+        others.map(certificate).chain(standings.iter().map(|standing| view::Certificate::looked_after(standing, now))).collect()
     }
 
     fn totals(&self) -> Totals {
@@ -142,10 +159,20 @@ impl Source for EdgeSource {
             zone.metrics.set_keys(zone.limiter.keys());
         }
         live.pools.observe();
+        let now = now();
+        self.metrics.looked_after(self.steward.standings().iter().flat_map(|standing| {
+            let facts = LookedAfter { not_after: standing.cert.as_ref().map(|cert| cert.not_after), at_risk: standing.at_risk(now) };
+            standing.names.iter().map(move |name| (name.clone(), facts))
+        }));
         let mut text = String::with_capacity(16 * 1024);
         self.metrics.render(&mut text);
         text
     }
+}
+
+/// In Unix seconds.
+fn now() -> i64 {
+    Timestamp::now().as_second()
 }
 
 fn upstream(pool: PoolView) -> view::Upstream {

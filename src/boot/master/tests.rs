@@ -249,6 +249,10 @@ fn orders_are_answered_when_they_are_carried_out() {
     assert!(words.iter().any(|word| word["answer"] == "progress"), "{words:?}");
     assert_eq!(gateway.ask(&json!({ "command": "stop", "app": "nobody" }))["kind"], "refused");
     assert_eq!(gateway.ask(&json!({ "command": "zones" }))["result"]["asked"], "Zones");
+    assert_eq!(gateway.ask(&json!({ "command": "certs" }))["result"]["asked"], "Certificates");
+    let refused = gateway.ask(&json!({ "command": "renew_cert", "host": "A.example" }));
+    assert_eq!((&refused["kind"], &refused["error"]), (&"refused".into(), &"nothing renews a.example".into()));
+    assert_eq!(gateway.ask(&json!({ "command": "renew_cert", "host": "a.example/../x" }))["kind"], "refused");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use crate::{
     ipc::{
         fds,
         link::Link,
-        message::{Build, Health, ToEdge, ToMaster},
+        message::{Build, Health, Query, ToEdge, ToMaster},
     },
     master::edge_link::Program,
 };
@@ -70,6 +70,10 @@ async fn play(vice: &str) {
                         None
                     }
                     ToEdge::Drain { id, incarnation, .. } => Some(ToMaster::Drained { id, incarnation, in_flight: 0 }),
+                    ToEdge::Ask { ask, query: Query::Renew(host) } => {
+                        let json = serde_json::json!({ "error": format!("nothing renews {}", host.as_str()) }).to_string();
+                        Some(ToMaster::Answer { ask, json })
+                    }
                     ToEdge::Ask { ask, query } => Some(ToMaster::Answer { ask, json: format!("{{\"asked\":\"{query:?}\"}}") }),
                     ToEdge::Materials(_) | ToEdge::ReloadRefused => None,
                     ToEdge::Shutdown { .. } if vice == "stubborn" => None,

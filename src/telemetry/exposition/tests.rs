@@ -3,7 +3,7 @@ use std::time::Duration;
 use super::*;
 use crate::{
     ipc::message::{Incarnation, Instance, InstanceId},
-    telemetry::metric::NO_SITE,
+    telemetry::{LookedAfter, Ordered, metric::NO_SITE},
     vocab::AppName,
 };
 
@@ -34,6 +34,8 @@ gateway_app_restarts_total{app,reason}
 gateway_app_cpu_seconds_total{app,instance}
 gateway_app_memory_bytes{app,instance}
 gateway_certificate_not_after_timestamp_seconds{host}
+gateway_certificate_at_risk{host}
+gateway_acme_orders_total{result}
 gateway_config_reloads_total{result}
 gateway_config_generation{}
 gateway_edge_restarts_total{}
@@ -98,6 +100,12 @@ fn busy() -> (Metrics, Vec<Box<dyn std::any::Any>>) {
     metrics.tls().done(Handshake::Closed, Duration::from_millis(2));
     metrics.apps(&table());
     metrics.certificates([("example.com".to_owned(), 1_800_000_000)]);
+    metrics.looked_after([
+        ("acme.example".to_owned(), LookedAfter { not_after: Some(1_790_000_000), at_risk: false }),
+        ("new.example".to_owned(), LookedAfter { not_after: None, at_risk: true }),
+    ]);
+    metrics.acme().ordered(Ordered::Failed);
+    metrics.acme().ordered(Ordered::Rehearsed);
     metrics.generation(2);
     metrics.reloads(1, 0);
     metrics.reload_refused();
