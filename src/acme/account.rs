@@ -187,7 +187,12 @@ async fn register(directory: &str, transport: &Transport, secret: &PrivatePkcs8K
     Err(AccountError::Answer)
 }
 
-async fn ask(transport: &Transport, method: Method, url: &str, body: Option<String>) -> Result<(http::response::Parts, Bytes), AccountError> {
+async fn ask(
+    transport: &Transport,
+    method: Method,
+    url: &str,
+    body: Option<String>,
+) -> Result<(http::response::Parts, Bytes), AccountError> {
     let request = Request::builder().method(method).uri(url).header(CONTENT_TYPE, "application/jose+json");
     let body = body.map_or_else(BodyWrapper::default, |text| BodyWrapper::from(text.into_bytes()));
     let request = request.body(body).map_err(|error| AccountError::Acme(error.into()))?;
@@ -210,4 +215,3 @@ fn sealed(protected: &Value, payload: &Value, sign: impl FnOnce(&[u8]) -> Option
 fn encode(bytes: &[u8]) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(bytes)
 }
-

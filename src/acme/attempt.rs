@@ -205,7 +205,8 @@ const SILENT: i64 = 3600;
 pub async fn look(ca: &Ca, leaf: &CertificateDer<'static>, bench: &Bench, transport: &Transport) -> Look {
     let who = Who { directory: &ca.directory, email: bench.email.as_deref(), eab: ca.eab.as_ref() };
     let asked = async {
-        let id = CertificateIdentifier::try_from(leaf).map_err(|_| instant_acme::Error::Unsupported("certificates without an authority key"))?;
+        let id =
+            CertificateIdentifier::try_from(leaf).map_err(|_| instant_acme::Error::Unsupported("certificates without an authority key"))?;
         let account = bench.accounts.open(who, transport).await.map_err(|error| instant_acme::Error::Other(error.into()))?;
         account.renewal_info(&id).await
     };

@@ -3,7 +3,11 @@
 //! Shape: 200 is yes, anything else no; answers are remembered for a while. Bounded: questions at a time, answers kept, new names an hour. Beyond a bound the answer is no.
 
 use std::{
-    collections::{HashMap, VecDeque}, io, sync::Arc, time::Duration};
+    collections::{HashMap, VecDeque},
+    io,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{Request, Uri, header};
@@ -68,7 +72,7 @@ impl Asker {
 
     /// The question on its way; `None`: too many are.
     #[must_use]
-    pub fn ask(&self, name: &Host, ask: &str) -> Option<impl Future<Output = bool> + Send + 'static> {
+    pub fn ask(&self, name: &Host, ask: &str) -> Option<impl Future<Output = bool> + Send + 'static + use<>> {
         let slot = self.slots.clone().try_acquire_owned().ok()?;
         Some(question(name.clone(), ask.to_owned(), Some(slot)))
     }

@@ -97,8 +97,7 @@ impl Setting {
         };
         let door = of(Role::Https).map(|listener| Door {
             bound: listener.bound,
-            proxy_header: plan.listen.proxy_protocol
-                && clientip::is_trusted(proof::reachable(listener.bound).ip(), &plan.trusted_proxies),
+            proxy_header: plan.listen.proxy_protocol && clientip::is_trusted(proof::reachable(listener.bound).ip(), &plan.trusted_proxies),
         });
         let transports = acme.cas.iter().map(|ca| {
             let pem = match &ca.root {
@@ -293,7 +292,8 @@ impl Steward {
         let now = now();
         let looks: Vec<Host> = self.wards.values().filter(|ward| ward.wants_look(now)).map(|ward| ward.name.clone()).collect();
         looks.iter().for_each(|name| self.look(name));
-        let mut due: Vec<_> = self.wards.values().filter(|ward| !ward.busy && ward.next().0 <= now).map(|ward| (ward.next().0, ward.name.clone())).collect();
+        let mut due: Vec<_> =
+            self.wards.values().filter(|ward| !ward.busy && ward.next().0 <= now).map(|ward| (ward.next().0, ward.name.clone())).collect();
         due.sort();
         for (_, name) in due.into_iter().take(ORDERS.saturating_sub(self.running)) {
             self.attempt(&name, now).await;
@@ -417,7 +417,8 @@ impl Steward {
                         self.metrics.ordered(Ordered::Failed);
                         let next_s = ward.next().0.saturating_sub(now).max(0);
                         let advice = said.advice.as_deref().unwrap_or_default();
-                        let level_up = ward.standing(now, &self.setting.acme.cas, &self.setting.staging, self.setting.challenges.len()).at_risk;
+                        let level_up =
+                            ward.standing(now, &self.setting.acme.cas, &self.setting.staging, self.setting.challenges.len()).at_risk;
                         if level_up || failure == Failure::Validation {
                             tracing::error!(cert = %name, ca, staging = attempt.staging, error = said.text, advice, next_s, "certificate not ordered");
                         } else {
@@ -442,7 +443,10 @@ impl Steward {
                 ward.proven = Some(result.is_ok());
                 if let Err(error) = result {
                     tracing::error!(cert = %name, error = %chain(&error), "certificate is in place but was not seen on our own listener");
-                    let advice = Some("another program may have the port, or a proxy in front that ends TLS; `gateway status` shows the listeners".to_owned());
+                    let advice = Some(
+                        "another program may have the port, or a proxy in front that ends TLS; `gateway status` shows the listeners"
+                            .to_owned(),
+                    );
                     ward.memory.trouble = Some(Trouble { at: now(), text: format!("could not {}", chain(&error)), advice });
                     self.prove(&name, PROVE_AGAIN);
                 }

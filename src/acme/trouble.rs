@@ -17,9 +17,14 @@ use crate::{plan::Challenge, rules::renewal::Failure};
 pub fn explained(error: &AttemptError, challenge: Option<Challenge>, directory: &str) -> Explained {
     match error {
         AttemptError::Order(OrderError::Validation { name, challenge, source }) => acme(source, Some(name), Some(*challenge), directory),
-        AttemptError::Order(OrderError::Acme(source)) | AttemptError::Account(AccountError::Acme(source)) => acme(source, None, challenge, directory),
+        AttemptError::Order(OrderError::Acme(source)) | AttemptError::Account(AccountError::Acme(source)) => {
+            acme(source, None, challenge, directory)
+        }
         AttemptError::Order(OrderError::NotOffered { .. }) | AttemptError::NoListener => Explained {
-            advice: Some("look at `challenges` of [tls], and at the addresses of [listen]: http-01 is answered on http, tls-alpn-01 on https".to_owned()),
+            advice: Some(
+                "look at `challenges` of [tls], and at the addresses of [listen]: http-01 is answered on http, tls-alpn-01 on https"
+                    .to_owned(),
+            ),
             ..ours(error, Failure::Refused)
         },
         AttemptError::Order(OrderError::Late) => ours(error, Failure::Unreachable),
@@ -28,7 +33,9 @@ pub fn explained(error: &AttemptError, challenge: Option<Challenge>, directory: 
             ..ours(error, Failure::Refused)
         },
         AttemptError::Account(AccountError::Key) => Explained {
-            advice: Some("the account's files in STATE/edge/certs/.accounts are damaged: move them away to have a new account made".to_owned()),
+            advice: Some(
+                "the account's files in STATE/edge/certs/.accounts are damaged: move them away to have a new account made".to_owned(),
+            ),
             ..ours(error, Failure::Refused)
         },
         AttemptError::Store(_) | AttemptError::Account(AccountError::Store(_)) | AttemptError::Order(OrderError::Store(_)) => Explained {

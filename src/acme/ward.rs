@@ -104,7 +104,8 @@ impl Ward {
 
     /// There is a new certificate in its slot.
     pub fn issued(&mut self, pair: &Pair, directory: String, now: i64) {
-        self.memory = Memory { history: self.memory.history.clone().succeeded(validity(pair), now), directory: Some(directory), trouble: None };
+        self.memory =
+            Memory { history: self.memory.history.clone().succeeded(validity(pair), now), directory: Some(directory), trouble: None };
         self.asked = false;
         self.proven = None;
         self.window = None;
@@ -116,11 +117,8 @@ impl Ward {
         let (at, why) = self.next();
         let attempt = self.memory.history.attempt(&renewal::Options { staging, challenges });
         let ca = cas.get(attempt.ca).map_or("", |ca| ca.name.as_str());
-        let next = Next {
-            at: at.max(now),
-            why: why.to_string(),
-            ca: if attempt.staging { format!("{ca} (staging)") } else { ca.to_owned() },
-        };
+        let next =
+            Next { at: at.max(now), why: why.to_string(), ca: if attempt.staging { format!("{ca} (staging)") } else { ca.to_owned() } };
         let state = match (&pair, self.busy, self.proven) {
             (_, true, _) => State::Ordering,
             (None, false, _) => State::Waiting,

@@ -168,7 +168,13 @@ async fn serve(parent: &Parent) -> Result<(), Fatal> {
     };
     // Before anything is served: what is on disk is in its place.
     let tending = Tending::new(parts);
-    let base = Base { metrics: metrics.clone(), tls: TlsBase::new(authority, vault)?, access: writer.clone(), screen: Arc::new(Screen::new()), board };
+    let base = Base {
+        metrics: metrics.clone(),
+        tls: TlsBase::new(authority, vault)?,
+        access: writer.clone(),
+        screen: Arc::new(Screen::new()),
+        board,
+    };
     let live = Live::build(&base, &config, None, OnBadPair::Keep)?;
     if config.plan.sites.iter().any(|site| site.tls == SiteTls::Internal) {
         tracing::info!(cert = %home.join(tls::ca::CERT).display(), "internal CA: trust this certificate to have no warnings");
@@ -188,7 +194,8 @@ async fn serve(parent: &Parent) -> Result<(), Fatal> {
     let mut tasks = JoinSet::new();
     tasks.spawn(Prober::new(pools_seen, outbox.clone()).run());
     tasks.spawn(tending.run());
-    let office = Office { common, base, log, doors, threads, source, steward, settings, pools, to_master, from_master, outbox, waiting, tasks };
+    let office =
+        Office { common, base, log, doors, threads, source, steward, settings, pools, to_master, from_master, outbox, waiting, tasks };
     let result = office.run(&config, sockets).await;
     if let Some(writer) = writer {
         writer.close(LAST_LINES);

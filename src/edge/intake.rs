@@ -13,7 +13,10 @@ use super::{
     live::{Live, LiveAction},
     reply::Reply,
 };
-use crate::{acme::challenge::PATH, rules::{clientip, header as rule, route::Found}};
+use crate::{
+    acme::challenge::PATH,
+    rules::{clientip, header as rule, route::Found},
+};
 
 /// What the engine does with the request.
 #[derive(Debug)]

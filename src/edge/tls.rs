@@ -232,7 +232,10 @@ enum Source {
     /// By ACME; until there is one, our own CA stands in.
     Slot(Arc<Slot>),
     /// By ACME, one for each name that clients ask for.
-    Demand { vault: Arc<Vault>, ask: Arc<str> },
+    Demand {
+        vault: Arc<Vault>,
+        ask: Arc<str>,
+    },
     /// There should be one, but it cannot be used.
     None,
 }

@@ -224,7 +224,14 @@ mod tests {
 
     #[test]
     fn no_two_directories_share_an_account() {
-        let urls = ["https://ca.test/dir", "https://ca.test/_2fdir", "https://ca.test:14000/dir", "https://ca.test//dir", "https://../dir", "https://"];
+        let urls = [
+            "https://ca.test/dir",
+            "https://ca.test/_2fdir",
+            "https://ca.test:14000/dir",
+            "https://ca.test//dir",
+            "https://../dir",
+            "https://",
+        ];
         let names: std::collections::BTreeSet<_> = urls.iter().map(|url| folder(url)).collect();
         assert_eq!(names.len(), urls.len(), "{names:?}");
         assert!(names.iter().all(|name| !name.contains('/') && !name.starts_with('.')));

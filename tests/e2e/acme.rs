@@ -56,7 +56,18 @@ async fn every_site_gets_its_certificate_by_each_kind_of_challenge() {
         for name in names() {
             let at = format!("127.0.0.1:{}", ports.https);
             let seen = Command::new("openssl")
-                .args(["s_client", "-connect", &at, "-servername", name, "-verify_hostname", name, "-verify_return_error", "-CAfile", "root.pem"])
+                .args([
+                    "s_client",
+                    "-connect",
+                    &at,
+                    "-servername",
+                    name,
+                    "-verify_hostname",
+                    name,
+                    "-verify_return_error",
+                    "-CAfile",
+                    "root.pem",
+                ])
                 .current_dir(gateway.dir())
                 .stdin(std::process::Stdio::null())
                 .output()

@@ -10,6 +10,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use gateway::{
+    acme::vault::Vault,
     config,
     edge::{
         listen::{Common, Crowd, Order, Worker},
@@ -61,8 +62,13 @@ impl Edge {
         std::fs::create_dir_all(&home).expect("made");
         let authority = Arc::new(Authority::open(&home).expect("a CA"));
         let metrics = Arc::new(Metrics::new());
-        let base =
-            Base { metrics: metrics.clone(), tls: TlsBase::new(authority).expect("TLS"), access: None, screen: Arc::new(Screen::new()) };
+        let base = Base {
+            metrics: metrics.clone(),
+            tls: TlsBase::new(authority, Vault::new().0).expect("TLS"),
+            access: None,
+            screen: Arc::new(Screen::new()),
+            board: Arc::default(),
+        };
         let listener = |role, bound| Listener { role, asked: bound, bound, descriptors: 0 };
         let listeners = vec![listener(Role::Http, addr(&http)), listener(Role::Https, addr(&https))];
         let config = Config { generation: Generation(1), plan, listeners, materials: Materials { pairs, roots: Vec::new() } };

@@ -163,8 +163,11 @@ impl Office {
 
     fn materials(&mut self, materials: Materials) {
         let old = self.common.live.load_full();
+        let config =
+            Config { generation: old.generation, plan: old.plan.clone(), listeners: old.listeners.clone(), materials: materials.clone() };
         match old.with_materials(&self.base, materials) {
             Ok(live) => {
+                self.settings.send_replace(Arc::new(Setting::of(&config)));
                 self.swap(live);
                 tracing::info!("certificates read anew");
             }
