@@ -15,15 +15,17 @@ use thiserror::Error;
 
 use crate::{
     ipc::message::Material,
+    pki::{
+        PairError,
+        pair::{ByName, Pair},
+    },
     plan::{Plan, SiteTls, TlsVersion},
     vocab::HostPattern,
 };
 
 pub mod ca;
-pub mod pair;
 
 use ca::Authority;
-use pair::{ByName, Pair};
 
 /// TLS 1.2 sessions kept for clients without tickets; some 200 bytes each.
 const SESSIONS: usize = 4096;
@@ -33,8 +35,13 @@ const SESSIONS: usize = 4096;
 pub enum TlsError {
     #[error("set up TLS")]
     Rustls(#[from] rustls::Error),
-    #[error("serve a certificate")]
-    Pair(#[from] pair::PairError),
+    #[error("serve {} with the key {}", cert.display(), key.display())]
+    Pair {
+        cert: PathBuf,
+        key: PathBuf,
+        #[source]
+        source: PairError,
+    },
     #[error("find a certificate: no pair was read from {}", .0.display())]
     Missing(PathBuf),
 }
@@ -108,11 +115,13 @@ impl Tls {
         let mut problems = HashMap::new();
         let mut pairs = HashMap::new();
         for material in materials {
-            match Pair::read(material, &base.provider) {
+            match Pair::read(material) {
                 Ok(pair) => {
                     pairs.insert(material.cert.clone(), Arc::new(pair));
                 }
-                Err(error) if bad == OnBadPair::Refuse => return Err(error.into()),
+                Err(source) if bad == OnBadPair::Refuse => {
+                    return Err(TlsError::Pair { cert: material.cert.clone(), key: material.key.clone(), source });
+                }
                 Err(error) => {
                     let kept = old.and_then(|old| old.pairs.get(&material.cert));
                     tracing::error!(cert = %material.cert.display(), error = %chain(&error), kept = kept.is_some(), "certificate not usable");
