@@ -14,7 +14,7 @@
 //! 3  admin                  asks the shells through what boot gave it
 //! 2  master  edge           hold state, act; never import each other
 //! 1  config ipc store telemetry demo   one outside format or device each
-//! 0  rules  plan  vocab     pure: no tokio, I/O, clock, dice, logging
+//! 0  pki  rules  plan  vocab     pure: no tokio, I/O, clock, dice, logging
 //! ```
 //!
 //! # Decided, beside D1 to D7 of the first design
@@ -25,6 +25,8 @@
 //!   connection costs a few KB.
 //! - **D10** A guard process, forked first of all, ends every app's process group when the master is gone: a death signal reaches leaders only.
 //! - **D11** `telemetry` and `admin` may name [`ipc::message`]: pure shapes.
+//! - **D12** `pki` reads certificates as bytes and lies on the ground: check (`config`), issue (`acme`) and service (`edge`) must give one verdict on one pair.
+//!   It may name [`ipc::message::Material`], a pure shape, and shares rustls with the two rooms above it.
 //!
 //! # Lexicon
 //! **site** a set of host names · **route** which of a site's requests go where · **upstream** servers to balance over · **server** one of them ·

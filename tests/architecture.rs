@@ -14,7 +14,7 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 // ── the rules ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 /// Rooms by floor. An import points to a lower number, or stays in its room; rooms of equal number never import each other.
-const FLOORS: [(&str, u8); 15] = [
+const FLOORS: [(&str, u8); 16] = [
     ("main", 100),
     ("cli", 50),
     ("boot", 40),
@@ -27,6 +27,8 @@ const FLOORS: [(&str, u8); 15] = [
     ("store", 10),
     ("telemetry", 10),
     ("demo", 10),
+    // Above the floor from which shapes may be named, for the bytes of a pair are one; below everyone who asks about a certificate.
+    ("pki", 4),
     ("rules", 3),
     ("plan", 2),
     ("vocab", 1),
@@ -36,7 +38,8 @@ const FLOORS: [(&str, u8); 15] = [
 const SHAPES: [&[&str]; 2] = [&["ipc", "message"], &["ipc", "control"]];
 
 /// P: no tokio, I/O, clock, dice, logging. A prefix of the path under `src/`.
-const PURE: [&str; 13] = [
+const PURE: [&str; 14] = [
+    "pki/",
     "rules/",
     "plan/",
     "vocab/",
@@ -94,7 +97,7 @@ const UNSAFE: [(&str, &str); 2] = [
 ];
 
 /// Which files may name an outside crate: prefixes of the path under `src/`.
-const OWNERS: [(&str, &[&str]); 16] = [
+const OWNERS: [(&str, &[&str]); 18] = [
     ("pingora", &["edge/conn", "edge/engine", "edge/listen", "edge/content"]),
     ("toml", &["config/"]),
     ("schemars", &["config/"]),
@@ -105,9 +108,12 @@ const OWNERS: [(&str, &[&str]); 16] = [
     // Descriptors, signals, users; reading a file that may be a pipe; waiting for the log pipe; free disk; a patient's vices.
     ("nix", &["master/", "ipc/", "store/", "boot/", "cli/", "config/load", "telemetry/accesslog", "telemetry/node", "demo/"]),
     ("libc", &["master/", "ipc/", "store/", "boot/", "config/load"]),
-    ("rustls", &["edge/"]),
-    ("tokio_rustls", &["edge/"]),
-    ("rcgen", &["edge/"]),
+    // Handshakes in both directions, the CA's orders among them; `pki` has only what reads certificates and keys.
+    ("rustls", &["edge/", "acme/", "pki/"]),
+    ("tokio_rustls", &["edge/", "acme/"]),
+    ("rcgen", &["edge/", "acme/"]),
+    ("x509_parser", &["pki/"]),
+    ("instant_acme", &["acme/"]),
     ("prometheus", &["telemetry/"]),
     ("sysinfo", &["telemetry/"]),
     ("postcard", &["ipc/"]),

@@ -16,7 +16,10 @@ use thiserror::Error;
 use crate::{
     acme::vault::{Slot, Vault},
     ipc::message::Materials,
-    pki::pair::{self, ByName, Pair},
+    pki::{
+        PairError,
+        pair::{ByName, Pair},
+    },
     plan::{Plan, SiteTls, TlsVersion},
     vocab::{Host, HostPattern},
 };
@@ -33,8 +36,13 @@ const SESSIONS: usize = 4096;
 pub enum TlsError {
     #[error("set up TLS")]
     Rustls(#[from] rustls::Error),
-    #[error("serve a certificate")]
-    Pair(#[from] pair::PairError),
+    #[error("serve {} with the key {}", cert.display(), key.display())]
+    Pair {
+        cert: PathBuf,
+        key: PathBuf,
+        #[source]
+        source: PairError,
+    },
     #[error("find a certificate: no pair was read from {}", .0.display())]
     Missing(PathBuf),
 }
@@ -103,11 +111,13 @@ impl Tls {
         let mut problems = HashMap::new();
         let mut pairs = HashMap::new();
         for material in &materials.pairs {
-            match Pair::read(material, &base.provider) {
+            match Pair::read(material) {
                 Ok(pair) => {
                     pairs.insert(material.cert.clone(), Arc::new(pair));
                 }
-                Err(error) if bad == OnBadPair::Refuse => return Err(error.into()),
+                Err(source) if bad == OnBadPair::Refuse => {
+                    return Err(TlsError::Pair { cert: material.cert.clone(), key: material.key.clone(), source });
+                }
                 Err(error) => {
                     let kept = old.and_then(|old| old.pairs.get(&material.cert));
                     tracing::error!(cert = %material.cert.display(), error = %chain(&error), kept = kept.is_some(), "certificate not usable");

@@ -1,5 +1,10 @@
-//! Certificates and their keys: bytes in, a pair out that is checked to belong together.
+//! Certificates as bytes: what stands in them, and whether a key belongs to one.
 //!
-//! Pure: the clock is an argument.
+//! Pure: time is an argument, and whoever has the files brings their bytes. Stands on the ground because three rooms ask the same questions of the same bytes:
+//! `config` at check, `acme` before a bundle is kept, `edge` before it is served.
 
+pub mod bundle;
 pub mod pair;
+
+pub use bundle::certificates;
+pub use pair::{Pair, PairError, Validity};
