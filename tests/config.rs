@@ -14,7 +14,7 @@ use gateway::{
     config::{
         compile::Surroundings,
         complaint::{Colours, Complaints},
-        load::{load_in, load_to_show},
+        load::{load_in, load_running, load_to_show},
         schema, show,
     },
     plan::{self, Plan},
@@ -207,14 +207,60 @@ fn a_key_that_everyone_may_read_is_refused() {
         "[[site]]\nhost = \"a\"\ntls = { cert = \"c.pem\", key = \"k.pem\" }\n[site.route.\"/\"]\nrespond = \"x\"\n",
     )
     .expect("written");
-    fs::write(at("c.pem"), "").expect("written");
-    fs::write(at("k.pem"), "").expect("written");
+    write_pair(dir.path(), 0, 1);
     let mode = |mode| fs::set_permissions(at("k.pem"), fs::Permissions::from_mode(mode)).expect("changed");
     mode(0o644);
     assert!(load(&at("gateway.toml")).expect_err("open to all").to_string().contains("error[insecure-file]"));
     mode(0o640);
     let plan = load(&at("gateway.toml")).unwrap_or_else(|complaints| panic!("{complaints}"));
     assert_eq!(plan.sites[0].tls, plan::SiteTls::Files { cert: at("c.pem"), key: at("k.pem") });
+}
+
+/// `c.pem` and `k.pem`, valid from and to so many days from now.
+fn write_pair(dir: &Path, from: i64, to: i64) {
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let mut params = rcgen::CertificateParams::new(["a".to_owned()]).expect("names");
+    let day = |days: i64| {
+        let (now, away) = (std::time::SystemTime::now(), std::time::Duration::from_secs(days.unsigned_abs() * 86_400));
+        if days < 0 { now - away } else { now + away }
+    };
+    (params.not_before, params.not_after) = (day(from).into(), day(to).into());
+    fs::write(dir.join("c.pem"), params.self_signed(&key).expect("signed").pem()).expect("written");
+    fs::write(dir.join("k.pem"), key.serialize_pem()).expect("written");
+    fs::set_permissions(dir.join("k.pem"), fs::Permissions::from_mode(0o600)).expect("changed");
+}
+
+#[test]
+fn a_pair_that_cannot_be_served_is_refused_with_its_reason_and_left_to_the_edge_of_a_running_gateway() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| dir.path().join(name);
+    let text = "[[site]]\nhost = \"a\"\ntls = { cert = \"c.pem\", key = \"k.pem\" }\nroute = { \"/\" = { respond = \"x\" } }\n";
+    fs::write(at("gateway.toml"), text).expect("written");
+    let refused = |column: usize, file: &str, reason: &str| {
+        let report = load(&at("gateway.toml")).expect_err(reason).to_string();
+        let place = format!("error[bad-certificate] {}:3:{column}:", at("gateway.toml").display());
+        assert!(report.contains(&place) && report.contains(&format!("could not use {}: {reason}", at(file).display())), "{report}");
+        assert!(report.ends_with("\n1 error; nothing was changed"), "{report}");
+        load_running(&at("gateway.toml"), &env).unwrap_or_else(|complaints| panic!("{complaints}"));
+    };
+    write_pair(dir.path(), -3, -1);
+    refused(16, "c.pem", "it expired at 20");
+    write_pair(dir.path(), 1, 3);
+    refused(16, "c.pem", "it is not valid before 20");
+    write_pair(dir.path(), -1, 3);
+    let (chain, key) = (fs::read(at("c.pem")).expect("read"), fs::read(at("k.pem")).expect("read"));
+    write_pair(dir.path(), -1, 3);
+    fs::write(at("c.pem"), &chain).expect("written");
+    refused(31, "k.pem", "it is not the key of the certificate");
+    fs::write(at("k.pem"), &chain).expect("written");
+    refused(31, "k.pem", "it holds no private key in PEM");
+    fs::write(at("k.pem"), &key).expect("written");
+    fs::write(at("c.pem"), &key).expect("written");
+    refused(16, "c.pem", "it holds no certificate in PEM");
+    fs::write(at("c.pem"), "-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n").expect("written");
+    refused(16, "c.pem", "the certificate in it cannot be understood");
+    fs::write(at("c.pem"), &chain).expect("written");
+    load(&at("gateway.toml")).unwrap_or_else(|complaints| panic!("{complaints}"));
 }
 
 #[test]

@@ -127,12 +127,12 @@ pub fn run(config: &Path) -> Result<(), Fatal> {
 
 fn run_with(config: &Path, program: Program) -> Result<(), Fatal> {
     let path = config.to_owned();
-    let read = move || load::load(&path, &|name| std::env::var(name).ok());
+    let env = |name: &str| std::env::var(name).ok();
     let _low = child::reserve_low_descriptors().map_err(os("open /dev/null"))?;
     child::lower_oom_score();
     // The guard is a fork: before any thread, and while there is little to copy.
     let nursery = Nursery::new(Strangers::Reap).map_err(os("start the guard"))?;
-    let plan = read().map_err(Fatal::Configuration)?;
+    let plan = load::load(&path, &env).map_err(Fatal::Configuration)?;
     let _lock = StateLock::take(&plan.state)?;
     let places = Places::prepare(&plan)?;
     let sockets = Sockets::bind(&plan, &Sockets::default())?;
@@ -140,7 +140,9 @@ fn run_with(config: &Path, program: Program) -> Result<(), Fatal> {
     let output = Output::start(&Files::of(&plan)).map_err(os("start the log threads"))?;
     let log = log::install_master(plan.log.level, plan.log.format, output.own_log())?;
     let parts = Parts {
-        load: Arc::new(move || read().map_err(|complaints| Box::new(complaints) as Box<dyn StdError + Send + Sync>)),
+        load: Arc::new(move || {
+            load::load_running(&path, &env).map_err(|complaints| Box::new(complaints) as Box<dyn StdError + Send + Sync>)
+        }),
         in_force: Box::new(move |plan| log.set(plan.log.level, plan.log.format)),
         plan,
         places,

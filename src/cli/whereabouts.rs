@@ -51,7 +51,7 @@ pub fn socket(explicit: Option<&Path>, config: Option<&Path>) -> Result<PathBuf,
             return found.ok_or(error.into());
         }
     };
-    let run = match load::load(&file, &|name| std::env::var(name).ok()) {
+    let run = match load::load_running(&file, &|name| std::env::var(name).ok()) {
         Ok(plan) => plan.run,
         Err(complaints) => {
             let text = fs::read_to_string(&file).unwrap_or_default();

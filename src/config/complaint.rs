@@ -42,7 +42,7 @@ macro_rules! codes {
 
 codes! {
     BadAddress = "bad-address",
-    /// A file that should hold certificates and does not.
+    /// A file that holds no certificate that can be used, or no key for it.
     BadCertificate = "bad-certificate",
     BadCommand = "bad-command",
     BadGlob = "bad-glob",

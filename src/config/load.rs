@@ -19,9 +19,12 @@ use super::{
     complaint::{Code, Complaint, Complaints, Place},
     file,
     shape::{Field, read},
-    tree::{self, Entry, Facts, Kind, Node, Outside, Value},
+    tree::{self, Entry, Facts, Half, Kind, Node, Outside, PairFault, Value},
 };
-use crate::plan::Plan;
+use crate::{
+    pki::{self, Pair, PairError},
+    plan::Plan,
+};
 
 /// Where a configuration is looked for when nobody names one.
 pub const PLACES: [&str; 2] = ["./gateway.toml", "/etc/gateway/gateway.toml"];
@@ -62,9 +65,14 @@ pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Plan, C
     load_in(path, env, &surroundings())
 }
 
+/// As [`load`], for a gateway that runs: whether a pair of certificate and key can be served is left to its edge, which may have that very pair in service.
+pub fn load_running(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Plan, Complaints> {
+    load_from(path, &System { pairs: Pairs::LeftToEdge, ..System::new(env) }, &surroundings())
+}
+
 /// As [`load`], with what `{env.NAME}` and `{file:/path}` were filled with, which is not to be shown.
 pub fn load_to_show(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<(Plan, Vec<String>), Complaints> {
-    let outside = System { env, filled: RefCell::default() };
+    let outside = System::new(env);
     let plan = load_from(path, &outside, &surroundings())?;
     Ok((plan, outside.filled.into_inner()))
 }
@@ -79,7 +87,7 @@ fn surroundings() -> Surroundings {
 
 /// Reads and compiles for surroundings of the caller's choice.
 pub fn load_in(path: &Path, env: &dyn Fn(&str) -> Option<String>, here: &Surroundings) -> Result<Plan, Complaints> {
-    load_from(path, &System { env, filled: RefCell::default() }, here)
+    load_from(path, &System::new(env), here)
 }
 
 fn load_from(path: &Path, outside: &System<'_>, here: &Surroundings) -> Result<Plan, Complaints> {
@@ -235,9 +243,21 @@ struct System<'a> {
     env: &'a dyn Fn(&str) -> Option<String>,
     /// What it gave.
     filled: RefCell<Vec<String>>,
+    pairs: Pairs,
 }
 
-impl System<'_> {
+/// Who says whether a certificate and its key can be served.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Pairs {
+    Judged,
+    LeftToEdge,
+}
+
+impl<'a> System<'a> {
+    fn new(env: &'a dyn Fn(&str) -> Option<String>) -> Self {
+        Self { env, filled: RefCell::default(), pairs: Pairs::Judged }
+    }
+
     fn note(&self, value: &str) {
         self.filled.borrow_mut().push(value.to_owned());
     }
@@ -269,10 +289,35 @@ impl Outside for System<'_> {
     }
 
     fn certificates(&self, path: &Path) -> Result<(), String> {
-        let bytes = read_bytes(path)?;
-        let begin = b"-----BEGIN CERTIFICATE-----";
-        if bytes.windows(begin.len()).any(|part| part == begin) { Ok(()) } else { Err("it holds no certificate in PEM".into()) }
+        pki::certificates(&read_bytes(path)?).map(drop).map_err(|error| match error {
+            pki::BundleError::Empty => "it holds no certificate in PEM".into(),
+            pki::BundleError::Broken(n) => format!("certificate {n} of it is broken"),
+        })
     }
+
+    fn pair(&self, cert: &Path, key: &Path) -> Result<(), PairFault> {
+        if self.pairs == Pairs::LeftToEdge {
+            return Ok(());
+        }
+        let read = |path: &Path, half| read_bytes(path).map_err(|reason| PairFault { half, reason });
+        let (chain, secret) = (read(cert, Half::Cert)?, read(key, Half::Key)?);
+        let now = jiff::Timestamp::now().as_second();
+        Pair::from_pem(&chain, &secret).and_then(|pair| pair.valid(now)).map_err(verdict)
+    }
+}
+
+fn verdict(error: PairError) -> PairFault {
+    let (half, reason) = match error {
+        PairError::Unread(reason) => (Half::Cert, reason),
+        PairError::NoCertificate => (Half::Cert, "it holds no certificate in PEM".into()),
+        PairError::Certificate => (Half::Cert, "the certificate in it cannot be understood".into()),
+        PairError::NotYet { from } => (Half::Cert, format!("it is not valid before {}", pki::pair::utc(from))),
+        PairError::Expired { since } => (Half::Cert, format!("it expired at {}", pki::pair::utc(since))),
+        PairError::NoKey => (Half::Key, "it holds no private key in PEM".into()),
+        PairError::Mismatch => (Half::Key, "it is not the key of the certificate".into()),
+        PairError::Key(error) => (Half::Key, error.to_string()),
+    };
+    PairFault { half, reason }
 }
 
 /// A regular file of bounded size, as UTF-8.

@@ -92,6 +92,10 @@ pub trait Outside {
     ///
     /// Errors: why not, as a sentence without its end.
     fn certificates(&self, path: &std::path::Path) -> Result<(), String>;
+    /// Whether a certificate and its key can be served now. Both may be read.
+    ///
+    /// Errors: [`PairFault`] says which of the two is at fault.
+    fn pair(&self, cert: &std::path::Path, key: &std::path::Path) -> Result<(), PairFault>;
 }
 
 /// What is to be known of a file that the plan names.
@@ -108,6 +112,20 @@ pub enum Kind {
     Directory,
     /// A device, a pipe, a socket.
     Other,
+}
+
+/// Why a certificate and its key cannot be served.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PairFault {
+    pub half: Half,
+    /// A sentence without its end.
+    pub reason: String,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Half {
+    Cert,
+    Key,
 }
 
 /// Reads one text; the tree is `None` where the syntax is broken.

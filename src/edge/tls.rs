@@ -15,7 +15,7 @@ use thiserror::Error;
 
 use crate::{
     acme::vault::{Slot, Vault},
-    ipc::message::Materials,
+    ipc::message::{Material, Materials},
     pki::{
         PairError,
         pair::{ByName, Pair},
@@ -110,21 +110,21 @@ impl Tls {
         }
         let mut problems = HashMap::new();
         let mut pairs = HashMap::new();
+        let now = jiff::Timestamp::now().as_second();
         for material in &materials.pairs {
-            match Pair::read(material) {
-                Ok(pair) => {
-                    pairs.insert(material.cert.clone(), Arc::new(pair));
-                }
-                Err(source) if bad == OnBadPair::Refuse => {
-                    return Err(TlsError::Pair { cert: material.cert.clone(), key: material.key.clone(), source });
-                }
-                Err(error) => {
-                    let kept = old.and_then(|old| old.pairs.get(&material.cert));
-                    tracing::error!(cert = %material.cert.display(), error = %chain(&error), kept = kept.is_some(), "certificate not usable");
-                    problems.insert(material.cert.clone(), chain(&error));
-                    pairs.extend(kept.map(|pair| (material.cert.clone(), pair.clone())));
-                }
+            let Material { cert, key, pem: _ } = material;
+            let in_service = old.and_then(|old| old.pairs.get(cert));
+            let Choice { pair, problem } = choose(Pair::read(material), in_service, now, bad).map_err(|source| TlsError::Pair {
+                cert: cert.clone(),
+                key: key.clone(),
+                source,
+            })?;
+            if let Some(problem) = problem {
+                let problem = format!("could not {}", chain(&problem));
+                tracing::error!(cert = %cert.display(), error = problem, served = pair.is_some(), "certificate not usable");
+                problems.insert(cert.clone(), problem);
             }
+            pairs.extend(pair.map(|pair| (cert.clone(), pair)));
         }
         let mut names = Names::new(base.authority.clone());
         let mut served = Vec::new();
@@ -216,6 +216,35 @@ impl Wanting {
     /// Cancel-safety: safe; the order goes on.
     pub async fn wait(self) -> bool {
         self.vault.demand(self.host, &self.ask).await
+    }
+}
+
+/// What to serve of one file, and what is wrong with it.
+struct Choice {
+    pair: Option<Arc<Pair>>,
+    problem: Option<PairError>,
+}
+
+/// A pair takes the place of the one in service only where it can be served now; one that nothing better stands in for is served as it is,
+/// because a client that looks past an old date is better off than one that meets nothing.
+///
+/// Errors: what was read, under [`OnBadPair::Refuse`], unless it is in service already: time has passed then, and nobody has made a mistake.
+fn choose(read: Result<Pair, PairError>, in_service: Option<&Arc<Pair>>, now: i64, bad: OnBadPair) -> Result<Choice, PairError> {
+    let (pair, problem) = match read {
+        Ok(pair) => {
+            let problem = pair.valid(now).err();
+            (Some(pair), problem)
+        }
+        Err(error) => (None, Some(error)),
+    };
+    let Some(problem) = problem else { return Ok(Choice { pair: pair.map(Arc::new), problem: None }) };
+    let same = pair.as_ref().zip(in_service).is_some_and(|(pair, in_service)| pair.is(in_service));
+    match bad {
+        OnBadPair::Refuse if !same => Err(problem),
+        OnBadPair::Refuse | OnBadPair::Keep => {
+            let kept = in_service.cloned().or_else(|| pair.map(Arc::new));
+            Ok(Choice { pair: kept, problem: Some(problem) })
+        }
     }
 }
 
@@ -329,5 +358,65 @@ impl ResolvesServerCert for Names {
         // rustls gives the name in lower case.
         let sni = hello.server_name();
         self.source(sni)?.certified(sni, &self.authority)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair};
+
+    use super::*;
+
+    const NOW: i64 = 1_000_000;
+
+    fn pair(from: i64, to: i64) -> Pair {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::new(["a.test".to_owned()]).expect("names");
+        let at = |seconds: i64| std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds.unsigned_abs());
+        (params.not_before, params.not_after) = (at(from).into(), at(to).into());
+        let chain = params.self_signed(&key).expect("signed").pem();
+        Pair::from_pem(chain.as_bytes(), key.serialize_pem().as_bytes()).expect("a pair")
+    }
+
+    fn again(pair: &Pair) -> Pair {
+        let Pair { certified, names, not_before, not_after, issuer, serial } = pair;
+        let (certified, names, issuer, serial) = (certified.clone(), names.clone(), issuer.clone(), serial.clone());
+        Pair { certified, names, not_before: *not_before, not_after: *not_after, issuer, serial }
+    }
+
+    #[test]
+    fn only_a_pair_that_can_be_served_now_replaces_one() {
+        let old = Arc::new(pair(NOW - 10, NOW + 10));
+        for bad in [OnBadPair::Refuse, OnBadPair::Keep] {
+            let chosen = choose(Ok(pair(NOW, NOW + 20)), Some(&old), NOW, bad).expect("taken");
+            assert!(chosen.problem.is_none() && !chosen.pair.expect("one").is(&old));
+        }
+        let late = || Ok(pair(NOW - 10, NOW - 1));
+        let early = || Ok(pair(NOW + 1, NOW + 10));
+        let broken = || Err(PairError::Mismatch);
+        let faults: [&dyn Fn() -> Result<Pair, PairError>; 3] = [&late, &early, &broken];
+        for read in faults {
+            assert!(choose(read(), Some(&old), NOW, OnBadPair::Refuse).is_err());
+            let chosen = choose(read(), Some(&old), NOW, OnBadPair::Keep).expect("kept");
+            assert!(chosen.problem.is_some() && chosen.pair.expect("one").is(&old));
+        }
+    }
+
+    #[test]
+    fn a_pair_that_ran_out_in_service_is_no_obstacle_to_a_reload() {
+        let old = Arc::new(pair(NOW - 10, NOW - 1));
+        for bad in [OnBadPair::Refuse, OnBadPair::Keep] {
+            let chosen = choose(Ok(again(&old)), Some(&old), NOW, bad).expect("kept");
+            assert!(matches!(chosen.problem, Some(PairError::Expired { .. })));
+            assert!(chosen.pair.expect("one").is(&old));
+        }
+    }
+
+    #[test]
+    fn an_old_date_is_served_where_there_is_nothing_better() {
+        let chosen = choose(Ok(pair(NOW - 10, NOW - 1)), None, NOW, OnBadPair::Keep).expect("served");
+        assert!(chosen.pair.is_some() && matches!(chosen.problem, Some(PairError::Expired { .. })));
+        let chosen = choose(Err(PairError::NoKey), None, NOW, OnBadPair::Keep).expect("said");
+        assert!(chosen.pair.is_none() && chosen.problem.is_some());
     }
 }

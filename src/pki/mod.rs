@@ -6,5 +6,5 @@
 pub mod bundle;
 pub mod pair;
 
-pub use bundle::certificates;
+pub use bundle::{BundleError, certificates};
 pub use pair::{Pair, PairError, Validity};

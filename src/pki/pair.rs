@@ -161,7 +161,8 @@ fn name(name: &GeneralName<'_>) -> Option<String> {
 }
 
 /// As RFC 3339 writes it.
-fn utc(seconds: i64) -> String {
+#[must_use]
+pub fn utc(seconds: i64) -> String {
     jiff::Timestamp::from_second(seconds).map_or_else(|_| seconds.to_string(), |time| time.to_string())
 }
 

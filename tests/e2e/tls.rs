@@ -1,5 +1,7 @@
 //! Which certificate is served to whom, and what is refused.
 
+use std::{path::Path, time::SystemTime};
+
 use rustls::HandshakeKind;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -11,7 +13,7 @@ use crate::harness::{
     client::request,
     gateway::workdir,
     get, raw,
-    tls::{TlsClient, write_certificate},
+    tls::{TlsClient, write_certificate, write_certificate_of},
     wait::{eventually_async, secs},
 };
 
@@ -49,6 +51,92 @@ async fn the_name_chooses_the_certificate_and_new_files_are_served_without_a_rel
     })
     .await;
     assert_eq!(client.shown(gateway.https(), "one.test").await.expect("a handshake"), renewed);
+}
+
+/// What certbot leaves behind: `live/NAME/KIND.pem` links to `../../archive/NAME/KIND{n}.pem`.
+fn point_lineage_at(root: &Path, n: u32) -> Vec<u8> {
+    let (archive, live) = (root.join("archive/a.test"), root.join("live/a.test"));
+    for dir in [&archive, &live] {
+        std::fs::create_dir_all(dir).expect("made");
+    }
+    let der = write_certificate(&archive, &n.to_string(), &["a.test"]);
+    for (kind, written) in [("privkey", "key"), ("fullchain", "pem")] {
+        std::fs::rename(archive.join(format!("{n}.{written}")), archive.join(format!("{kind}{n}.pem"))).expect("renamed");
+    }
+    // As certbot does it: the old link goes first, one file after the other.
+    for kind in ["privkey", "fullchain"] {
+        let link = live.join(format!("{kind}.pem"));
+        drop(std::fs::remove_file(&link));
+        std::os::unix::fs::symlink(format!("../../archive/a.test/{kind}{n}.pem"), &link).expect("linked");
+    }
+    der
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lineage_of_certbot_is_followed_when_it_is_renewed() {
+    let etc = workdir();
+    let first = point_lineage_at(etc.path(), 1);
+    let live = etc.path().join("live/a.test");
+    let gateway = Gateway::start(&format!(
+        "[[site]]\nhost = \"a.test\"\ntls = {{ cert = \"{0}/fullchain.pem\", key = \"{0}/privkey.pem\" }}\n{RESPOND}",
+        live.display()
+    ));
+    let client = TlsClient::gullible();
+    assert_eq!(client.shown(gateway.https(), "a.test").await.expect("a handshake"), first);
+    for n in 2..=3 {
+        let renewed = point_lineage_at(etc.path(), n);
+        eventually_async("the renewed lineage is served", secs(20), || async {
+            let shown = client.shown(gateway.https(), "a.test").await.map_err(|error| error.to_string())?;
+            if shown == renewed { Ok(()) } else { Err("the old one is still served".to_owned()) }
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pair_that_cannot_be_served_never_takes_the_place_of_a_good_one() {
+    let certs = workdir();
+    let dir = certs.path();
+    let good = write_certificate(dir, "a", &["a.test"]);
+    let text = format!("[[site]]\nhost = \"a.test\"\ntls = {{ cert = \"{0}/a.pem\", key = \"{0}/a.key\" }}\n{RESPOND}", dir.display());
+    let gateway = Gateway::start(&text);
+    let client = TlsClient::gullible();
+    let now = SystemTime::now();
+    let day = secs(86_400);
+    let write = |from, to| drop(write_certificate_of(dir, "a", &["a.test"], from, to));
+    // In one step: the pair that the certificate came with may not be met, for that one is good.
+    let mismatch = || {
+        write_certificate(dir, "other", &["a.test"]);
+        std::fs::rename(dir.join("other.pem"), dir.join("a.pem")).expect("put in place");
+    };
+    let bad: [(&dyn Fn(), &str); 3] = [
+        (&|| write(now - 3 * day, now - day), "expired at"),
+        (&|| write(now + day, now + 3 * day), "not valid before"),
+        (&mismatch, "a key that is not that of the certificate"),
+    ];
+    for (make, reason) in bad {
+        make();
+        eventually_async("the log says what is wrong", secs(20), || async {
+            let said = gateway.output().lines().any(|line| line.contains("a.pem") && line.contains(reason));
+            if said { Ok(()) } else { Err(gateway.output()) }
+        })
+        .await;
+        assert_eq!(client.shown(gateway.https(), "a.test").await.expect("a handshake"), good, "{reason}");
+        let refused = gateway.reload(&text).expect_err(reason);
+        assert!(refused.contains(reason) && refused.contains("a.pem"), "{refused}");
+        assert_eq!(client.shown(gateway.https(), "a.test").await.expect("a handshake"), good, "{reason}, after a reload");
+        let checked = gateway.cli(&["check"]);
+        let said = String::from_utf8_lossy(&checked.stderr);
+        assert_eq!(checked.status.code(), Some(78), "{said}");
+        assert!(said.contains("error[bad-certificate]"), "{said}");
+    }
+    let renewed = write_certificate(dir, "a", &["a.test"]);
+    eventually_async("a good pair is served again", secs(20), || async {
+        let shown = client.shown(gateway.https(), "a.test").await.map_err(|error| error.to_string())?;
+        if shown == renewed { Ok(()) } else { Err("the old one is still served".to_owned()) }
+    })
+    .await;
+    gateway.reload(&text).expect("a good pair is no obstacle");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -8,7 +8,7 @@ use crate::{
         complaint::{Code, Place},
         file,
         shape::{At, Either, Field},
-        tree::{Facts, Kind},
+        tree::{Facts, Half, Kind, PairFault},
         value::{FilePath, Mail},
     },
     plan,
@@ -99,6 +99,7 @@ fn table(table: file::TlsTable, c: &mut Context<'_>) -> Option<plan::SiteTls> {
     }
     let cert = cert.required("tls has no cert", place, "add cert = \"chain.pem\"", c.out);
     let key = key.required("tls has no key", place, "add key = \"key.pem\"", c.out);
+    let places = cert.as_ref().map(|at| at.place).zip(key.as_ref().map(|at| at.place));
     let cert = cert.and_then(|at| file_of(at, Kind::File, c));
     let key = key.and_then(|at| {
         let place = at.place;
@@ -110,7 +111,16 @@ fn table(table: file::TlsTable, c: &mut Context<'_>) -> Option<plan::SiteTls> {
         }
         Some(path)
     });
-    Some(plan::SiteTls::Files { cert: cert?, key: key? })
+    let (cert, key) = (cert?, key?);
+    if let (Some((of_cert, of_key)), Err(PairFault { half, reason })) = (places, c.outside.pair(&cert, &key)) {
+        let (place, path) = match half {
+            Half::Cert => (of_cert, &cert),
+            Half::Key => (of_key, &key),
+        };
+        c.out.add(Code::BadCertificate, place, format!("could not use {}: {reason}", path.display()));
+        return None;
+    }
+    Some(plan::SiteTls::Files { cert, key })
 }
 
 /// The CAs of a site's clients.

@@ -1,6 +1,6 @@
 //! The client's side of TLS, and certificates made for a test.
 
-use std::{io, net::SocketAddr, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
+use std::{io, net::SocketAddr, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::SystemTime};
 
 use rustls::{
     ClientConfig, RootCertStore, SignatureScheme,
@@ -101,13 +101,21 @@ impl ServerCertVerifier for Gullible {
 
 /// A self-signed certificate for these names, written as `NAME.pem` and `NAME.key`; gives its DER.
 pub fn write_certificate(dir: &Path, file: &str, names: &[&str]) -> Vec<u8> {
-    let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
-    let made = rcgen::generate_simple_self_signed(names).expect("a certificate");
-    for (extension, text) in [("key", made.signing_key.serialize_pem()), ("pem", made.cert.pem())] {
+    let now = SystemTime::now();
+    write_certificate_of(dir, file, names, now - secs(3600), now + secs(90 * 86_400))
+}
+
+/// As [`write_certificate`], valid in this time alone.
+pub fn write_certificate_of(dir: &Path, file: &str, names: &[&str], from: SystemTime, to: SystemTime) -> Vec<u8> {
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let mut params = rcgen::CertificateParams::new(names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>()).expect("names");
+    (params.not_before, params.not_after) = (from.into(), to.into());
+    let cert = params.self_signed(&key).expect("a certificate");
+    for (extension, text) in [("key", key.serialize_pem()), ("pem", cert.pem())] {
         let aside = dir.join(format!("{file}.{extension}.new"));
         std::fs::write(&aside, text).expect("written");
         std::fs::set_permissions(&aside, std::fs::Permissions::from_mode(0o600)).expect("its mode");
         std::fs::rename(aside, dir.join(format!("{file}.{extension}"))).expect("put in place");
     }
-    made.cert.der().to_vec()
+    cert.der().to_vec()
 }
