@@ -17,7 +17,7 @@ use super::{
     upstream::{Pool, Pools},
 };
 use crate::{
-    ipc::message::{Config, Generation, Listener, Material, Role},
+    ipc::message::{Config, Generation, Listener, Materials, Role},
     plan::{self, Action, HeaderEdit, PathMatch, Plan},
     rules::{route::Router, screen::Screen},
     telemetry::{
@@ -140,7 +140,7 @@ impl Live {
     /// The same configuration with certificates read anew; those that are no good are kept as they were.
     ///
     /// Errors: as [`Live::build`].
-    pub fn with_materials(&self, base: &Base, materials: Vec<Material>) -> Result<Self, LiveError> {
+    pub fn with_materials(&self, base: &Base, materials: Materials) -> Result<Self, LiveError> {
         let config = Config { generation: self.generation, plan: self.plan.clone(), listeners: self.listeners.clone(), materials };
         Self::build(base, &config, Some(self), OnBadPair::Keep)
     }

@@ -14,7 +14,7 @@ use rustls::{
 use thiserror::Error;
 
 use crate::{
-    ipc::message::Material,
+    ipc::message::Materials,
     plan::{Plan, SiteTls, TlsVersion},
     vocab::HostPattern,
 };
@@ -95,19 +95,13 @@ impl Tls {
     /// `None`: no site has TLS.
     ///
     /// Errors: [`TlsError`], under [`OnBadPair::Refuse`].
-    pub fn build(
-        base: &TlsBase,
-        plan: &Plan,
-        materials: &[Material],
-        old: Option<&Self>,
-        bad: OnBadPair,
-    ) -> Result<Option<Self>, TlsError> {
+    pub fn build(base: &TlsBase, plan: &Plan, materials: &Materials, old: Option<&Self>, bad: OnBadPair) -> Result<Option<Self>, TlsError> {
         if plan.sites.iter().all(|site| site.tls == SiteTls::Off) {
             return Ok(None);
         }
         let mut problems = HashMap::new();
         let mut pairs = HashMap::new();
-        for material in materials {
+        for material in &materials.pairs {
             match Pair::read(material, &base.provider) {
                 Ok(pair) => {
                     pairs.insert(material.cert.clone(), Arc::new(pair));

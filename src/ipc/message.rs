@@ -3,7 +3,12 @@
 //! Pure shapes. The wire is private to one build (D5): both sides send `Hello` first and refuse a different [`Build`].
 //! Shape: tables travel whole (`Instances`, `Materials`), so a late or doubled message is a no-op, not a bug.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -60,6 +65,30 @@ pub struct Material {
 pub struct Pem {
     pub chain: Vec<u8>,
     pub key: Secret<Vec<u8>>,
+}
+
+/// Certificates of CAs, likewise read by the master.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Roots {
+    pub path: PathBuf,
+    /// PEM, or why it could not be read.
+    pub pem: Result<Vec<u8>, String>,
+}
+
+/// Every file of certificates that a plan names, in order and once each.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Materials {
+    pub pairs: Vec<Material>,
+    /// `client_ca` of sites, `root` of ACME directories.
+    pub roots: Vec<Roots>,
+}
+
+impl Materials {
+    /// The CA file `path`; `None`: no plan that these were read for names it.
+    #[must_use]
+    pub fn ca(&self, path: &Path) -> Option<&Roots> {
+        self.roots.iter().find(|roots| roots.path == path)
+    }
 }
 
 /// One of the processes of an app. `n` counts from 0.
@@ -150,7 +179,7 @@ pub struct Config {
     pub plan: Plan,
     /// The complete list: a listener the edge has and this list lacks is drained and closed.
     pub listeners: Vec<Listener>,
-    pub materials: Vec<Material>,
+    pub materials: Materials,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -167,7 +196,7 @@ pub enum ToEdge {
     Apply(Box<Config>),
     Apps(AppTable),
     /// Files changed on disk: swap those that are good, keep the old ones of those that are not.
-    Materials(Vec<Material>),
+    Materials(Materials),
     /// No new requests to it; `Drained` when the last is answered, or at the deadline.
     Drain {
         id: InstanceId,

@@ -33,7 +33,7 @@ use super::{
 use crate::{
     ipc::{
         link::{Link, LinkError, Receiver, Sender},
-        message::{Build, Config, Generation, Incarnation, InstanceId, Material, Query, ToEdge, ToMaster},
+        message::{Build, Config, Generation, Incarnation, InstanceId, Materials, Query, ToEdge, ToMaster},
     },
     plan::Plan,
     rules::restart::Exit,
@@ -57,7 +57,7 @@ pub struct Setting {
     pub generation: Generation,
     pub plan: Arc<Plan>,
     pub sockets: Arc<Sockets>,
-    pub materials: Vec<Material>,
+    pub materials: Materials,
     /// Done and refused so far.
     pub reloads: (u64, u64),
 }
@@ -104,7 +104,7 @@ impl Program {
 enum Command {
     Apply { setting: Box<Setting>, reply: oneshot::Sender<Result<(), ApplyError>> },
     Ask { query: Query, reply: oneshot::Sender<String> },
-    Materials(Vec<Material>),
+    Materials(Materials),
     Drain { id: InstanceId, incarnation: Incarnation, within: Duration },
     Refused,
     Shutdown { within: Duration, done: oneshot::Sender<()> },
@@ -136,7 +136,7 @@ impl Handle {
         tokio::time::timeout(within, asked).await.ok().flatten()
     }
 
-    pub async fn materials(&self, materials: Vec<Material>) {
+    pub async fn materials(&self, materials: Materials) {
         self.tell(Command::Materials(materials)).await;
     }
 

@@ -13,8 +13,8 @@ use tokio::sync::watch;
 
 use super::edge_link;
 use crate::{
-    ipc::message::{Material, Pem},
-    plan::{Plan, SiteTls},
+    ipc::message::{Material, Materials, Pem, Roots},
+    plan::{Plan, Site, SiteTls},
     vocab::Secret,
 };
 
@@ -62,29 +62,66 @@ fn pairs_in(dir: &Path) -> Vec<(PathBuf, PathBuf)> {
     pairs
 }
 
-fn print(pairs: &[(PathBuf, PathBuf)]) -> Print {
-    let look = |path: &PathBuf| {
-        let data = fs::metadata(path).ok().map(|data| (data.mtime(), data.mtime_nsec(), data.len(), data.ino()));
-        (path.clone(), data)
-    };
-    Print(pairs.iter().flat_map(|(cert, key)| [look(cert), look(key)]).collect())
+/// The files of CAs that a plan names.
+fn roots(plan: &Plan) -> Vec<PathBuf> {
+    let of_sites = plan.sites.iter().filter_map(|site| site.client_ca.as_ref());
+    let of_acme = plan.tls.acme.cas.iter().filter_map(|ca| ca.root.as_ref());
+    let mut roots: Vec<_> = of_sites.chain(of_acme).cloned().collect();
+    roots.sort();
+    roots.dedup();
+    roots
+}
+
+/// Which files there are to be read.
+struct Files {
+    pairs: Vec<(PathBuf, PathBuf)>,
+    roots: Vec<PathBuf>,
+}
+
+impl Files {
+    fn of(plan: &Plan) -> Self {
+        Self { pairs: pairs(plan), roots: roots(plan) }
+    }
+
+    fn print(&self) -> Print {
+        let look = |path: &PathBuf| {
+            let data = fs::metadata(path).ok().map(|data| (data.mtime(), data.mtime_nsec(), data.len(), data.ino()));
+            (path.clone(), data)
+        };
+        let pairs = self.pairs.iter().flat_map(|(cert, key)| [look(cert), look(key)]);
+        Print(pairs.chain(self.roots.iter().map(look)).collect())
+    }
+}
+
+/// Whether files may change while the plan stays.
+fn uses_files(plan: &Plan) -> bool {
+    let of_site = |site: &Site| site.client_ca.is_some() || matches!(site.tls, SiteTls::Files { .. } | SiteTls::Directory { .. });
+    plan.sites.iter().any(of_site) || plan.tls.acme.cas.iter().any(|ca| ca.root.is_some())
 }
 
 /// Reads all that `plan` names; the print is taken first, so that a change in between is seen later.
 #[must_use]
-pub fn read(plan: &Plan) -> (Vec<Material>, Print) {
-    let pairs = pairs(plan);
-    let print = print(&pairs);
-    let materials = pairs.into_iter().map(|(cert, key)| {
+pub fn read(plan: &Plan) -> (Materials, Print) {
+    let files = Files::of(plan);
+    let print = files.print();
+    let Files { pairs, roots } = files;
+    let pair = |(cert, key): (PathBuf, PathBuf)| {
         let pem = read_pair(&cert, &key);
         Material { cert, key, pem }
-    });
-    (materials.collect(), print)
+    };
+    let root = |path: PathBuf| {
+        let pem = read_named(&path);
+        Roots { path, pem }
+    };
+    (Materials { pairs: pairs.into_iter().map(pair).collect(), roots: roots.into_iter().map(root).collect() }, print)
 }
 
 fn read_pair(cert: &Path, key: &Path) -> Result<Pem, String> {
-    let read = |path: &Path| read_file(path).map_err(|error| format!("could not read {}: {error}", path.display()));
-    Ok(Pem { chain: read(cert)?, key: Secret::new(read(key)?) })
+    Ok(Pem { chain: read_named(cert)?, key: Secret::new(read_named(key)?) })
+}
+
+fn read_named(path: &Path) -> Result<Vec<u8>, String> {
+    read_file(path).map_err(|error| format!("could not read {}: {error}", path.display()))
 }
 
 fn read_file(path: &Path) -> io::Result<Vec<u8>> {
@@ -107,8 +144,7 @@ impl Watcher {
     pub async fn run(mut self) {
         loop {
             let (plan, mut last) = self.plan.borrow_and_update().clone();
-            let uses_files = plan.sites.iter().any(|site| matches!(site.tls, SiteTls::Files { .. } | SiteTls::Directory { .. }));
-            if !uses_files {
+            if !uses_files(&plan) {
                 if self.plan.changed().await.is_err() {
                     return;
                 }
@@ -124,10 +160,10 @@ impl Watcher {
                 }
                 // On another thread: a slow disk must not hold up a restart.
                 let (of, before) = (plan.clone(), last.clone());
-                let changed = tokio::task::spawn_blocking(move || (print(&pairs(&of)) != before).then(|| read(&of))).await;
+                let changed = tokio::task::spawn_blocking(move || (Files::of(&of).print() != before).then(|| read(&of))).await;
                 if let Ok(Some((materials, print))) = changed {
                     last = print;
-                    tracing::info!(count = materials.len(), "certificate files changed");
+                    tracing::info!(count = materials.pairs.len() + materials.roots.len(), "certificate files changed");
                     self.edge.materials(materials).await;
                 }
             }
@@ -138,10 +174,11 @@ impl Watcher {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::Ca;
 
     fn named(plan: &Plan) -> Vec<String> {
         let name = |m: &Material| format!("{} {}", m.cert.file_name().unwrap_or_default().to_string_lossy(), m.pem.is_ok());
-        read(plan).0.iter().map(name).collect()
+        read(plan).0.pairs.iter().map(name).collect()
     }
 
     #[test]
@@ -164,11 +201,31 @@ mod tests {
     }
 
     #[test]
+    fn files_of_cas_are_read_once_each_and_a_change_shows() {
+        let dir = tempfile::tempdir().expect("dir");
+        let ca = dir.path().join("ca.pem");
+        fs::write(&ca, "CA").expect("written");
+        let mut plan = crate::master::tests::plan();
+        let mut site = crate::master::tests::site(SiteTls::Internal);
+        site.client_ca = Some(ca.clone());
+        plan.sites = vec![site.clone(), site];
+        let root = Some(dir.path().join("gone.pem"));
+        plan.tls.acme.cas = vec![Ca { name: "own".into(), directory: "https://ca.test/dir".into(), staging: None, root, eab: None }];
+        assert!(uses_files(&plan));
+        let (materials, before) = read(&plan);
+        assert_eq!(materials.roots.len(), 2);
+        assert_eq!(materials.ca(&ca).map(|roots| roots.pem.clone()), Some(Ok(b"CA".to_vec())));
+        assert!(materials.roots[1].pem.as_ref().is_err_and(|why| why.contains("gone.pem")));
+        fs::write(&ca, "another CA").expect("written");
+        assert_ne!(read(&plan).1, before);
+    }
+
+    #[test]
     fn a_missing_directory_is_said_not_passed_over() {
         let mut plan = crate::master::tests::plan();
         plan.sites = vec![crate::master::tests::site(SiteTls::Directory { dir: "/nowhere".into() })];
         let (materials, _) = read(&plan);
-        assert!(materials[0].pem.as_ref().is_err_and(|why| why.contains("/nowhere")));
+        assert!(materials.pairs[0].pem.as_ref().is_err_and(|why| why.contains("/nowhere")));
     }
 
     #[test]
@@ -180,6 +237,6 @@ mod tests {
         let mut plan = crate::master::tests::plan();
         plan.sites = vec![crate::master::tests::site(SiteTls::Directory { dir: dir.path().into() })];
         let (materials, _) = read(&plan);
-        assert!(materials[0].pem.as_ref().is_err_and(|why| why.contains("not a file")));
+        assert!(materials.pairs[0].pem.as_ref().is_err_and(|why| why.contains("not a file")));
     }
 }

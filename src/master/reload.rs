@@ -13,7 +13,7 @@ use super::{
     supervisor,
 };
 use crate::{
-    ipc::message::{Generation, Material},
+    ipc::message::{Generation, Materials},
     plan::{
         Plan,
         diff::{NeedsRestart, diff},
@@ -126,7 +126,7 @@ impl Conductor {
 struct Prepared {
     plan: Arc<Plan>,
     sockets: Arc<Sockets>,
-    materials: Vec<Material>,
+    materials: Materials,
     print: Print,
 }
 

@@ -110,13 +110,13 @@ pub fn pids(file: &std::path::Path) -> Vec<i32> {
 fn a_whole_plan_travels_over_the_link_as_it_is() {
     use crate::ipc::{
         codec::{Decoder, encode},
-        message::{Config, Generation, ToEdge},
+        message::{Config, Generation, Materials, ToEdge},
     };
     let mut plan = plan();
     plan.sites = vec![site(SiteTls::Internal)];
     plan.trusted_proxies = vec!["10.0.0.0/8".parse().expect("valid"), "fd00::/8".parse().expect("valid")];
     plan.listen.https = vec!["[::]:443".parse().expect("valid")];
-    let config = Config { generation: Generation(7), plan, listeners: Vec::new(), materials: Vec::new() };
+    let config = Config { generation: Generation(7), plan, listeners: Vec::new(), materials: Materials::default() };
     let message = ToEdge::Apply(Box::new(config));
     let mut decoder = Decoder::new();
     decoder.push(&encode(&message, 3).expect("has a wire form"));

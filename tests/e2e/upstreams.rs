@@ -308,7 +308,8 @@ respond = {{ status = 404, body = "nobody" }}
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kept_connections_that_a_server_gave_up_cost_no_client_an_answer() {
     let server = upstream::answers_once().await;
-    let gateway = Gateway::start(&format!("workers = 1\n{}", config(&[server.addr], "passive = { fails = 100, within = \"10s\", for = \"1s\" }")));
+    let gateway =
+        Gateway::start(&format!("workers = 1\n{}", config(&[server.addr], "passive = { fails = 100, within = \"10s\", for = \"1s\" }")));
     for round in 0..5 {
         // Fills the pool with connections that are dead at their next request; the one that comes then would meet them one after the other.
         let mut at_once = tokio::task::JoinSet::new();

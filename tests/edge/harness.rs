@@ -16,7 +16,7 @@ use gateway::{
         live::{Base, Live, LiveCell},
         tls::{self, OnBadPair, TlsBase, ca::Authority},
     },
-    ipc::message::{Config, Generation, Listener, Material, Role},
+    ipc::message::{Config, Generation, Listener, Material, Materials, Role},
     rules::screen::Screen,
     telemetry::Metrics,
 };
@@ -45,7 +45,7 @@ impl Edge {
     }
 
     /// The same with certificates from files.
-    pub fn with(text: &str, materials: Vec<Material>) -> Self {
+    pub fn with(text: &str, pairs: Vec<Material>) -> Self {
         tls::install_provider();
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("gateway.toml");
@@ -65,7 +65,7 @@ impl Edge {
             Base { metrics: metrics.clone(), tls: TlsBase::new(authority).expect("TLS"), access: None, screen: Arc::new(Screen::new()) };
         let listener = |role, bound| Listener { role, asked: bound, bound, descriptors: 0 };
         let listeners = vec![listener(Role::Http, addr(&http)), listener(Role::Https, addr(&https))];
-        let config = Config { generation: Generation(1), plan, listeners, materials };
+        let config = Config { generation: Generation(1), plan, listeners, materials: Materials { pairs, roots: Vec::new() } };
         let live = Live::build(&base, &config, None, OnBadPair::Refuse).unwrap_or_else(|error| panic!("{error}"));
         let live: LiveCell = Arc::new(ArcSwap::from_pointee(live));
         let common = Common { live: live.clone(), crowd: Arc::new(Crowd::default()), tls_metrics: metrics.tls() };

@@ -19,7 +19,7 @@ use crate::{
     },
     ipc::{
         link::{Receiver, Sender},
-        message::{AppTable, Config, Incarnation, InstanceId, Material, Query, ToEdge, ToMaster},
+        message::{AppTable, Config, Incarnation, InstanceId, Materials, Query, ToEdge, ToMaster},
     },
 };
 
@@ -151,7 +151,7 @@ impl Office {
         self.source.apps_are(table);
     }
 
-    fn materials(&mut self, materials: Vec<Material>) {
+    fn materials(&mut self, materials: Materials) {
         let old = self.common.live.load_full();
         match old.with_materials(&self.base, materials) {
             Ok(live) => {

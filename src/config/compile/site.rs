@@ -131,7 +131,19 @@ fn site(
     refuse(&table.client_ca, &table.auth, &table.compress, &table.maintenance, &table.errors, &table.root, c);
     let route::Shared { filters, allow, deny, .. } = shared;
     let Split { served, redirected, canonical } = hosts?;
-    Some(plan::Site { name, hosts: served, redirected, canonical, tls: tls?, client_ca: None, headers, filters, allow, deny, routes: routes? })
+    Some(plan::Site {
+        name,
+        hosts: served,
+        redirected,
+        canonical,
+        tls: tls?,
+        client_ca: None,
+        headers,
+        filters,
+        allow,
+        deny,
+        routes: routes?,
+    })
 }
 
 fn refuse(

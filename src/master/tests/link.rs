@@ -9,7 +9,7 @@ use tokio::{
 
 use super::{fake_edge, lives, until};
 use crate::{
-    ipc::message::{Generation, Incarnation, InstanceId, Query},
+    ipc::message::{Generation, Incarnation, InstanceId, Materials, Query},
     master::{
         edge_link::{ApplyError, EdgeLink, Handle, Setting, Wiring},
         nursery::{Nursery, Strangers},
@@ -39,7 +39,13 @@ impl Drop for Scene {
 
 fn setting(generation: u64, user: &str, sockets: &Arc<Sockets>) -> Setting {
     let plan = Plan { user: user.into(), ..super::plan() };
-    Setting { generation: Generation(generation), plan: Arc::new(plan), sockets: sockets.clone(), materials: Vec::new(), reloads: (0, 0) }
+    Setting {
+        generation: Generation(generation),
+        plan: Arc::new(plan),
+        sockets: sockets.clone(),
+        materials: Materials::default(),
+        reloads: (0, 0),
+    }
 }
 
 impl Scene {

@@ -9,7 +9,7 @@ use tokio::{
 
 use super::{fake_edge, lives, pids, until};
 use crate::{
-    ipc::message::{AppTable, Generation, Health, Instance, InstanceState},
+    ipc::message::{AppTable, Generation, Health, Instance, InstanceState, Materials},
     master::{
         clock::Clock,
         edge_link::{self, EdgeLink, Setting},
@@ -90,7 +90,7 @@ impl Scene {
             generation: Generation(1),
             plan: Arc::new(plan),
             sockets: Arc::new(Sockets::default()),
-            materials: Vec::new(),
+            materials: Materials::default(),
             reloads: (0, 0),
         };
         let wiring = edge_link::Wiring {
