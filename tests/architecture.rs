@@ -92,7 +92,7 @@ const UNSAFE: [(&str, &str); 2] = [
 ];
 
 /// Which files may name an outside crate: prefixes of the path under `src/`.
-const OWNERS: [(&str, &[&str]); 16] = [
+const OWNERS: [(&str, &[&str]); 17] = [
     ("pingora", &["edge/conn", "edge/engine", "edge/listen", "edge/content"]),
     ("toml", &["config/"]),
     ("schemars", &["config/"]),
@@ -105,6 +105,7 @@ const OWNERS: [(&str, &[&str]); 16] = [
     ("libc", &["master/", "ipc/", "store/", "boot/", "config/load"]),
     ("rustls", &["edge/"]),
     ("tokio_rustls", &["edge/"]),
+    ("aws_lc_rs", &["edge/tls"]),
     ("rcgen", &["edge/"]),
     ("prometheus", &["telemetry/"]),
     ("sysinfo", &["telemetry/"]),

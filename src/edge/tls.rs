@@ -6,24 +6,29 @@
 use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
 use rustls::{
-    ServerConfig,
+    ServerConfig, SupportedProtocolVersion,
     crypto::CryptoProvider,
     server::{ClientHello, ProducesTickets, ResolvesServerCert, ServerSessionMemoryCache, StoresServerSessions},
     sign::CertifiedKey,
 };
 use thiserror::Error;
 
+use super::gate::Demand;
 use crate::{
-    ipc::message::Materials,
-    plan::{Plan, SiteTls, TlsVersion},
+    ipc::message::{Materials, TicketKeys},
+    plan::{Plan, Site, SiteTls, TlsVersion},
     vocab::HostPattern,
 };
 
 pub mod ca;
+pub mod mutual;
 pub mod pair;
+pub mod tickets;
 
 use ca::Authority;
+use mutual::{CaMark, Mutual, Mutuals};
 use pair::{ByName, Pair};
+use tickets::{Scope, Tickets};
 
 /// TLS 1.2 sessions kept for clients without tickets; some 200 bytes each.
 const SESSIONS: usize = 4096;
@@ -35,6 +40,8 @@ pub enum TlsError {
     Rustls(#[from] rustls::Error),
     #[error("serve a certificate")]
     Pair(#[from] pair::PairError),
+    #[error("check client certificates")]
+    Mutual(#[from] mutual::MutualError),
     #[error("find a certificate: no pair was read from {}", .0.display())]
     Missing(PathBuf),
 }
@@ -51,24 +58,37 @@ pub enum OnBadPair {
 /// What all configurations of one edge have in common.
 pub struct TlsBase {
     provider: Arc<CryptoProvider>,
-    tickets: Arc<dyn ProducesTickets>,
+    tickets: Tickets,
+    /// Of the sites that ask for no client certificate, as `sessions`.
+    open_tickets: Arc<dyn ProducesTickets>,
     sessions: Arc<dyn StoresServerSessions>,
     authority: Arc<Authority>,
 }
 
 impl TlsBase {
-    /// Errors: the system gives no randomness.
-    pub fn new(authority: Arc<Authority>) -> Result<Self, TlsError> {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let tickets = rustls::crypto::aws_lc_rs::Ticketer::new()?;
-        Ok(Self { provider, tickets, sessions: ServerSessionMemoryCache::new(SESSIONS), authority })
+    /// Errors: the ticket keys cannot be used.
+    pub fn new(authority: Arc<Authority>, keys: TicketKeys) -> Result<Self, TlsError> {
+        let provider = Arc::new(provider());
+        let tickets = Tickets::new(keys);
+        let open_tickets = tickets.ticketer(Scope::Open)?;
+        Ok(Self { provider, tickets, open_tickets, sessions: ServerSessionMemoryCache::new(SESSIONS), authority })
+    }
+
+    /// On all threads at once.
+    pub fn rotate_tickets(&self, keys: TicketKeys) {
+        self.tickets.rotate(keys);
     }
 }
 
 /// Makes aws-lc-rs what every rustls of this process speaks with. To be called before pingora, which would take ring.
 pub fn install_provider() {
     // Errs where one is installed already, which then is ours: nobody else was there before.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let _ = provider().install_default();
+}
+
+/// What aws-lc-rs is for by default: TLS 1.2 and 1.3, AEAD and ECDHE alone, X25519MLKEM768 before all other groups.
+fn provider() -> CryptoProvider {
+    rustls::crypto::aws_lc_rs::default_provider()
 }
 
 /// A certificate that is served, for status and metrics.
@@ -81,10 +101,23 @@ pub struct Served {
     pub problem: Option<String>,
 }
 
+/// How connections to a site are opened.
+#[derive(Clone, Debug)]
+enum Entrance {
+    /// By the configuration of all that ask for no client certificate.
+    Shared,
+    Mutual(Arc<ServerConfig>, CaMark),
+    /// The CAs of its clients cannot be read.
+    Shut,
+}
+
 /// TLS of one configuration.
 #[derive(Clone)]
 pub struct Tls {
     config: Arc<ServerConfig>,
+    /// By site, in the order of the plan.
+    entrances: Vec<Entrance>,
+    mutuals: Mutuals,
     names: Arc<Names>,
     /// By certificate file, so that a pair that turns bad on disk leaves the good one standing.
     pairs: HashMap<PathBuf, Arc<Pair>>,
@@ -99,6 +132,7 @@ impl Tls {
         if plan.sites.iter().all(|site| site.tls == SiteTls::Off) {
             return Ok(None);
         }
+        let mutuals = Mutuals::build(base, plan, materials, old.map(|old| &old.mutuals), bad)?;
         let mut problems = HashMap::new();
         let mut pairs = HashMap::new();
         for material in &materials.pairs {
@@ -136,7 +170,8 @@ impl Tls {
                 SiteTls::Directory { dir } => cert.starts_with(dir).then(|| problem.clone()),
                 SiteTls::Off | SiteTls::Internal | SiteTls::Acme | SiteTls::OnDemand { .. } => None,
             });
-            served.push(source.served(&site.name, problem));
+            let of_clients = || site.client_ca.as_ref().and_then(|ca| mutuals.problem(ca)).map(str::to_owned);
+            served.push(source.served(&site.name, problem.or_else(of_clients)));
             for host in &site.hosts {
                 names.add(host, &source);
             }
@@ -149,19 +184,40 @@ impl Tls {
             TlsVersion::V1_2 => &[&rustls::version::TLS13, &rustls::version::TLS12],
             TlsVersion::V1_3 => &[&rustls::version::TLS13],
         };
-        let mut config = ServerConfig::builder_with_provider(base.provider.clone())
-            .with_protocol_versions(versions)?
-            .with_no_client_auth()
-            .with_cert_resolver(names.clone());
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        config.ticketer = base.tickets.clone();
-        config.session_storage = base.sessions.clone();
-        Ok(Some(Self { config: Arc::new(config), names, pairs, served }))
+        let config = Arc::new(server_config(base, versions, names.clone(), None)?);
+        let mut guarded = HashMap::new();
+        for (path, mutual) in mutuals.iter() {
+            guarded.insert(path, Arc::new(server_config(base, versions, names.clone(), Some(mutual))?));
+        }
+        let entrance = |site: &Site| match &site.client_ca {
+            None => Entrance::Shared,
+            Some(path) => match (guarded.get(path), mutuals.get(path)) {
+                (Some(config), Some(mutual)) => Entrance::Mutual(config.clone(), mutual.mark),
+                (_, _) => Entrance::Shut,
+            },
+        };
+        let entrances = plan.sites.iter().map(entrance).collect();
+        Ok(Some(Self { config, entrances, mutuals, names, pairs, served }))
     }
 
+    /// How to shake hands with a client that named `site`; with the CAs that its certificate is verified under. `None`: not at all.
     #[must_use]
-    pub fn config(&self) -> &Arc<ServerConfig> {
-        &self.config
+    pub fn config(&self, site: Option<usize>) -> Option<(&Arc<ServerConfig>, Option<CaMark>)> {
+        match site.and_then(|site| self.entrances.get(site)) {
+            None | Some(Entrance::Shared) => Some((&self.config, None)),
+            Some(Entrance::Mutual(config, ca)) => Some((config, Some(*ca))),
+            Some(Entrance::Shut) => None,
+        }
+    }
+
+    /// What requests for a site must have shown.
+    #[must_use]
+    pub fn demand(&self, site: usize) -> Demand {
+        match self.entrances.get(site) {
+            None | Some(Entrance::Shared) => Demand::Nothing,
+            Some(Entrance::Mutual(_, ca)) => Demand::Certificate(*ca),
+            Some(Entrance::Shut) => Demand::Impossible,
+        }
     }
 
     /// Whether there is a certificate for a client that asks for this name, or for none.
@@ -174,6 +230,28 @@ impl Tls {
     pub fn served(&self) -> &[Served] {
         &self.served
     }
+}
+
+/// Of suites that both sides have, the first of ours is taken.
+fn server_config(
+    base: &TlsBase,
+    versions: &[&'static SupportedProtocolVersion],
+    names: Arc<Names>,
+    mutual: Option<&Arc<Mutual>>,
+) -> Result<ServerConfig, rustls::Error> {
+    let builder = ServerConfig::builder_with_provider(base.provider.clone()).with_protocol_versions(versions)?;
+    let builder = match mutual {
+        Some(mutual) => builder.with_client_cert_verifier(mutual.verifier.clone()),
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder.with_cert_resolver(names);
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.ignore_client_order = true;
+    (config.ticketer, config.session_storage) = match mutual {
+        Some(mutual) => (mutual.tickets.clone(), mutual.sessions.clone()),
+        None => (base.open_tickets.clone(), base.sessions.clone()),
+    };
+    Ok(config)
 }
 
 /// An error with its causes, on one line.
@@ -273,5 +351,26 @@ impl ResolvesServerCert for Names {
         // rustls gives the name in lower case.
         let sni = hello.server_name();
         self.source(sni)?.certified(sni, &self.authority)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::{NamedGroup, SupportedCipherSuite, crypto::KeyExchangeAlgorithm};
+
+    use super::*;
+
+    #[test]
+    fn every_suite_is_aead_with_ecdhe_and_the_hybrid_group_comes_first() {
+        let provider = provider();
+        for suite in &provider.cipher_suites {
+            let name = format!("{:?}", suite.suite());
+            assert!(name.contains("GCM") || name.contains("CHACHA20_POLY1305"), "{name}");
+            match suite {
+                SupportedCipherSuite::Tls12(suite) => assert_eq!(suite.kx, KeyExchangeAlgorithm::ECDHE, "{name}"),
+                SupportedCipherSuite::Tls13(_) => {}
+            }
+        }
+        assert_eq!(provider.kx_groups[0].name(), NamedGroup::X25519MLKEM768);
     }
 }

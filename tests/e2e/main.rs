@@ -13,6 +13,7 @@ mod logs;
 mod pingora;
 mod real;
 mod reload;
+mod resume;
 mod selftest;
 mod stop;
 mod streaming;

@@ -71,7 +71,7 @@ async fn play(vice: &str) {
                     }
                     ToEdge::Drain { id, incarnation, .. } => Some(ToMaster::Drained { id, incarnation, in_flight: 0 }),
                     ToEdge::Ask { ask, query } => Some(ToMaster::Answer { ask, json: format!("{{\"asked\":\"{query:?}\"}}") }),
-                    ToEdge::Materials(_) | ToEdge::ReloadRefused => None,
+                    ToEdge::Materials(_) | ToEdge::Tickets(_) | ToEdge::ReloadRefused => None,
                     ToEdge::Shutdown { .. } if vice == "stubborn" => None,
                     ToEdge::Shutdown { .. } => return,
                 };
