@@ -150,6 +150,8 @@ impl Tls {
             }
         }
         let mut names = Names::new(base.authority.clone());
+        // One for all sites that share it.
+        let mut directories: HashMap<&PathBuf, Arc<ByName>> = HashMap::new();
         let mut served = Vec::new();
         for site in &plan.sites {
             let source = match &site.tls {
@@ -162,7 +164,8 @@ impl Tls {
                     None => Source::None,
                 },
                 SiteTls::Directory { dir } => {
-                    Source::Names(Arc::new(ByName::new(pairs.iter().filter_map(|(cert, pair)| cert.starts_with(dir).then_some(pair)))))
+                    let all = || pairs.iter().filter_map(|(cert, pair)| cert.starts_with(dir).then_some(pair));
+                    Source::Names(directories.entry(dir).or_insert_with(|| Arc::new(ByName::new(all()))).clone())
                 }
             };
             let problem = problems.iter().find_map(|(cert, problem)| match &site.tls {

@@ -10,6 +10,7 @@ mod forwarded;
 mod hostile;
 mod load;
 mod logs;
+mod many;
 mod pingora;
 mod real;
 mod reload;
