@@ -15,6 +15,7 @@ mod pingora;
 mod real;
 mod reload;
 mod resume;
+mod scan;
 mod selftest;
 mod stop;
 mod streaming;
