@@ -3,8 +3,8 @@
 use std::{path::PathBuf, sync::Arc, time::SystemTime};
 
 use gateway::{
-    edge::tls::OnBadPair,
-    ipc::message::{Materials, Roots},
+    edge::{live::Live, tls::OnBadPair},
+    ipc::message::{Config, Generation, Materials, Roots},
 };
 use http::Request;
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
@@ -238,6 +238,21 @@ fn other_cas_end_what_was_opened_under_the_old_ones_and_bad_ones_change_nothing(
             let mut stream = handshake(&edge, &bob, "a.test").await.expect("let in");
             assert_eq!(get(&mut stream, "a.test").await.status, 200);
             swap(Ok(club.pem.clone().into_bytes()));
+        }
+    });
+}
+
+#[test]
+fn a_reload_with_bad_cas_is_refused_and_names_the_file() {
+    run(async {
+        let edge = edge(vec![Club::new("Club CA").roots()], OnBadPair::Refuse).await;
+        let live = edge.live.load_full();
+        for pem in [Ok(Vec::new()), Ok(b"noise".to_vec()), Err("gone".to_owned())] {
+            let materials = Materials { pairs: Vec::new(), roots: vec![Roots { path: CA.into(), pem }] };
+            let config = Config { generation: Generation(2), plan: live.plan.clone(), listeners: live.listeners.clone(), materials };
+            let Err(error) = Live::build(&edge.base, &config, Some(&live), OnBadPair::Refuse) else { panic!("taken") };
+            let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
+            assert!(causes.map(ToString::to_string).any(|why| why.contains(CA)), "{error:?}");
         }
     });
 }
