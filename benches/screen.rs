@@ -4,7 +4,7 @@ use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use divan::{Bencher, black_box};
 use gateway::{
-    edge::gate::{self, Ask, GateRoute, GateSite, Verdict, ZoneSet},
+    edge::gate::{self, Ask, Demand, GateRoute, GateSite, Verdict, ZoneSet},
     plan::{Action, FilterMode, Filters, Limits, PathMatch, Route, Site, SiteTls},
     rules::screen::{Screen, scanner},
     telemetry::Metrics,
@@ -117,7 +117,7 @@ fn all_gates(bencher: Bencher) {
     let metrics = Metrics::new();
     let zones = ZoneSet::of(&[(zone_name, zone)].into(), None, &metrics);
     let (gate_site, gate_route) =
-        (GateSite::new(&site, Some(443)), GateRoute::new(&site, &route, &zones, &Arc::new(Screen::new()), &metrics));
+        (GateSite::new(&site, Some(443), Demand::Nothing), GateRoute::new(&site, &route, &zones, &Arc::new(Screen::new()), &metrics));
     let target = "/api/v1/users/42/orders?page=2&per_page=50";
     let uri: Uri = target.parse().expect("a target");
     let headers: HeaderMap = [
@@ -147,6 +147,7 @@ fn all_gates(bencher: Bencher) {
             client,
             tls: true,
             sni: Some("example.com"),
+            proven: None,
             upgrade: false,
             request_id: "0123456789abcdef",
         };

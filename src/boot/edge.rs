@@ -38,7 +38,7 @@ use crate::{
     ipc::{
         fds,
         link::{Link, LinkError, Receiver, Sender},
-        message::{AppTable, Build, Config, ToEdge, ToMaster},
+        message::{AppTable, Build, Config, TicketKeys, ToEdge, ToMaster},
     },
     plan::SiteTls,
     rules::screen::Screen,
@@ -138,6 +138,7 @@ struct Hello {
     apps: AppTable,
     reloads: (u64, u64),
     started_ms: u64,
+    tickets: TicketKeys,
     sockets: Vec<OwnedFd>,
 }
 
@@ -145,7 +146,7 @@ async fn serve(parent: &Parent) -> Result<(), Fatal> {
     let link = UnixStream::from(fds::inherited(LINK).map_err(Fatal::NoLink)?);
     let access = fds::inherited(ACCESS).ok();
     let (mut to_master, mut from_master) = Link::<ToMaster, ToEdge>::from_std(link).map_err(Fatal::NoLink)?.split();
-    let Hello { config, apps, reloads, started_ms, sockets } = hello(&mut to_master, &mut from_master).await?;
+    let Hello { config, apps, reloads, started_ms, tickets, sockets } = hello(&mut to_master, &mut from_master).await?;
     let log = log::install_edge(config.plan.log.level, config.plan.log.format)?;
     identity::settle(&config.plan.user, parent)?;
     tls::install_provider();
@@ -170,7 +171,7 @@ async fn serve(parent: &Parent) -> Result<(), Fatal> {
     let tending = Tending::new(parts);
     let base = Base {
         metrics: metrics.clone(),
-        tls: TlsBase::new(authority, vault)?,
+        tls: TlsBase::new(authority, tickets, vault)?,
         access: writer.clone(),
         screen: Arc::new(Screen::new()),
         board,
@@ -209,8 +210,8 @@ async fn hello(to_master: &mut Sender<ToMaster>, from_master: &mut Receiver<ToEd
     to_master.send(&ToMaster::Hello { build: ours.clone() }, &[]).await?;
     match from_master.receive().await? {
         Some((ToEdge::Hello { build, .. }, _)) if build != ours => Err(Fatal::Build { ours: ours.0, theirs: build.0 }),
-        Some((ToEdge::Hello { build: _, config, apps, reloads, started_ms }, sockets)) => {
-            Ok(Hello { config, apps, reloads, started_ms, sockets })
+        Some((ToEdge::Hello { build: _, config, apps, reloads, started_ms, tickets }, sockets)) => {
+            Ok(Hello { config, apps, reloads, started_ms, tickets, sockets })
         }
         Some(_) | None => Err(Fatal::NoHello),
     }

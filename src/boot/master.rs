@@ -28,6 +28,7 @@ use crate::{
         sockets::{BindError, Sockets},
         status,
         supervisor::{self, Message, Supervisor, Table},
+        tickets,
     },
     plan::Plan,
     store::{
@@ -224,6 +225,8 @@ async fn conduct(parts: Parts) -> Result<(), Fatal> {
     // Reloads run one after the other; more than these wait at their door.
     let (reloads, asks) = mpsc::channel(16);
 
+    let (rotator, ticket_keys) = tickets::Rotator::new().map_err(os("make ticket keys"))?;
+
     let (link, edge) = EdgeLink::new(
         edge_link::Wiring {
             program,
@@ -232,6 +235,7 @@ async fn conduct(parts: Parts) -> Result<(), Fatal> {
             table: table_out.clone(),
             supervisor: to_supervisor.clone(),
             started_ms: clock.start_ms,
+            tickets: ticket_keys,
         },
         setting,
     );
@@ -263,6 +267,7 @@ async fn conduct(parts: Parts) -> Result<(), Fatal> {
     let children = nursery.clone();
     tasks.spawn(async move { drop(children.run().await) });
     tasks.spawn(link.run());
+    tasks.spawn(rotator.run());
     tasks.spawn(supervisor.run());
     tasks.spawn(conductor.run());
     tasks.spawn(control::serve(listener, handle.clone()));

@@ -34,6 +34,7 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use super::tls::mutual::{CaMark, ClientCertificate};
 use crate::{plan, vocab::Pace};
 
 mod alarm;
@@ -94,6 +95,8 @@ pub struct Client {
     pub tls_version: Option<&'static str>,
     /// Lower case.
     pub sni: Option<Box<str>>,
+    /// Verified; of sites that ask for one.
+    pub certificate: Option<Arc<ClientCertificate>>,
     pub draining: CancellationToken,
     stage: AtomicU8,
 }
@@ -105,17 +108,18 @@ const SERVING: u8 = 1;
 impl Client {
     #[must_use]
     pub fn plain(peer: SocketAddr, draining: CancellationToken) -> Self {
-        Self { peer, tls: false, tls_version: None, sni: None, draining, stage: AtomicU8::new(PARSING) }
+        Self { peer, tls: false, tls_version: None, sni: None, certificate: None, draining, stage: AtomicU8::new(PARSING) }
     }
 
     #[must_use]
-    pub fn secure(peer: SocketAddr, draining: CancellationToken, session: &rustls::ServerConnection) -> Self {
+    pub fn secure(peer: SocketAddr, draining: CancellationToken, session: &rustls::ServerConnection, ca: Option<CaMark>) -> Self {
         let tls_version = session.protocol_version().and_then(|version| match version {
             rustls::ProtocolVersion::TLSv1_2 => Some("TLSv1.2"),
             rustls::ProtocolVersion::TLSv1_3 => Some("TLSv1.3"),
             _ => None,
         });
-        Self { tls: true, tls_version, sni: session.server_name().map(Into::into), ..Self::plain(peer, draining) }
+        let certificate = ca.and_then(|ca| ClientCertificate::of(session, ca)).map(Arc::new);
+        Self { tls: true, tls_version, sni: session.server_name().map(Into::into), certificate, ..Self::plain(peer, draining) }
     }
 
     /// The request was parsed and is ours: from here on answers are made by us.

@@ -12,6 +12,7 @@ use http::{HeaderValue, StatusCode};
 
 use super::{
     live::{Live, LiveAction, LiveRoute, LiveSite},
+    tls::mutual::ClientCertificate,
     upstream::{Cause, Lease, Pool, ServerId},
 };
 use crate::telemetry::{InFlight, SiteMetrics};
@@ -45,6 +46,8 @@ pub struct Exchange {
     pub trusted: bool,
     pub tls: bool,
     pub upgrade: bool,
+    /// Of sites that ask for one.
+    pub certificate: Option<Arc<ClientCertificate>>,
     pub request_id: HeaderValue,
     site: Option<usize>,
     route: Option<usize>,
@@ -75,6 +78,7 @@ impl Exchange {
             trusted: false,
             tls: false,
             upgrade: false,
+            certificate: None,
             request_id: HeaderValue::from_static(""),
             site: None,
             route: None,

@@ -7,6 +7,7 @@ use std::{borrow::Cow, net::IpAddr};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use regex::{Regex, RegexBuilder};
 
+use super::tls::mutual::ClientCertificate;
 use crate::{plan::Rewrite, rules::route};
 
 pub const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
@@ -25,6 +26,11 @@ pub const HEARSAY: [HeaderName; 7] = [
     HeaderName::from_static("x-original-url"),
     HeaderName::from_static("x-rewrite-url"),
 ];
+
+/// What is said of a client's certificate. From clients it is never taken, nor from proxies: only a handshake with us proves anything.
+pub const X_CLIENT_CERT_SUBJECT: HeaderName = HeaderName::from_static("x-client-cert-subject");
+pub const X_CLIENT_CERT_FINGERPRINT: HeaderName = HeaderName::from_static("x-client-cert-fingerprint");
+pub const X_CLIENT_CERT_SERIAL: HeaderName = HeaderName::from_static("x-client-cert-serial");
 
 /// The longest request id that is taken from a trusted peer.
 const LONGEST_ID: usize = 128;
@@ -198,6 +204,13 @@ pub fn fields(origin: &Origin<'_>, had: &HeaderMap, mut set: impl FnMut(HeaderNa
         set(X_FORWARDED_HOST, host.clone());
     }
     set(X_REQUEST_ID, origin.request_id.clone());
+}
+
+/// Calls `set` for each of the three fields: a value, or `None` where there is to be none.
+pub fn certificate(certificate: Option<&ClientCertificate>, mut set: impl FnMut(HeaderName, Option<HeaderValue>)) {
+    set(X_CLIENT_CERT_SUBJECT, certificate.and_then(|certificate| certificate.subject.clone()));
+    set(X_CLIENT_CERT_FINGERPRINT, certificate.map(|certificate| certificate.fingerprint.clone()));
+    set(X_CLIENT_CERT_SERIAL, certificate.and_then(|certificate| certificate.serial.clone()));
 }
 
 fn address(ip: IpAddr) -> HeaderValue {

@@ -65,6 +65,7 @@ pub fn judge(exchange: &mut Exchange, client: &Client, request: Request<'_>) -> 
         client: exchange.client,
         tls: exchange.tls,
         sni: client.sni.as_deref(),
+        proven: client.certificate.as_ref().map(|certificate| certificate.ca),
         upgrade: exchange.upgrade,
         request_id: request_id.to_str().unwrap_or(""),
     };
@@ -74,7 +75,19 @@ pub fn judge(exchange: &mut Exchange, client: &Client, request: Request<'_>) -> 
     if let Some(proof) = challenge(&live, &ask) {
         return Step::Answer(proof);
     }
-    let index = match live.router.site(ask.host) {
+    let found = live.router.site(ask.host);
+    if let Some(found) = found {
+        let site = &live.sites[found.index()].gate;
+        let opened_for = match ask.sni {
+            Some(sni) if sni == ask.host => Some(site),
+            sni => live.named(sni).map(|index| &live.sites[index].gate),
+        };
+        if let Verdict::Answer(reply) = gate::misdirected(&ask, site, opened_for) {
+            return Step::Answer(reply);
+        }
+        exchange.certificate = client.certificate.clone().filter(|_| site.knows_clients());
+    }
+    let index = match found {
         Some(Found::Serve(index)) => index,
         Some(Found::Canonical(index)) => {
             exchange.enter(index);

@@ -12,7 +12,7 @@ use thiserror::Error;
 use super::{
     conn::Allowance,
     forward::Rewriter,
-    gate::{GateRoute, GateSite, ZoneSet},
+    gate::{Demand, GateRoute, GateSite, ZoneSet},
     tls::{OnBadPair, Tls, TlsBase, TlsError},
     upstream::{Pool, Pools},
 };
@@ -20,7 +20,10 @@ use crate::{
     acme::challenge::Board,
     ipc::message::{Config, Generation, Listener, Materials, Role},
     plan::{self, Action, HeaderEdit, PathMatch, Plan},
-    rules::{route::Router, screen::Screen},
+    rules::{
+        route::{Found, Router},
+        screen::Screen,
+    },
     telemetry::{
         Metrics, NO_SITE, SiteMetrics,
         accesslog::{AccessLog, AccessWriter},
@@ -120,8 +123,8 @@ impl Live {
         let pools = Arc::new(Pools::build(plan, old.map(|old| &*old.pools), &base.metrics));
         let tls = Tls::build(&base.tls, plan, materials, old.and_then(|old| old.tls.as_ref()), bad)?;
         let https = listeners.iter().find(|listener| listener.role == Role::Https).map(|listener| listener.bound.port());
-        let build = Build { base, zones: &zones, pools: &pools, https };
-        let sites = plan.sites.iter().map(|site| build.site(site)).collect::<Result<_, _>>()?;
+        let build = Build { base, zones: &zones, pools: &pools, tls: tls.as_ref(), https };
+        let sites = plan.sites.iter().enumerate().map(|(at, site)| build.site(at, site)).collect::<Result<_, _>>()?;
         let ends = tls.iter().flat_map(Tls::served).filter_map(|served| Some((served.host.clone(), served.not_after?)));
         base.metrics.certificates(ends.collect::<Vec<_>>());
         base.metrics.generation(generation.0);
@@ -150,6 +153,12 @@ impl Live {
         Self::build(base, &config, Some(self), OnBadPair::Keep)
     }
 
+    /// The site of the name that a client gave in its handshake.
+    #[must_use]
+    pub fn named(&self, sni: Option<&str>) -> Option<usize> {
+        sni.and_then(|sni| self.router.site(sni)).map(Found::index)
+    }
+
     /// Time since the epoch that zones and pools count from.
     #[must_use]
     pub fn now(&self) -> Duration {
@@ -166,16 +175,18 @@ struct Build<'a> {
     base: &'a Base,
     zones: &'a ZoneSet,
     pools: &'a Pools,
+    tls: Option<&'a Tls>,
     https: Option<u16>,
 }
 
 impl Build<'_> {
-    fn site(&self, site: &plan::Site) -> Result<LiveSite, LiveError> {
+    fn site(&self, at: usize, site: &plan::Site) -> Result<LiveSite, LiveError> {
+        let demand = self.tls.map_or(Demand::Nothing, |tls| tls.demand(at));
         Ok(LiveSite {
             name: site.name.clone(),
             canonical: site.canonical.clone(),
             headers: site.headers.clone(),
-            gate: GateSite::new(site, self.https),
+            gate: GateSite::new(site, self.https, demand),
             metrics: self.base.metrics.site(&site.name),
             routes: site.routes.iter().map(|route| self.route(site, route)).collect::<Result<_, _>>()?,
         })

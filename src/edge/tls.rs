@@ -6,27 +6,32 @@
 use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
 use rustls::{
-    ServerConfig,
+    ServerConfig, SupportedProtocolVersion,
     crypto::CryptoProvider,
     server::{ClientHello, ProducesTickets, ResolvesServerCert, ServerSessionMemoryCache, StoresServerSessions},
     sign::CertifiedKey,
 };
 use thiserror::Error;
 
+use super::gate::Demand;
 use crate::{
     acme::vault::{Slot, Vault},
-    ipc::message::{Material, Materials},
+    ipc::message::{Material, Materials, TicketKeys},
     pki::{
         PairError,
         pair::{ByName, Pair},
     },
-    plan::{Plan, SiteTls, TlsVersion},
+    plan::{Plan, Site, SiteTls, TlsVersion},
     vocab::{Host, HostPattern},
 };
 
 pub mod ca;
+pub mod mutual;
+pub mod tickets;
 
 use ca::Authority;
+use mutual::{CaMark, Mutual, Mutuals};
+use tickets::{Scope, Tickets};
 
 /// TLS 1.2 sessions kept for clients without tickets; some 200 bytes each.
 const SESSIONS: usize = 4096;
@@ -43,6 +48,8 @@ pub enum TlsError {
         #[source]
         source: PairError,
     },
+    #[error("check client certificates")]
+    Mutual(#[from] mutual::MutualError),
     #[error("find a certificate: no pair was read from {}", .0.display())]
     Missing(PathBuf),
 }
@@ -59,25 +66,38 @@ pub enum OnBadPair {
 /// What all configurations of one edge have in common.
 pub struct TlsBase {
     provider: Arc<CryptoProvider>,
-    tickets: Arc<dyn ProducesTickets>,
+    tickets: Tickets,
+    /// Of the sites that ask for no client certificate, as `sessions`.
+    open_tickets: Arc<dyn ProducesTickets>,
     sessions: Arc<dyn StoresServerSessions>,
     authority: Arc<Authority>,
     pub vault: Arc<Vault>,
 }
 
 impl TlsBase {
-    /// Errors: the system gives no randomness.
-    pub fn new(authority: Arc<Authority>, vault: Arc<Vault>) -> Result<Self, TlsError> {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let tickets = rustls::crypto::aws_lc_rs::Ticketer::new()?;
-        Ok(Self { provider, tickets, sessions: ServerSessionMemoryCache::new(SESSIONS), authority, vault })
+    /// Errors: the ticket keys cannot be used.
+    pub fn new(authority: Arc<Authority>, keys: TicketKeys, vault: Arc<Vault>) -> Result<Self, TlsError> {
+        let provider = Arc::new(provider());
+        let tickets = Tickets::new(keys);
+        let open_tickets = tickets.ticketer(Scope::Open)?;
+        Ok(Self { provider, tickets, open_tickets, sessions: ServerSessionMemoryCache::new(SESSIONS), authority, vault })
+    }
+
+    /// On all threads at once.
+    pub fn rotate_tickets(&self, keys: TicketKeys) {
+        self.tickets.rotate(keys);
     }
 }
 
 /// Makes aws-lc-rs what every rustls of this process speaks with. To be called before pingora, which would take ring.
 pub fn install_provider() {
     // Errs where one is installed already, which then is ours: nobody else was there before.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let _ = provider().install_default();
+}
+
+/// What aws-lc-rs is for by default: TLS 1.2 and 1.3, AEAD and ECDHE alone, X25519MLKEM768 before all other groups.
+fn provider() -> CryptoProvider {
+    rustls::crypto::aws_lc_rs::default_provider()
 }
 
 /// A certificate that is served, for status and metrics.
@@ -90,10 +110,23 @@ pub struct Served {
     pub problem: Option<String>,
 }
 
+/// How connections to a site are opened.
+#[derive(Clone, Debug)]
+enum Entrance {
+    /// By the configuration of all that ask for no client certificate.
+    Shared,
+    Mutual(Arc<ServerConfig>, CaMark),
+    /// The CAs of its clients cannot be read.
+    Shut,
+}
+
 /// TLS of one configuration.
 #[derive(Clone)]
 pub struct Tls {
     config: Arc<ServerConfig>,
+    /// By site, in the order of the plan.
+    entrances: Vec<Entrance>,
+    mutuals: Mutuals,
     names: Arc<Names>,
     /// By certificate file, so that a pair that turns bad on disk leaves the good one standing.
     pairs: HashMap<PathBuf, Arc<Pair>>,
@@ -108,6 +141,7 @@ impl Tls {
         if plan.sites.iter().all(|site| site.tls == SiteTls::Off) {
             return Ok(None);
         }
+        let mutuals = Mutuals::build(base, plan, materials, old.map(|old| &old.mutuals), bad)?;
         let mut problems = HashMap::new();
         let mut pairs = HashMap::new();
         let now = jiff::Timestamp::now().as_second();
@@ -127,6 +161,8 @@ impl Tls {
             pairs.extend(pair.map(|pair| (cert.clone(), pair)));
         }
         let mut names = Names::new(base.authority.clone());
+        // One for all sites that share it.
+        let mut directories: HashMap<&PathBuf, Arc<ByName>> = HashMap::new();
         let mut served = Vec::new();
         for site in &plan.sites {
             let source = match &site.tls {
@@ -143,7 +179,8 @@ impl Tls {
                     None => Source::None,
                 },
                 SiteTls::Directory { dir } => {
-                    Source::Names(Arc::new(ByName::new(pairs.iter().filter_map(|(cert, pair)| cert.starts_with(dir).then_some(pair)))))
+                    let all = || pairs.iter().filter_map(|(cert, pair)| cert.starts_with(dir).then_some(pair));
+                    Source::Names(directories.entry(dir).or_insert_with(|| Arc::new(ByName::new(all()))).clone())
                 }
             };
             let problem = problems.iter().find_map(|(cert, problem)| match &site.tls {
@@ -151,8 +188,10 @@ impl Tls {
                 SiteTls::Directory { dir } => cert.starts_with(dir).then(|| problem.clone()),
                 SiteTls::Off | SiteTls::Internal | SiteTls::Acme | SiteTls::OnDemand { .. } => None,
             });
+            let of_clients = || site.client_ca.as_ref().and_then(|ca| mutuals.problem(ca)).map(str::to_owned);
+            let problem = problem.or_else(of_clients);
             // What is looked after is known better by whoever looks after it.
-            if !matches!(site.tls, SiteTls::Acme | SiteTls::OnDemand { .. }) {
+            if problem.is_some() || !matches!(site.tls, SiteTls::Acme | SiteTls::OnDemand { .. }) {
                 served.push(source.served(&site.name, problem));
             }
             for host in &site.hosts {
@@ -167,19 +206,40 @@ impl Tls {
             TlsVersion::V1_2 => &[&rustls::version::TLS13, &rustls::version::TLS12],
             TlsVersion::V1_3 => &[&rustls::version::TLS13],
         };
-        let mut config = ServerConfig::builder_with_provider(base.provider.clone())
-            .with_protocol_versions(versions)?
-            .with_no_client_auth()
-            .with_cert_resolver(names.clone());
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        config.ticketer = base.tickets.clone();
-        config.session_storage = base.sessions.clone();
-        Ok(Some(Self { config: Arc::new(config), names, pairs, served }))
+        let config = Arc::new(server_config(base, versions, names.clone(), None)?);
+        let mut guarded = HashMap::new();
+        for (path, mutual) in mutuals.iter() {
+            guarded.insert(path, Arc::new(server_config(base, versions, names.clone(), Some(mutual))?));
+        }
+        let entrance = |site: &Site| match &site.client_ca {
+            None => Entrance::Shared,
+            Some(path) => match (guarded.get(path), mutuals.get(path)) {
+                (Some(config), Some(mutual)) => Entrance::Mutual(config.clone(), mutual.mark),
+                (_, _) => Entrance::Shut,
+            },
+        };
+        let entrances = plan.sites.iter().map(entrance).collect();
+        Ok(Some(Self { config, entrances, mutuals, names, pairs, served }))
     }
 
+    /// How to shake hands with a client that named `site`; with the CAs that its certificate is verified under. `None`: not at all.
     #[must_use]
-    pub fn config(&self) -> &Arc<ServerConfig> {
-        &self.config
+    pub fn config(&self, site: Option<usize>) -> Option<(&Arc<ServerConfig>, Option<CaMark>)> {
+        match site.and_then(|site| self.entrances.get(site)) {
+            None | Some(Entrance::Shared) => Some((&self.config, None)),
+            Some(Entrance::Mutual(config, ca)) => Some((config, Some(*ca))),
+            Some(Entrance::Shut) => None,
+        }
+    }
+
+    /// What requests for a site must have shown.
+    #[must_use]
+    pub fn demand(&self, site: usize) -> Demand {
+        match self.entrances.get(site) {
+            None | Some(Entrance::Shared) => Demand::Nothing,
+            Some(Entrance::Mutual(_, ca)) => Demand::Certificate(*ca),
+            Some(Entrance::Shut) => Demand::Impossible,
+        }
     }
 
     /// Whether there is a certificate for a client that asks for this name, or for none.
@@ -246,6 +306,28 @@ fn choose(read: Result<Pair, PairError>, in_service: Option<&Arc<Pair>>, now: i6
             Ok(Choice { pair: kept, problem: Some(problem) })
         }
     }
+}
+
+/// Of suites that both sides have, the first of ours is taken.
+fn server_config(
+    base: &TlsBase,
+    versions: &[&'static SupportedProtocolVersion],
+    names: Arc<Names>,
+    mutual: Option<&Arc<Mutual>>,
+) -> Result<ServerConfig, rustls::Error> {
+    let builder = ServerConfig::builder_with_provider(base.provider.clone()).with_protocol_versions(versions)?;
+    let builder = match mutual {
+        Some(mutual) => builder.with_client_cert_verifier(mutual.verifier.clone()),
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder.with_cert_resolver(names);
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.ignore_client_order = true;
+    (config.ticketer, config.session_storage) = match mutual {
+        Some(mutual) => (mutual.tickets.clone(), mutual.sessions.clone()),
+        None => (base.open_tickets.clone(), base.sessions.clone()),
+    };
+    Ok(config)
 }
 
 /// An error with its causes, on one line.
@@ -364,6 +446,7 @@ impl ResolvesServerCert for Names {
 #[cfg(test)]
 mod tests {
     use rcgen::{CertificateParams, KeyPair};
+    use rustls::{NamedGroup, SupportedCipherSuite, crypto::KeyExchangeAlgorithm};
 
     use super::*;
 
@@ -418,5 +501,19 @@ mod tests {
         assert!(chosen.pair.is_some() && matches!(chosen.problem, Some(PairError::Expired { .. })));
         let chosen = choose(Err(PairError::NoKey), None, NOW, OnBadPair::Keep).expect("said");
         assert!(chosen.pair.is_none() && chosen.problem.is_some());
+    }
+
+    #[test]
+    fn every_suite_is_aead_with_ecdhe_and_the_hybrid_group_comes_first() {
+        let provider = provider();
+        for suite in &provider.cipher_suites {
+            let name = format!("{:?}", suite.suite());
+            assert!(name.contains("GCM") || name.contains("CHACHA20_POLY1305"), "{name}");
+            match suite {
+                SupportedCipherSuite::Tls12(suite) => assert_eq!(suite.kx, KeyExchangeAlgorithm::ECDHE, "{name}"),
+                SupportedCipherSuite::Tls13(_) => {}
+            }
+        }
+        assert_eq!(provider.kx_groups[0].name(), NamedGroup::X25519MLKEM768);
     }
 }

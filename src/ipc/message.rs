@@ -91,6 +91,17 @@ impl Materials {
     }
 }
 
+/// A key from which keys of session tickets are derived.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct TicketKey(pub Secret<[u8; 32]>);
+
+/// `current` makes tickets; both open them.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct TicketKeys {
+    pub current: TicketKey,
+    pub previous: Option<TicketKey>,
+}
+
 /// One of the processes of an app. `n` counts from 0.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
 pub struct InstanceId {
@@ -191,12 +202,15 @@ pub enum ToEdge {
         apps: AppTable,
         reloads: (u64, u64),
         started_ms: u64,
+        tickets: TicketKeys,
     },
     /// Answered by `Applied` or `Refused`.
     Apply(Box<Config>),
     Apps(AppTable),
     /// Files changed on disk: swap those that are good, keep the old ones of those that are not.
     Materials(Materials),
+    /// The keys were rotated.
+    Tickets(TicketKeys),
     /// No new requests to it; `Drained` when the last is answered, or at the deadline.
     Drain {
         id: InstanceId,

@@ -33,7 +33,7 @@ use super::{
 use crate::{
     ipc::{
         link::{Link, LinkError, Receiver, Sender},
-        message::{Build, Config, Generation, Incarnation, InstanceId, Materials, Query, ToEdge, ToMaster},
+        message::{Build, Config, Generation, Incarnation, InstanceId, Materials, Query, TicketKeys, ToEdge, ToMaster},
     },
     plan::Plan,
     rules::restart::Exit,
@@ -220,6 +220,7 @@ pub struct EdgeLink {
     table: watch::Receiver<Table>,
     supervisor: mpsc::Sender<supervisor::Message>,
     started_ms: u64,
+    tickets: watch::Receiver<TicketKeys>,
     setting: Setting,
     commands: mpsc::Receiver<Command>,
     facts: watch::Sender<Facts>,
@@ -240,6 +241,7 @@ pub struct Wiring {
     pub table: watch::Receiver<Table>,
     pub supervisor: mpsc::Sender<supervisor::Message>,
     pub started_ms: u64,
+    pub tickets: watch::Receiver<TicketKeys>,
 }
 
 impl EdgeLink {
@@ -248,7 +250,7 @@ impl EdgeLink {
         // One command for each draining instance or control connection; full: `drain` says so, the others wait.
         let (send, commands) = mpsc::channel(128);
         let (facts, facts_out) = watch::channel(Facts::default());
-        let Wiring { program, nursery, output, table, supervisor, started_ms } = wiring;
+        let Wiring { program, nursery, output, table, supervisor, started_ms, tickets } = wiring;
         let link = Self {
             program,
             nursery,
@@ -256,6 +258,7 @@ impl EdgeLink {
             table,
             supervisor,
             started_ms,
+            tickets,
             setting,
             commands,
             facts,
@@ -336,13 +339,21 @@ impl EdgeLink {
         // A few hundred messages are minutes of silence from an edge: full, it is given up.
         let (parcels, outgoing) = mpsc::channel(256);
         let mut writer = JoinSet::new();
-        writer.spawn(write_all(sender, outgoing, self.table.clone()));
+        let mut tickets = self.tickets.clone();
+        let keys = tickets.borrow_and_update().clone();
+        writer.spawn(write_all(sender, outgoing, self.table.clone(), tickets));
         let on_trial = self.trial.as_ref().is_some_and(|trial| trial.fresh);
         let setting = if on_trial { self.trial.as_ref().map_or(&self.setting, |trial| &trial.setting) } else { &self.setting };
         let apps = self.table.borrow().apps.clone();
         let (config, descriptors) = config(setting, &Sockets::default());
-        let message =
-            ToEdge::Hello { build: Build::this(), config: Box::new(config), apps, reloads: setting.reloads, started_ms: self.started_ms };
+        let message = ToEdge::Hello {
+            build: Build::this(),
+            config: Box::new(config),
+            apps,
+            reloads: setting.reloads,
+            started_ms: self.started_ms,
+            tickets: keys,
+        };
         // Empty as it is, it takes one.
         let _ = parcels.try_send(Parcel { message, descriptors });
         let now = Instant::now();
@@ -625,11 +636,12 @@ fn config(setting: &Setting, has: &Sockets) -> (Config, Vec<Arc<OwnedFd>>) {
     (Config { generation: setting.generation, plan, listeners, materials: setting.materials.clone() }, descriptors)
 }
 
-/// Sends what comes, and the table of apps whenever it changed; before a drain the table that shows it.
+/// Sends what comes, and the table of apps and the ticket keys whenever they changed; before a drain the table that shows it.
 async fn write_all(
     mut to_edge: Sender<ToEdge>,
     mut parcels: mpsc::Receiver<Parcel>,
     mut table: watch::Receiver<Table>,
+    mut tickets: watch::Receiver<TicketKeys>,
 ) -> Result<(), LinkError> {
     loop {
         tokio::select! {
@@ -649,6 +661,13 @@ async fn write_all(
                 }
                 let apps = table.borrow_and_update().apps.clone();
                 to_edge.send(&ToEdge::Apps(apps), &[]).await?;
+            }
+            changed = tickets.changed() => {
+                if changed.is_err() {
+                    return Ok(());
+                }
+                let keys = tickets.borrow_and_update().clone();
+                to_edge.send(&ToEdge::Tickets(keys), &[]).await?;
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Certificates and keys: read here, because the edge's user may not, and read again when the files change.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     io::{self, Read},
     os::unix::fs::MetadataExt,
@@ -32,13 +33,16 @@ type Look = (i64, i64, u64, u64);
 /// The pairs that a plan names, in order and once each.
 fn pairs(plan: &Plan) -> Vec<(PathBuf, PathBuf)> {
     let mut pairs = Vec::new();
+    // A thousand sites may share one directory: it is looked through once.
+    let mut directories = BTreeSet::new();
     for site in &plan.sites {
         match &site.tls {
             SiteTls::Off | SiteTls::Internal | SiteTls::Acme | SiteTls::OnDemand { .. } => {}
             SiteTls::Files { cert, key } => pairs.push((cert.clone(), key.clone())),
-            SiteTls::Directory { dir } => pairs.extend(pairs_in(dir)),
+            SiteTls::Directory { dir } => drop(directories.insert(dir)),
         }
     }
+    pairs.extend(directories.into_iter().flat_map(|dir| pairs_in(dir)));
     pairs.sort();
     pairs.dedup();
     pairs

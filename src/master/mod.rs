@@ -16,6 +16,7 @@ pub mod reload;
 pub mod sockets;
 pub mod status;
 pub mod supervisor;
+pub mod tickets;
 mod usage;
 
 #[cfg(test)]

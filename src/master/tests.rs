@@ -3,11 +3,12 @@
 use std::{collections::BTreeMap, num::NonZeroUsize, time::Duration};
 
 use crate::{
+    ipc::message::{TicketKey, TicketKeys},
     plan::{
         Action, FilterMode, Filters, Limits, Listen, Log, LogFormat, LogLevel, PathMatch, Plan, Rotation, Route, Site, SiteTls, Timeouts,
         TlsPolicy, TlsVersion,
     },
-    vocab::{ByteSize, HostPattern, Pace},
+    vocab::{ByteSize, HostPattern, Pace, Secret},
 };
 
 const FILTERS: Filters = Filters { bad_uri: FilterMode::Off, bad_method: FilterMode::Off, scanner_ua: FilterMode::Off };
@@ -99,6 +100,15 @@ pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
 pub fn lives(pid: i32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+}
+
+/// Keys that never change.
+pub fn tickets() -> tokio::sync::watch::Receiver<TicketKeys> {
+    let keys = TicketKeys { current: TicketKey(Secret::new([7; 32])), previous: None };
+    let (sender, seen) = tokio::sync::watch::channel(keys);
+    // For the life of the test program: a closed channel would end the link.
+    std::mem::forget(sender);
+    seen
 }
 
 /// Numbers that a script wrote, one a line.

@@ -22,6 +22,15 @@ pub enum Found {
     Canonical(usize),
 }
 
+impl Found {
+    #[must_use]
+    pub fn index(self) -> usize {
+        match self {
+            Self::Serve(index) | Self::Canonical(index) => index,
+        }
+    }
+}
+
 /// Every host and route of a plan, ready to be asked.
 #[derive(Debug)]
 pub struct Router {

@@ -17,9 +17,11 @@ use gateway::{
         live::{Base, Live, LiveCell},
         tls::{self, OnBadPair, TlsBase, ca::Authority},
     },
-    ipc::message::{Config, Generation, Listener, Material, Materials, Role},
+    ipc::message::{Config, Generation, Listener, Material, Materials, Role, TicketKey, TicketKeys},
+    plan::Plan,
     rules::screen::Screen,
     telemetry::Metrics,
+    vocab::Secret,
 };
 use tempfile::TempDir;
 use tokio::{
@@ -47,6 +49,11 @@ impl Edge {
 
     /// The same with certificates from files.
     pub fn with(text: &str, pairs: Vec<Material>) -> Self {
+        Self::made(text, Materials { pairs, roots: Vec::new() }, |_| {}, OnBadPair::Refuse)
+    }
+
+    /// The same with a plan that the test has changed.
+    pub fn made(text: &str, materials: Materials, change: impl FnOnce(&mut Plan), bad: OnBadPair) -> Self {
         tls::install_provider();
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("gateway.toml");
@@ -54,25 +61,26 @@ impl Edge {
         let addr = |socket: &StdListener| socket.local_addr().expect("bound");
         let whole = format!("state = \"{0}/state\"\nrun = \"{0}/run\"\n{text}\n", dir.path().display());
         std::fs::write(&file, whole).expect("written");
-        let plan = match config::load::load(&file, &|_| None) {
+        let mut plan = match config::load::load(&file, &|_| None) {
             Ok(plan) => plan,
             Err(complaints) => panic!("{complaints}"),
         };
+        change(&mut plan);
         let home: PathBuf = dir.path().join("edge");
         std::fs::create_dir_all(&home).expect("made");
         let authority = Arc::new(Authority::open(&home).expect("a CA"));
         let metrics = Arc::new(Metrics::new());
         let base = Base {
             metrics: metrics.clone(),
-            tls: TlsBase::new(authority, Vault::new().0).expect("TLS"),
+            tls: TlsBase::new(authority, keys(1, None), Vault::new().0).expect("TLS"),
             access: None,
             screen: Arc::new(Screen::new()),
             board: Arc::default(),
         };
         let listener = |role, bound| Listener { role, asked: bound, bound, descriptors: 0 };
         let listeners = vec![listener(Role::Http, addr(&http)), listener(Role::Https, addr(&https))];
-        let config = Config { generation: Generation(1), plan, listeners, materials: Materials { pairs, roots: Vec::new() } };
-        let live = Live::build(&base, &config, None, OnBadPair::Refuse).unwrap_or_else(|error| panic!("{error}"));
+        let config = Config { generation: Generation(1), plan, listeners, materials };
+        let live = Live::build(&base, &config, None, bad).unwrap_or_else(|error| panic!("{error}"));
         let live: LiveCell = Arc::new(ArcSwap::from_pointee(live));
         let common = Common { live: live.clone(), crowd: Arc::new(Crowd::default()), tls_metrics: metrics.tls() };
         let (orders, inbox) = mpsc::channel(8);
@@ -105,6 +113,12 @@ impl Edge {
     pub fn join(mut self) {
         self.thread.take().expect("once").join().expect("no panic");
     }
+}
+
+/// Ticket keys that a test knows.
+pub fn keys(current: u8, previous: Option<u8>) -> TicketKeys {
+    let key = |byte| TicketKey(Secret::new([byte; 32]));
+    TicketKeys { current: key(current), previous: previous.map(key) }
 }
 
 fn bind() -> StdListener {

@@ -3,4 +3,5 @@
 mod harness;
 mod http1;
 mod http2;
+mod mutual;
 mod tls;

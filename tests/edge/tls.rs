@@ -7,7 +7,7 @@ use gateway::{
     vocab::Secret,
 };
 use rustls::{
-    ClientConfig, DigitallySignedStruct, SignatureScheme,
+    ClientConfig, DigitallySignedStruct, HandshakeKind, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
@@ -17,11 +17,11 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use crate::harness::{Edge, ask, run};
+use crate::harness::{Edge, ask, keys, run};
 
 /// Takes any certificate: the tests look at what came.
 #[derive(Debug)]
-struct Any;
+pub struct Any;
 
 impl ServerCertVerifier for Any {
     fn verify_server_cert(
@@ -75,7 +75,7 @@ fn subject(stream: &TlsStream<TcpStream>) -> Vec<u8> {
     stream.get_ref().1.peer_certificates().expect("sent")[0].to_vec()
 }
 
-const BOTH: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS13, &rustls::version::TLS12];
+pub const BOTH: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS13, &rustls::version::TLS12];
 
 fn pair(dir: &str, name: &str) -> (Material, Vec<u8>) {
     let key = rcgen::KeyPair::generate().expect("a key");
@@ -182,6 +182,32 @@ fn a_session_is_taken_up_again() {
                 stream.shutdown().await.ok();
             }
             assert_eq!(kinds[1], Some(rustls::HandshakeKind::Resumed), "{version:?} {kinds:?}");
+        }
+    });
+}
+
+#[test]
+fn a_session_goes_on_in_the_next_edge_and_over_one_rotation_of_keys() {
+    run(async {
+        let text = "[[site]]\nhost = \"a.test\"\ntls = \"internal\"\n[site.route.\"/\"]\nrespond = { status = 200, body = \"hi\" }\n";
+        for version in BOTH {
+            let connector = client(&["http/1.1"], &[version]);
+            let kind = async |edge: &Edge| {
+                let mut stream = handshake(edge, &connector, "a.test").await.expect("served");
+                ask(&mut stream, "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
+                let kind = stream.get_ref().1.handshake_kind().expect("finished");
+                stream.shutdown().await.ok();
+                kind
+            };
+            let edge = Edge::start(text);
+            assert_ne!(kind(&edge).await, HandshakeKind::Resumed);
+            drop(edge);
+            let next = Edge::start(text);
+            assert_eq!(kind(&next).await, HandshakeKind::Resumed, "{version:?}");
+            next.base.tls.rotate_tickets(keys(2, Some(1)));
+            assert_eq!(kind(&next).await, HandshakeKind::Resumed, "{version:?}");
+            next.base.tls.rotate_tickets(keys(4, Some(3)));
+            assert_ne!(kind(&next).await, HandshakeKind::Resumed, "{version:?}: its keys are gone");
         }
     });
 }

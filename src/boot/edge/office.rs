@@ -108,6 +108,7 @@ impl Office {
             ToEdge::Apply(config) => self.apply(&config, sockets).await?,
             ToEdge::Apps(table) => self.apps(table),
             ToEdge::Materials(materials) => self.materials(materials),
+            ToEdge::Tickets(keys) => self.base.tls.rotate_tickets(keys),
             ToEdge::Drain { id, incarnation, within } => self.drain(id, incarnation, within),
             ToEdge::Ask { ask, query } => {
                 if let Some(json) = self.answer(ask, query) {

@@ -121,6 +121,14 @@ pub fn forward(had: &RequestHeader, upstream: &mut RequestHeader, exchange: &Exc
             result = Err(error);
         }
     });
+    forward::certificate(exchange.certificate.as_deref(), |name, value| match value {
+        Some(value) => {
+            if let Err(error) = upstream.insert_header(name, value) {
+                result = Err(error);
+            }
+        }
+        None => drop(upstream.remove_header(&name)),
+    });
     result?;
     for edit in &route.request_headers {
         match &edit.value {

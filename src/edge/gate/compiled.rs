@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use http::{HeaderValue, Method};
 
-use super::address::Nets;
+use super::{address::Nets, misdirected::Demand};
 use crate::{
     plan::{self, FilterMode},
     rules::{limit::Limiter, screen::Screen},
@@ -67,13 +67,20 @@ impl ZoneSet {
 pub struct GateSite {
     /// Where a request without TLS is sent: the public port of https. `None`: the site has no TLS, or nothing listens for it.
     pub(super) https: Option<u16>,
+    pub(super) demand: Demand,
 }
 
 impl GateSite {
     /// `https_port` is the bound port of the first https listener, if there is one.
     #[must_use]
-    pub fn new(site: &plan::Site, https_port: Option<u16>) -> Self {
-        Self { https: if site.tls == plan::SiteTls::Off { None } else { https_port } }
+    pub fn new(site: &plan::Site, https_port: Option<u16>, demand: Demand) -> Self {
+        Self { https: if site.tls == plan::SiteTls::Off { None } else { https_port }, demand }
+    }
+
+    /// Whether clients have shown a certificate before they come here.
+    #[must_use]
+    pub fn knows_clients(&self) -> bool {
+        self.demand != Demand::Nothing
     }
 }
 

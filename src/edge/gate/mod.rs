@@ -2,20 +2,21 @@
 //!
 //! Knows nothing of pingora (D7): `http` types in, a [`Verdict`] out. Nothing is allocated on the way of a request that passes.
 //!
-//! Shape: [`sanity`] before a site is known; then, with site and route, [`admit`]: https redirect → allow/deny → methods → limit → screen → body size.
+//! Shape: [`sanity`] before a site is known; [`misdirected`] before anything of it is done; then, with site and route, [`admit`]: https redirect → allow/deny → methods → limit → screen → body size.
 //!        The first answer ends it. Upgrade requests pass the same gates: nothing here asks whether a request is one.
 
 use std::{net::IpAddr, time::Duration};
 
 use http::{HeaderMap, Method, StatusCode, Uri, Version, header};
 
-use super::reply::Reply;
+use super::{reply::Reply, tls::mutual::CaMark};
 
 pub mod address;
 pub mod compiled;
 pub mod https;
 pub mod limit;
 pub mod method;
+pub mod misdirected;
 pub mod sanity;
 pub mod screen;
 pub mod size;
@@ -25,6 +26,7 @@ mod tests;
 
 pub use compiled::{GateRoute, GateSite, LiveZone, ZoneSet};
 pub use https::canonical;
+pub use misdirected::{Demand, misdirected};
 pub use sanity::{drops, sanity};
 
 /// What the gates may know of a request.
@@ -44,6 +46,8 @@ pub struct Ask<'a> {
     pub client: IpAddr,
     pub tls: bool,
     pub sni: Option<&'a str>,
+    /// The CAs under which the client's certificate was verified.
+    pub proven: Option<CaMark>,
     pub upgrade: bool,
     pub request_id: &'a str,
 }

@@ -85,6 +85,7 @@ impl Request {
             client,
             tls: self.tls,
             sni: None,
+            proven: None,
             upgrade: false,
             request_id: "0123456789abcdef",
         })
@@ -173,7 +174,7 @@ impl Gates {
         };
         let zones = ZoneSet::of(&[zone("api"), zone("key")].into(), None, &metrics);
         let site = site();
-        let gates = GateSite::new(&site, Some(8443));
+        let gates = GateSite::new(&site, Some(8443), Demand::Nothing);
         Self { route: GateRoute::new(&site, &route, &zones, &Arc::new(Screen::new()), &metrics), site: gates, metrics }
     }
 
@@ -304,10 +305,35 @@ fn without_tls_a_site_with_tls_sends_to_it() {
     // Before every other gate: a redirect spends no budget and tells nothing.
     assert_eq!(gates.status(&plain(Request::get("/.git/config"))), Err(301));
     let site = Site { tls: SiteTls::Off, ..site() };
-    let verdict = plain(Request::get("/")).ask(|ask| https::redirect(ask, &GateSite::new(&site, Some(443))));
+    let verdict = plain(Request::get("/")).ask(|ask| https::redirect(ask, &GateSite::new(&site, Some(443), Demand::Nothing)));
     assert_eq!(status(verdict), Ok(()));
     let reply = plain(Request::get("/a")).ask(|ask| canonical(ask, &gates.site, &Host::parse("example.org").expect("a host")));
     assert_eq!(value(&Verdict::Answer(reply), "location"), Some("https://example.org:8443/a"));
+}
+
+#[test]
+fn a_site_that_asks_for_certificates_is_served_on_its_own_connections_alone() {
+    let (ours, theirs) = (CaMark([1; 32]), CaMark([2; 32]));
+    let demands = [Demand::Nothing, Demand::Certificate(ours), Demand::Impossible];
+    let made = |demand| GateSite::new(&site(), Some(443), demand);
+    for demand in demands {
+        let own = made(demand);
+        let others = demands.map(made);
+        for opened_for in others.iter().map(Some).chain([None, Some(&own)]) {
+            for proven in [None, Some(ours), Some(theirs)] {
+                let verdict = Request::get("/").ask(|ask| misdirected(&Ask { proven, ..*ask }, &own, opened_for));
+                let same = opened_for.is_some_and(|other| std::ptr::eq(other, &own));
+                let neither = demand == Demand::Nothing && opened_for.is_none_or(|other| other.demand == Demand::Nothing);
+                let good = neither || same && demand == Demand::Certificate(ours) && proven == Some(ours);
+                assert_eq!(status(verdict), if good { Ok(()) } else { Err(421) }, "{demand:?} {opened_for:?} {proven:?}");
+            }
+        }
+        let plain = Request { tls: false, ..Request::get("/") };
+        assert_eq!(status(plain.ask(|ask| misdirected(ask, &own, None))), Ok(()), "it is sent to https");
+        let no_https = GateSite::new(&site(), None, demand);
+        let refused = if demand == Demand::Nothing { Ok(()) } else { Err(421) };
+        assert_eq!(status(plain.ask(|ask| misdirected(ask, &no_https, None))), refused);
+    }
 }
 
 #[test]

@@ -28,6 +28,7 @@ use crate::{
         engine::Engine,
         live::{Live, LiveCell},
         proxy_protocol,
+        tls::mutual::CaMark,
     },
     ipc::message::Role,
     telemetry::{Handshake, ListenerMetrics, Refusal},
@@ -90,8 +91,8 @@ impl Service {
         let (io, client) = match role {
             // Boxed: a handshake is ten times as large as what follows, which would keep the room for it.
             Role::Https => match Box::pin(self.handshake(&live, tcp, deadline)).await {
-                Some(tls) => {
-                    let client = Client::secure(peer, leave.drain.clone(), tls.get_ref().1);
+                Some((tls, ca)) => {
+                    let client = Client::secure(peer, leave.drain.clone(), tls.get_ref().1, ca);
                     (Io::Tls(Box::new(tls)), client)
                 }
                 None => return,
@@ -143,7 +144,7 @@ impl Service {
     }
 
     /// Errors: counted, told to the client where TLS has a word for it.
-    async fn handshake(&self, live: &Live, tcp: TcpStream, deadline: Instant) -> Option<TlsStream<TcpStream>> {
+    async fn handshake(&self, live: &Live, tcp: TcpStream, deadline: Instant) -> Option<(TlsStream<TcpStream>, Option<CaMark>)> {
         let began = Instant::now();
         let result = timeout_at(deadline, self.shake_hands(live, tcp)).await;
         let (outcome, tls) = match result {
@@ -155,27 +156,37 @@ impl Service {
         tls
     }
 
-    /// `None`: a CA has seen its challenge answered, which is all it came for.
-    async fn shake_hands(&self, live: &Live, tcp: TcpStream) -> io::Result<Option<TlsStream<TcpStream>>> {
+    /// With the CAs under which the client's certificate was verified. `None`: a CA has seen its challenge answered, which is all it came for.
+    async fn shake_hands(&self, live: &Live, tcp: TcpStream) -> io::Result<Option<(TlsStream<TcpStream>, Option<CaMark>)>> {
         let mut start = LazyConfigAcceptor::new(Acceptor::default(), tcp).await?;
-        if let Some(config) = live.board.alpn(&start.client_hello()) {
+        let hello = start.client_hello();
+        if let Some(config) = live.board.alpn(&hello) {
             let mut tls = start.into_stream(config).await?;
             tls.shutdown().await?;
             return Ok(None);
         }
-        if let Some(tls) = &live.tls {
-            let wanting = tls.wanting(start.client_hello().server_name());
-            let there = match wanting {
-                None => tls.knows(start.client_hello().server_name()),
-                Some(wanting) => wanting.wait().await,
-            };
-            if there {
-                return start.into_stream(tls.config().clone()).await.map(Some);
+        let sni = hello.server_name();
+        let there = match live.tls.as_ref().and_then(|tls| tls.wanting(sni)) {
+            Some(wanting) => wanting.wait().await,
+            None => live.tls.as_ref().is_some_and(|tls| tls.knows(sni)),
+        };
+        match live.tls.as_ref().filter(|_| there).and_then(|tls| tls.config(live.named(sni))) {
+            Some((config, ca)) => match start.into_stream(config.clone()).into_fallible().await {
+                Ok(tls) => Ok(Some((tls, ca))),
+                Err((error, tcp)) => {
+                    if error.kind() == io::ErrorKind::InvalidData {
+                        // Closed with bytes unread, a reset would overtake the alert. Full: it is closed the hard way.
+                        let _ = self.linger.try_send(Io::Plain(tcp));
+                    }
+                    Err(error)
+                }
+            },
+            None => {
+                start.io.write_all(&UNRECOGNIZED_NAME).await?;
+                start.io.shutdown().await?;
+                Err(io::ErrorKind::InvalidData.into())
             }
         }
-        start.io.write_all(&UNRECOGNIZED_NAME).await?;
-        start.io.shutdown().await?;
-        Err(io::ErrorKind::InvalidData.into())
     }
 }
 

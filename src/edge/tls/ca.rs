@@ -213,6 +213,7 @@ mod tests {
         let ca = Authority::open(dir.path()).expect("made");
         let one = ca.leaf("a.test").expect("made");
         assert!(Arc::ptr_eq(&one, &ca.leaf("a.test").expect("kept")));
+        assert!(one.key.choose_scheme(&[rustls::SignatureScheme::ECDSA_NISTP256_SHA256]).is_some(), "ECDSA on P-256");
         for n in 0..LEAVES + 10 {
             ca.leaf(&format!("h{n}.test")).expect("made");
         }

@@ -75,7 +75,7 @@ async fn play(vice: &str) {
                         Some(ToMaster::Answer { ask, json })
                     }
                     ToEdge::Ask { ask, query } => Some(ToMaster::Answer { ask, json: format!("{{\"asked\":\"{query:?}\"}}") }),
-                    ToEdge::Materials(_) | ToEdge::ReloadRefused => None,
+                    ToEdge::Materials(_) | ToEdge::Tickets(_) | ToEdge::ReloadRefused => None,
                     ToEdge::Shutdown { .. } if vice == "stubborn" => None,
                     ToEdge::Shutdown { .. } => return,
                 };

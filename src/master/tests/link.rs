@@ -61,8 +61,15 @@ impl Scene {
         let (table, table_out) = watch::channel(Table::default());
         let (supervisor, heard) = mpsc::channel(64);
         let setting = setting(1, user, &sockets);
-        let wiring =
-            Wiring { program: fake_edge::program(vice), nursery: nursery.clone(), output, table: table_out, supervisor, started_ms: 0 };
+        let wiring = Wiring {
+            program: fake_edge::program(vice),
+            nursery: nursery.clone(),
+            output,
+            table: table_out,
+            supervisor,
+            started_ms: 0,
+            tickets: super::tickets(),
+        };
         let (link, edge) = EdgeLink::new(wiring, setting.clone());
         let mut tasks = JoinSet::new();
         let children = nursery.clone();

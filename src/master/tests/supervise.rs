@@ -100,6 +100,7 @@ impl Scene {
             table: table_out.clone(),
             supervisor: supervisor.clone(),
             started_ms: 0,
+            tickets: super::tickets(),
         };
         let (link, handle) = EdgeLink::new(wiring, setting);
         let mut tasks = JoinSet::new();
