@@ -97,11 +97,7 @@ const UNSAFE: [(&str, &str); 2] = [
 ];
 
 /// Which files may name an outside crate: prefixes of the path under `src/`.
-<<<<<<< HEAD
-const OWNERS: [(&str, &[&str]); 18] = [
-=======
-const OWNERS: [(&str, &[&str]); 17] = [
->>>>>>> acme-h2
+const OWNERS: [(&str, &[&str]); 19] = [
     ("pingora", &["edge/conn", "edge/engine", "edge/listen", "edge/content"]),
     ("toml", &["config/"]),
     ("schemars", &["config/"]),
@@ -112,7 +108,6 @@ const OWNERS: [(&str, &[&str]); 17] = [
     // Descriptors, signals, users; reading a file that may be a pipe; waiting for the log pipe; free disk; a patient's vices.
     ("nix", &["master/", "ipc/", "store/", "boot/", "cli/", "config/load", "telemetry/accesslog", "telemetry/node", "demo/"]),
     ("libc", &["master/", "ipc/", "store/", "boot/", "config/load"]),
-<<<<<<< HEAD
     // Handshakes in both directions, the CA's orders among them; `pki` has only what reads certificates and keys.
     ("rustls", &["edge/", "acme/", "pki/"]),
     ("tokio_rustls", &["edge/", "acme/"]),
@@ -120,12 +115,7 @@ const OWNERS: [(&str, &[&str]); 17] = [
     // A pair's facts; the subject of a client.
     ("x509_parser", &["pki/", "edge/tls/mutual"]),
     ("instant_acme", &["acme/"]),
-=======
-    ("rustls", &["edge/"]),
-    ("tokio_rustls", &["edge/"]),
-    ("aws_lc_rs", &["edge/tls"]),
-    ("rcgen", &["edge/"]),
->>>>>>> acme-h2
+    ("aws_lc_rs", &["edge/tls", "acme/account"]),
     ("prometheus", &["telemetry/"]),
     ("sysinfo", &["telemetry/"]),
     ("postcard", &["ipc/"]),
