@@ -16,7 +16,10 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::time::timeout;
 
-use super::challenge::{Board, PostError, Posted};
+use super::{
+    challenge::{Board, PostError, Posted},
+    disk,
+};
 use crate::{
     plan::Challenge,
     store::certs::{Certs, CertsError, Item},
@@ -265,7 +268,7 @@ fn request(names: &[Host], key: &KeyPair) -> Result<Vec<u8>, rcgen::Error> {
 
 /// Orders under way on disk, without holding up the runtime.
 mod kept {
-    use super::{Certs, CertsError, Host, Item, Kept};
+    use super::{Certs, CertsError, Host, Item, Kept, disk};
 
     pub(super) async fn read(certs: &Certs, name: &Host) -> Option<Kept> {
         let (certs, name) = (certs.clone(), name.clone());
@@ -275,12 +278,12 @@ mod kept {
 
     pub(super) async fn write(certs: &Certs, name: &Host, kept: Kept) -> Result<(), CertsError> {
         let (certs, name) = (certs.clone(), name.clone());
-        super::super::disk(move || certs.write_json(&name, Item::Order, &kept)).await
+        disk(move || certs.write_json(&name, Item::Order, &kept)).await
     }
 
     pub(super) async fn forget(certs: &Certs, name: &Host) -> Result<(), CertsError> {
         let (certs, name) = (certs.clone(), name.clone());
-        super::super::disk(move || certs.remove(&name, Item::Order)).await
+        disk(move || certs.remove(&name, Item::Order)).await
     }
 }
 

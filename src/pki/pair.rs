@@ -4,7 +4,7 @@ use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use rustls::{
     InconsistentKeys,
-    crypto::aws_lc_rs,
+    crypto::aws_lc_rs::default_provider,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     sign::CertifiedKey,
 };
@@ -69,7 +69,7 @@ impl Pair {
         let leaf = chain.first().ok_or(PairError::NoCertificate)?;
         let Facts { names, not_before, not_after, issuer, serial } = facts(leaf).ok_or(PairError::Certificate)?;
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| PairError::NoKey)?;
-        let certified = CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()).map_err(|error| match error {
+        let certified = CertifiedKey::from_der(chain, key, &default_provider()).map_err(|error| match error {
             rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => PairError::Mismatch,
             error => PairError::Key(error),
         })?;
