@@ -5,7 +5,7 @@
 //! Cancel-safety: a dropped order leaves its file; the next one for the same names goes on with it.
 //! Source: RFC 8555 §7.4, RFC 9773 §5 (replaces).
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
 use instant_acme::{
     Account, AuthorizationStatus, CertificateIdentifier, ChallengeStatus, ChallengeType, Identifier, NewOrder, OrderStatus, RetryPolicy,
@@ -94,6 +94,45 @@ impl Bundle {
     }
 }
 
+/// Refusals of a nonce in a row that are borne, beside those that `instant-acme` bears itself. Such a request has had no effect.
+const NONCES: u32 = 4;
+
+/// Whether an error is no more than a nonce that was not taken.
+trait Refused {
+    fn is_nonce(&self) -> bool;
+}
+
+impl Refused for instant_acme::Error {
+    fn is_nonce(&self) -> bool {
+        match self {
+            Self::Api(problem) => problem.r#type.as_deref() == Some("urn:ietf:params:acme:error:badNonce"),
+            _ => false,
+        }
+    }
+}
+
+impl Refused for OrderError {
+    fn is_nonce(&self) -> bool {
+        match self {
+            Self::Acme(error) => error.is_nonce(),
+            _ => false,
+        }
+    }
+}
+
+/// The call again for as long as its nonce is refused.
+macro_rules! patient {
+    ($call:expr) => {{
+        let mut left = NONCES;
+        loop {
+            match $call.await {
+                Err(error) if left > 0 && Refused::is_nonce(&error) => left -= 1,
+                result => break result,
+            }
+        }
+    }};
+}
+
 /// Drives `wish` to its end.
 ///
 /// Errors: [`OrderError`]; then the order is forgotten.
@@ -121,8 +160,9 @@ async fn drive(wish: &Wish, account: &Account, board: &Arc<Board>, certs: &Certs
         None => begin(wish, account, certs).await?,
     };
     if matches!(order.state().status, OrderStatus::Pending) {
-        let _posted = answer(wish, &mut order, board).await?;
-        let ready = order.poll_ready(&VALIDATION).await;
+        let mut up = Up::default();
+        patient!(answer(wish, &mut order, board, &mut up))?;
+        let ready = patient!(order.poll_ready(&VALIDATION));
         if !matches!(ready, Ok(OrderStatus::Ready | OrderStatus::Valid | OrderStatus::Processing)) {
             return Err(match (complaint(wish, &mut order).await, ready) {
                 (Some(refused), _) => refused,
@@ -132,9 +172,10 @@ async fn drive(wish: &Wish, account: &Account, board: &Arc<Board>, certs: &Certs
         }
     }
     if matches!(order.state().status, OrderStatus::Ready) {
-        order.finalize_csr(&request(&wish.names, &key)?).await?;
+        let request = request(&wish.names, &key)?;
+        patient!(order.finalize_csr(&request))?;
     }
-    let chain = order.poll_certificate(&ISSUE).await?;
+    let chain = patient!(order.poll_certificate(&ISSUE))?;
     Ok(Bundle { key: Secret::new(key.serialize_pem()), chain })
 }
 
@@ -145,7 +186,7 @@ async fn resume(wish: &Wish, account: &Account, certs: &Certs) -> Result<Option<
         return Ok(None);
     }
     let Ok(key) = KeyPair::from_pem(kept.key.reveal()) else { return Ok(None) };
-    let mut order = match account.order(kept.url).await {
+    let mut order = match patient!(account.order(kept.url.clone())) {
         Ok(order) => order,
         // It has been forgotten there.
         Err(instant_acme::Error::Api(_)) => return Ok(None),
@@ -170,10 +211,10 @@ async fn begin(wish: &Wish, account: &Account, certs: &Certs) -> Result<(instant
     };
     let replaces = wish.replaces.as_ref().and_then(|cert| CertificateIdentifier::try_from(cert).ok());
     let order = match replaces {
-        None => account.new_order(&new()).await?,
-        Some(old) => match account.new_order(&new().replaces(old)).await {
+        None => patient!(account.new_order(&new()))?,
+        Some(old) => match patient!(account.new_order(&new().replaces(old.clone()))) {
             Ok(order) => order,
-            Err(error) if insists_on_no_replacement(&error) => account.new_order(&new()).await?,
+            Err(error) if insists_on_no_replacement(&error) => patient!(account.new_order(&new()))?,
             Err(error) => return Err(error.into()),
         },
     };
@@ -208,9 +249,17 @@ fn identifier(name: &Host) -> Identifier {
     }
 }
 
+/// Challenges that are up, and the names for which the CA knows it.
+#[derive(Default)]
+struct Up {
+    posted: Vec<Posted>,
+    told: BTreeSet<String>,
+}
+
 /// Puts every challenge up that the CA still wants, and says so.
-async fn answer(wish: &Wish, order: &mut instant_acme::Order, board: &Arc<Board>) -> Result<Vec<Posted>, OrderError> {
-    let mut posted = Vec::new();
+///
+/// Shape: called again after an error, it goes on with what is not told yet.
+async fn answer(wish: &Wish, order: &mut instant_acme::Order, board: &Arc<Board>, up: &mut Up) -> Result<(), OrderError> {
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
         let mut authorization = authorization?;
@@ -218,6 +267,9 @@ async fn answer(wish: &Wish, order: &mut instant_acme::Order, board: &Arc<Board>
             continue;
         }
         let name = authorization.identifier().to_string();
+        if up.told.contains(&name) {
+            continue;
+        }
         let kind = match wish.challenge {
             Challenge::TlsAlpn01 => ChallengeType::TlsAlpn01,
             Challenge::Http01 => ChallengeType::Http01,
@@ -229,15 +281,23 @@ async fn answer(wish: &Wish, order: &mut instant_acme::Order, board: &Arc<Board>
             continue;
         }
         let proof = challenge.key_authorization();
-        posted.push(match wish.challenge {
+        up.posted.push(match wish.challenge {
             Challenge::TlsAlpn01 => board.post_alpn(&name, proof.digest().as_ref())?,
             Challenge::Http01 => board.post_http(&challenge.token, proof.as_str()),
         });
         if challenge.status == ChallengeStatus::Pending {
-            challenge.set_ready().await.map_err(|source| OrderError::Validation { name, challenge: wish.challenge, source })?;
+            match patient!(challenge.set_ready()) {
+                Ok(()) => {}
+                // Of a challenge, not of the request.
+                Err(source @ instant_acme::Error::Api(_)) => {
+                    return Err(OrderError::Validation { name, challenge: wish.challenge, source });
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
+        up.told.insert(name);
     }
-    Ok(posted)
+    Ok(())
 }
 
 /// What the CA has against one of the names.

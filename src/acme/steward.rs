@@ -239,6 +239,7 @@ impl Steward {
                 ward.asked = true;
                 Ok(format!("renewing the certificate of {}; see `gateway certs`", ward.name))
             }
+            None if self.wards.is_empty() => Err("no certificate of this gateway is ordered from a CA".to_owned()),
             None => Err(format!("no certificate for {host:?} is looked after: see `gateway certs` for those that are")),
         }
     }

@@ -149,8 +149,10 @@ pub fn validity(pair: &Pair) -> Validity {
 
 /// Where within its window a certificate is renewed: different for each, the same whenever it is asked.
 fn spread(serial: &str) -> f64 {
-    // FNV-1a; a serial has 64 random bits at least.
+    // FNV-1a, and the last step of splitmix64 so that the end of a serial counts as much as its beginning.
     let hash = serial.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     f64::from(u32::try_from(hash >> 32).unwrap_or_default()) / (f64::from(u32::MAX) + 1.0)
 }
 
