@@ -232,6 +232,7 @@ impl Steward {
 
     /// The certificate of `host`, now.
     fn renew(&mut self, host: &str) -> Result<String, String> {
+        let none = self.wards.is_empty();
         let found = self.wards.values_mut().find(|ward| ward.names.iter().any(|name| name.as_str() == host));
         match found {
             Some(ward) if ward.busy => Err(format!("an order for {} is under way already", ward.name)),
@@ -239,7 +240,7 @@ impl Steward {
                 ward.asked = true;
                 Ok(format!("renewing the certificate of {}; see `gateway certs`", ward.name))
             }
-            None if self.wards.is_empty() => Err("no certificate of this gateway is ordered from a CA".to_owned()),
+            None if none => Err("no certificate of this gateway is ordered from a CA".to_owned()),
             None => Err(format!("no certificate for {host:?} is looked after: see `gateway certs` for those that are")),
         }
     }

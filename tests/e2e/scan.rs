@@ -53,9 +53,21 @@ async fn testssl_finds_nothing_above_low() {
     let bounds = ["--connect-timeout", "5", "--openssl-timeout", "5", "--add-ca", &ca, "--jsonfile", "found.json"];
     // Protocols, categories of ciphers, forward secrecy, preferences, each cipher, vulnerabilities, certificate and defaults.
     let sections = ["-p", "-s", "-f", "-P", "-E", "-U", "-S", &target];
-    let said = run(work.path(), "testssl", &[&quiet[..], &bounds[..], &sections[..]].concat());
-    let found = std::fs::read_to_string(work.path().join("found.json")).unwrap_or_else(|error| panic!("{error}: {said}"));
-    let found: Vec<serde_json::Value> = serde_json::from_str(&found).unwrap_or_else(|error| panic!("{error}: {said}"));
+    // A check that did not get through says nothing of us: on a machine with much to do that happens. Then once more, from the start.
+    let unheard = |found: &[serde_json::Value]| {
+        found.iter().any(|finding| finding["finding"].as_str().is_some_and(|text| text.contains("check failed")))
+    };
+    let mut tries = 0;
+    let (said, found) = loop {
+        tries += 1;
+        drop(std::fs::remove_file(work.path().join("found.json")));
+        let said = run(work.path(), "testssl", &[&quiet[..], &bounds[..], &sections[..]].concat());
+        let found = std::fs::read_to_string(work.path().join("found.json")).unwrap_or_else(|error| panic!("{error}: {said}"));
+        let found: Vec<serde_json::Value> = serde_json::from_str(&found).unwrap_or_else(|error| panic!("{error}: {said}"));
+        if tries == 2 || !unheard(&found) {
+            break (said, found);
+        }
+    };
     let text = |finding: &serde_json::Value, key: &str| finding[key].as_str().unwrap_or_default().to_owned();
     let bad = |finding: &&serde_json::Value| {
         let severity = text(finding, "severity");

@@ -14,6 +14,7 @@ use crate::harness::{
     gateway::workdir,
     get, raw,
     tls::{TlsClient, write_certificate, write_certificate_of},
+    upstream,
     wait::{eventually_async, secs},
 };
 
@@ -265,4 +266,66 @@ async fn plain_http_is_sent_to_https_and_stays_in_the_clear_only_where_it_was_sa
     assert!(sent.status.is_redirection());
     assert!(sent.header("location").starts_with("https://localhost"));
     assert_eq!(get(gateway.http(), "a.test", "/").await.expect("an answer").status, 200);
+}
+
+/// A CA of its own and a client's certificate by it, as PEM files: `ca.pem`, `client.pem`, `client.key`.
+fn client_certificate() -> [(&'static str, String); 3] {
+    let mut ca = rcgen::CertificateParams::default();
+    ca.distinguished_name.push(rcgen::DnType::CommonName, "clients");
+    ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let ca_key = rcgen::KeyPair::generate().expect("a key");
+    let ca_pem = ca.self_signed(&ca_key).expect("signed").pem();
+    let issuer = rcgen::Issuer::new(ca, ca_key);
+    let mut client = rcgen::CertificateParams::default();
+    client.distinguished_name = rcgen::DistinguishedName::new();
+    client.distinguished_name.push(rcgen::DnType::CommonName, "ann");
+    client.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let pem = client.signed_by(&key, &issuer).expect("signed").pem();
+    [("ca.pem", ca_pem), ("client.pem", pem), ("client.key", key.serialize_pem())]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_site_that_asks_for_client_certificates_tells_its_app_whose_it_was_and_no_one_else_can() {
+    let echo = upstream::echo("echo").await;
+    let files = client_certificate();
+    let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (*name, text.as_str())).collect();
+    let gateway = Gateway::start_beside(
+        &files,
+        &format!(
+            "[upstream.api]\nservers = [\"{}\"]\n[[site]]\nhost = \"closed.test\"\ntls = \"internal\"\nclient_ca = \"ca.pem\"\nupstream = \"api\"\n\
+             [[site]]\nhost = \"open.test\"\ntls = \"internal\"\nupstream = \"api\"\n",
+            echo.addr
+        ),
+    );
+    let root = gateway.state().join("edge/internal-ca.pem").canonicalize().expect("the internal CA");
+    let port = gateway.https().port();
+    let curl = |name: &str, more: &[&str]| {
+        let resolve = format!("{name}:{port}:127.0.0.1");
+        let url = format!("https://{name}:{port}/");
+        let done = std::process::Command::new("curl")
+            .args(["-sS", "-m", "20", "-w", "\n%{http_code}", "--cacert"])
+            .arg(&root)
+            .args(["--resolve", &resolve])
+            .args(more)
+            .arg(&url)
+            .current_dir(gateway.dir())
+            .output()
+            .expect("curl runs");
+        (done.status.success(), String::from_utf8_lossy(&done.stdout).into_owned())
+    };
+    let own = ["--cert", "client.pem", "--key", "client.key"];
+    let (good, said) = curl("closed.test", &own);
+    assert!(good && said.contains("\"x-client-cert-subject\":[\"CN=ann\"]") && said.contains("x-client-cert-fingerprint"), "{said}");
+    assert!(!curl("closed.test", &[]).0, "no certificate, no handshake");
+    let forged = [&own[..], &["-H", "X-Client-Cert-Subject: CN=root", "-H", "x_client_cert_subject: CN=root"]].concat();
+    let (_, said) = curl("closed.test", &forged);
+    assert!(said.contains("CN=ann") && !said.contains("CN=root"), "{said}");
+    let (good, said) = curl("open.test", &["-H", "X-Client-Cert-Subject: CN=root"]);
+    assert!(good && !said.contains("CN=root"), "{said}");
+    // The connection of one site is no way into the other.
+    let (_, said) = curl("open.test", &["-H", "Host: closed.test"]);
+    assert!(said.ends_with("\n421"), "{said}");
+    let (_, said) = curl("closed.test", &[&own[..], &["-H", "Host: open.test"]].concat());
+    assert!(said.ends_with("\n421"), "{said}");
 }
