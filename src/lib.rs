@@ -5,7 +5,8 @@
 //! # Processes
 //! - **master** is what the user started; its PID never changes. Binds listening sockets and keeps them; spawns, watches and stops every child (apps, edge);
 //!   owns every log file; answers the control socket; writes status.json. Never parses a byte from the network.
-//! - **edge** is a child exec'd from `/proc/self/exe` that drops to `user`. Accept, TLS, proxy, gates, upstreams, probes, admin HTTP, metrics. Never forks, never signals an app.
+//! - **edge** is a child exec'd from `/proc/self/exe` that drops to `user`. Accept, TLS, proxy, gates, upstreams, probes,
+//!   certificates by ACME, admin HTTP, metrics. Never forks, never signals an app.
 //!
 //! # Floors: imports point down only (`tests/architecture.rs`)
 //! ```text
@@ -13,6 +14,7 @@
 //! 4  boot                   composition roots: only these know every room
 //! 3  admin                  asks the shells through what boot gave it
 //! 2  master  edge           hold state, act; never import each other
+//!            acme           under the edge, which reads its board and its vault
 //! 1  config ipc store telemetry demo   one outside format or device each
 //! 0  pki  rules  plan  vocab     pure: no tokio, I/O, clock, dice, logging
 //! ```
@@ -27,10 +29,16 @@
 //! - **D11** `telemetry` and `admin` may name [`ipc::message`]: pure shapes.
 //! - **D12** `pki` reads certificates as bytes and lies on the ground: check (`config`), issue (`acme`) and service (`edge`) must give one verdict on one pair.
 //!   It may name [`ipc::message::Material`], a pure shape, and shares rustls with the two rooms above it.
+//! - **D13** `acme` runs in the edge, on the thread that serves nothing, and lies one step below it: what traffic threads need of it (a pending challenge, a
+//!   certificate) they read from its [`acme::challenge::Board`] and [`acme::vault::Vault`] without a wait. A renewal fills one slot; no `Live` is built for it.
+//! - **D14** Challenges are answered before any gate and before TLS asks for anything: whoever could shut the CA out would have no certificate.
+//! - **D15** The keys of session tickets are the master's: an edge that is replaced opens the tickets of the one before. Sites that ask for client certificates
+//!   have keys of their own, derived from their CAs, so that no session crosses over.
 //!
 //! # Lexicon
 //! **site** a set of host names · **route** which of a site's requests go where · **upstream** servers to balance over · **server** one of them ·
 //! **app** a supervised program · **instance** one process of it · **incarnation** one start of an instance · **zone** a rate limit · **plan** the validated intent ·
+//! **slot** the place of one certificate · **ward** a certificate that is looked after · **bundle** its key and chain in one file · **stand-in** what is served until there is one ·
 //! **live** a plan made runnable · **edge**, **master** the two processes · **lease** a server picked for one request · **material** bytes of a certificate and its key
 
 pub mod acme;
