@@ -16,7 +16,11 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::time::timeout;
 
-use super::challenge::{Board, PostError, Posted};
+use super::{
+    challenge::{Board, PostError, Posted},
+    client::{is_bad_nonce, is_passing},
+    disk,
+};
 use crate::{
     plan::Challenge,
     store::certs::{Certs, CertsError, Item},
@@ -25,6 +29,8 @@ use crate::{
 
 /// All of one order. A CA validates from several places of the world; a minute is long.
 const PATIENCE: Duration = Duration::from_secs(300);
+/// A CA that forgets nonces early refuses ours now and then. The library asks three times; then we go on with the same order, so often.
+const NONCES: u32 = 3;
 const VALIDATION: RetryPolicy = RetryPolicy::new().initial_delay(Duration::from_millis(250)).backoff(1.5).timeout(Duration::from_secs(120));
 const ISSUE: RetryPolicy = RetryPolicy::new().initial_delay(Duration::from_millis(250)).backoff(1.5).timeout(Duration::from_secs(120));
 
@@ -93,13 +99,21 @@ impl Bundle {
 
 /// Drives `wish` to its end.
 ///
-/// Errors: [`OrderError`]; then the order is forgotten.
+/// Errors: [`OrderError`]; then the order is forgotten, but where that is no word on it: the CA may finish it yet.
 pub async fn fulfil(wish: &Wish, account: &Account, board: &Arc<Board>, certs: &Certs) -> Result<Bundle, OrderError> {
-    let result = match timeout(PATIENCE, drive(wish, account, board, certs)).await {
-        Ok(result) => result,
-        Err(_) => Err(OrderError::Late),
+    let driven = async {
+        // What is up stays up until the end.
+        let mut posted = Vec::new();
+        let mut nonces = 0;
+        loop {
+            match drive(wish, account, board, certs, &mut posted).await {
+                Err(OrderError::Acme(error)) if nonces < NONCES && is_bad_nonce(&error) => nonces += 1,
+                result => return result,
+            }
+        }
     };
-    if result.is_err() {
+    let result = timeout(PATIENCE, driven).await.unwrap_or(Err(OrderError::Late));
+    if result.as_ref().is_err_and(|error| !matches!(error, OrderError::Acme(error) if is_passing(error))) {
         kept::forget(certs, &wish.name).await?;
     }
     result
@@ -112,13 +126,13 @@ pub async fn done(certs: &Certs, name: &Host) -> Result<(), OrderError> {
     Ok(kept::forget(certs, name).await?)
 }
 
-async fn drive(wish: &Wish, account: &Account, board: &Arc<Board>, certs: &Certs) -> Result<Bundle, OrderError> {
+async fn drive(wish: &Wish, account: &Account, board: &Arc<Board>, certs: &Certs, posted: &mut Vec<Posted>) -> Result<Bundle, OrderError> {
     let (mut order, key) = match resume(wish, account, certs).await? {
         Some(found) => found,
         None => begin(wish, account, certs).await?,
     };
     if matches!(order.state().status, OrderStatus::Pending) {
-        let _posted = answer(wish, &mut order, board).await?;
+        answer(wish, &mut order, board, posted).await?;
         let ready = order.poll_ready(&VALIDATION).await;
         if !matches!(ready, Ok(OrderStatus::Ready | OrderStatus::Valid | OrderStatus::Processing)) {
             return Err(match (complaint(wish, &mut order).await, ready) {
@@ -145,7 +159,7 @@ async fn resume(wish: &Wish, account: &Account, certs: &Certs) -> Result<Option<
     let mut order = match account.order(kept.url).await {
         Ok(order) => order,
         // It has been forgotten there.
-        Err(instant_acme::Error::Api(_)) => return Ok(None),
+        Err(error @ instant_acme::Error::Api(_)) if !is_passing(&error) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
     let alive = !matches!(order.state().status, OrderStatus::Invalid);
@@ -206,8 +220,7 @@ fn identifier(name: &Host) -> Identifier {
 }
 
 /// Puts every challenge up that the CA still wants, and says so.
-async fn answer(wish: &Wish, order: &mut instant_acme::Order, board: &Arc<Board>) -> Result<Vec<Posted>, OrderError> {
-    let mut posted = Vec::new();
+async fn answer(wish: &Wish, order: &mut instant_acme::Order, board: &Arc<Board>, posted: &mut Vec<Posted>) -> Result<(), OrderError> {
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
         let mut authorization = authorization?;
@@ -231,10 +244,14 @@ async fn answer(wish: &Wish, order: &mut instant_acme::Order, board: &Arc<Board>
             Challenge::Http01 => board.post_http(&challenge.token, proof.as_str()),
         });
         if challenge.status == ChallengeStatus::Pending {
-            challenge.set_ready().await.map_err(|source| OrderError::Validation { name, challenge: wish.challenge, source })?;
+            challenge.set_ready().await.map_err(|source| match source {
+                instant_acme::Error::Api(_) if !is_bad_nonce(&source) => OrderError::Validation { name, challenge: wish.challenge, source },
+                // Nothing was said of the name.
+                source => source.into(),
+            })?;
         }
     }
-    Ok(posted)
+    Ok(())
 }
 
 /// What the CA has against one of the names.
@@ -265,7 +282,7 @@ fn request(names: &[Host], key: &KeyPair) -> Result<Vec<u8>, rcgen::Error> {
 
 /// Orders under way on disk, without holding up the runtime.
 mod kept {
-    use super::{Certs, CertsError, Host, Item, Kept};
+    use super::{Certs, CertsError, Host, Item, Kept, disk};
 
     pub(super) async fn read(certs: &Certs, name: &Host) -> Option<Kept> {
         let (certs, name) = (certs.clone(), name.clone());
@@ -275,12 +292,12 @@ mod kept {
 
     pub(super) async fn write(certs: &Certs, name: &Host, kept: Kept) -> Result<(), CertsError> {
         let (certs, name) = (certs.clone(), name.clone());
-        super::super::disk(move || certs.write_json(&name, Item::Order, &kept)).await
+        disk(move || certs.write_json(&name, Item::Order, &kept)).await
     }
 
     pub(super) async fn forget(certs: &Certs, name: &Host) -> Result<(), CertsError> {
         let (certs, name) = (certs.clone(), name.clone());
-        super::super::disk(move || certs.remove(&name, Item::Order)).await
+        disk(move || certs.remove(&name, Item::Order)).await
     }
 }
 
