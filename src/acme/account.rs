@@ -20,11 +20,14 @@ use serde_json::{Value, json};
 use thiserror::Error;
 use tokio::sync::Mutex;
 
-use super::client::Transport;
+use super::client::{Transport, is_bad_nonce};
 use crate::{
     plan::Eab,
     store::certs::{Certs, CertsError, Paper},
 };
+
+/// As often as a refused nonce is made good for, beyond what the library does.
+const NONCES: u32 = 3;
 
 /// Why there is no account.
 #[derive(Debug, Error)]
@@ -77,19 +80,30 @@ impl Accounts {
         if let Some(account) = open.get(who.directory) {
             return Ok(account.clone());
         }
-        let account = match self.certs.paper_json::<Kept>(who.directory, Paper::Account)? {
-            Some(kept) => self.restore(who, transport, kept).await?,
-            None => self.make(who, transport).await?,
+        let mut nonces = 0;
+        let account = loop {
+            let opened = match self.certs.paper_json::<Kept>(who.directory, Paper::Account)? {
+                Some(kept) => self.restore(who, transport, kept).await,
+                None => self.make(who, transport).await,
+            };
+            match opened {
+                Err(AccountError::Acme(error)) if nonces < NONCES && is_bad_nonce(&error) => nonces += 1,
+                opened => break opened?,
+            }
         };
         open.insert(who.directory.to_owned(), account.clone());
         Ok(account)
     }
 
-    /// The CA knows nothing of it: the next [`Accounts::open`] makes it again, with the same key.
+    /// The CA knows nothing of `lost`: the next [`Accounts::open`] makes it again, with the same key. Made again meanwhile, it stays.
     ///
     /// Errors: [`AccountError::Store`]
-    pub async fn forget(&self, directory: &str) -> Result<(), AccountError> {
-        self.open.lock().await.remove(directory);
+    pub async fn forget(&self, directory: &str, lost: &Account) -> Result<(), AccountError> {
+        let mut open = self.open.lock().await;
+        if open.get(directory).is_some_and(|known| known.id() != lost.id()) {
+            return Ok(());
+        }
+        open.remove(directory);
         Ok(self.certs.remove_paper(directory, Paper::Account)?)
     }
 

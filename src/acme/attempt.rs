@@ -12,9 +12,9 @@ use thiserror::Error;
 use super::{
     account::{AccountError, Accounts, Who},
     challenge::Board,
-    client::{ClientError, Transport},
+    client::{ClientError, Transport, is_unknown_account},
     demand, disk,
-    order::{self, OrderError, Wish},
+    order::{self, Bundle, OrderError, Wish},
     vault::Slot,
 };
 use crate::{
@@ -136,18 +136,12 @@ async fn order_by(job: &Job, bench: &Bench, transport: &Transport, challenge: Ch
         replaces: job.replaces.clone().filter(|_| !job.staging),
         directory: job.directory().to_owned(),
     };
-    let account = open(job, bench, transport).await?;
-    let result = match order::fulfil(&wish, &account, &bench.board, &bench.certs).await {
-        Err(OrderError::Acme(error)) if is_unknown_account(&error) => {
-            // The CA has lost it: with the same key it is made again.
-            bench.accounts.forget(job.directory()).await?;
-            let account = open(job, bench, transport).await?;
-            order::fulfil(&wish, &account, &bench.board, &bench.certs).await
-        }
-        result => result,
-    };
-    let bundle = result?;
-    let pair = Pair::from_pem(bundle.chain.as_bytes(), bundle.key.reveal().as_bytes())?;
+    let (mut bundle, mut pair) = obtain(job, bench, transport, &wish).await?;
+    if job.slot.pair().is_some_and(|old| old.is(&pair)) {
+        // An order that was cut off after its bundle was on disk: it is done with, and this is the next.
+        order::done(&bench.certs, &job.name).await?;
+        (bundle, pair) = obtain(job, bench, transport, &wish).await?;
+    }
     if let Some(missing) = job.names.iter().find(|name| !pair.is_for(name.as_str())) {
         return Err(AttemptError::Names((*missing).clone()));
     }
@@ -163,18 +157,27 @@ async fn order_by(job: &Job, bench: &Bench, transport: &Transport, challenge: Ch
     Ok(Outcome::Issued(pair))
 }
 
+async fn obtain(job: &Job, bench: &Bench, transport: &Transport, wish: &Wish) -> Result<(Bundle, Pair), AttemptError> {
+    let account = open(job, bench, transport).await?;
+    let result = match order::fulfil(wish, &account, &bench.board, &bench.certs).await {
+        Err(OrderError::Acme(error)) if is_unknown_account(&error) => {
+            // The CA has lost it: with the same key it is made again.
+            bench.accounts.forget(job.directory(), &account).await?;
+            let account = open(job, bench, transport).await?;
+            order::fulfil(wish, &account, &bench.board, &bench.certs).await
+        }
+        result => result,
+    };
+    let bundle = result?;
+    let pair = Pair::from_pem(bundle.chain.as_bytes(), bundle.key.reveal().as_bytes())?;
+    Ok((bundle, pair))
+}
+
 async fn open(job: &Job, bench: &Bench, transport: &Transport) -> Result<Account, AttemptError> {
     // An external account is one of the CA proper.
     let eab = job.ca.eab.as_ref().filter(|_| !job.staging);
     let who = Who { directory: job.directory(), email: bench.email.as_deref(), eab };
     Ok(bench.accounts.open(who, transport).await?)
-}
-
-fn is_unknown_account(error: &instant_acme::Error) -> bool {
-    match error {
-        instant_acme::Error::Api(problem) => problem.r#type.as_deref() == Some("urn:ietf:params:acme:error:accountDoesNotExist"),
-        _ => false,
-    }
 }
 
 /// When the CA wants a certificate renewed.

@@ -109,6 +109,33 @@ impl HttpClient for Transport {
     }
 }
 
+/// The CA refused a nonce of its own, and nothing else.
+#[must_use]
+pub fn is_bad_nonce(error: &Error) -> bool {
+    is_problem(error, "badNonce")
+}
+
+/// It says nothing of what was asked: the CA was not heard, is busy or has a fault of its own.
+#[must_use]
+pub fn is_passing(error: &Error) -> bool {
+    match error {
+        Error::Api(problem) => is_bad_nonce(error) || matches!(problem.status, Some(429 | 500..)),
+        Error::Other(_) => true,
+        _ => false,
+    }
+}
+
+/// The CA has lost our account.
+#[must_use]
+pub fn is_unknown_account(error: &Error) -> bool {
+    is_problem(error, "accountDoesNotExist")
+}
+
+fn is_problem(error: &Error, kind: &str) -> bool {
+    let Error::Api(problem) = error else { return false };
+    problem.r#type.as_deref().and_then(|of| of.strip_prefix("urn:ietf:params:acme:error:")) == Some(kind)
+}
+
 /// `Retry-After`: seconds or a date.
 ///
 /// Source: RFC 9110 §10.2.3.
@@ -129,6 +156,20 @@ mod tests {
         assert!(moment("Fri, 31 Dec 1999 23:59:59 GMT").is_some_and(|at| at < SystemTime::now()));
         assert_eq!(moment("soon"), None);
         assert_eq!(moment("18446744073709551615"), None, "no clock goes that far");
+    }
+
+    #[test]
+    fn a_fault_of_the_moment_is_told_from_a_refusal() {
+        let said = |kind: &str, status: u16| {
+            let problem = format!(r#"{{"type":"urn:ietf:params:acme:error:{kind}","detail":"x","status":{status}}}"#);
+            Error::Api(serde_json::from_str(&problem).expect("a problem"))
+        };
+        for (kind, status) in [("badNonce", 400), ("rateLimited", 429), ("serverInternal", 500)] {
+            assert!(is_passing(&said(kind, status)), "{kind}");
+        }
+        assert!(!is_passing(&said("malformed", 404)) && !is_passing(&said("accountDoesNotExist", 400)));
+        assert!(is_unknown_account(&said("accountDoesNotExist", 400)) && !is_bad_nonce(&said("accountDoesNotExist", 400)));
+        assert!(is_passing(&Error::Other(io::Error::from(io::ErrorKind::ConnectionRefused).into())));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     io,
+    pin::pin,
     sync::Arc,
     time::Duration,
 };
@@ -115,15 +116,22 @@ async fn fetch(name: &Host, ask: &str) -> io::Result<u16> {
         .header(header::CONNECTION, "close")
         .body(Empty::<Bytes>::new())
         .map_err(io::Error::other)?;
-    let asked = async { sender.send_request(request).await.map_err(io::Error::other).map(|answer| answer.status().as_u16()) };
+    let mut asked = pin!(async { sender.send_request(request).await.map_err(io::Error::other).map(|answer| answer.status().as_u16()) });
     tokio::select! {
-        status = asked => status,
-        ended = connection => Err(ended.err().map_or_else(|| io::ErrorKind::UnexpectedEof.into(), io::Error::other)),
+        status = &mut asked => status,
+        // The last byte of an answer ends its connection too: what was heard counts.
+        _ = connection => asked.await,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+        task::JoinSet,
+    };
+
     use super::*;
 
     fn host(text: &str) -> Host {
@@ -143,6 +151,23 @@ mod tests {
             asker.heard(&host(&format!("h{n}.test")), "http://x/", true, 2000);
         }
         assert!(asker.answers.len() <= KEPT && asker.order.len() <= KEPT);
+    }
+
+    #[tokio::test]
+    async fn a_program_that_closes_as_it_answers_is_heard_every_time() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let ask = format!("http://{}/ask", listener.local_addr().expect("its address"));
+        let mut server = JoinSet::new();
+        server.spawn(async move {
+            while let Ok((mut tcp, _)) = listener.accept().await {
+                let mut head = [0; 1024];
+                let _ = tcp.read(&mut head).await;
+                let _ = tcp.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").await;
+            }
+        });
+        for n in 0..50 {
+            assert!(question(host("a.test"), ask.clone(), None).await, "question {n}");
+        }
     }
 
     #[test]

@@ -267,6 +267,7 @@ fn dns(about: &About) -> Option<Cause> {
         "no valid ip addresses",
         "no ip address",
         "unknownhost",
+        "could not resolve url",
     ]) {
         return Some(cause_of(
             format!("{name} has no address in the DNS"),

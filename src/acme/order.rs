@@ -5,7 +5,7 @@
 //! Cancel-safety: a dropped order leaves its file; the next one for the same names goes on with it.
 //! Source: RFC 8555 §7.4, RFC 9773 §5 (replaces).
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use instant_acme::{
     Account, AuthorizationStatus, CertificateIdentifier, ChallengeStatus, ChallengeType, Identifier, NewOrder, OrderStatus, RetryPolicy,
@@ -18,6 +18,7 @@ use tokio::time::timeout;
 
 use super::{
     challenge::{Board, PostError, Posted},
+    client::{is_bad_nonce, is_passing},
     disk,
 };
 use crate::{
@@ -28,6 +29,8 @@ use crate::{
 
 /// All of one order. A CA validates from several places of the world; a minute is long.
 const PATIENCE: Duration = Duration::from_secs(300);
+/// A CA that forgets nonces early refuses ours now and then. The library asks three times; then we go on with the same order, so often.
+const NONCES: u32 = 3;
 const VALIDATION: RetryPolicy = RetryPolicy::new().initial_delay(Duration::from_millis(250)).backoff(1.5).timeout(Duration::from_secs(120));
 const ISSUE: RetryPolicy = RetryPolicy::new().initial_delay(Duration::from_millis(250)).backoff(1.5).timeout(Duration::from_secs(120));
 
@@ -94,54 +97,23 @@ impl Bundle {
     }
 }
 
-/// Refusals of a nonce in a row that are borne, beside those that `instant-acme` bears itself. Such a request has had no effect.
-const NONCES: u32 = 4;
-
-/// Whether an error is no more than a nonce that was not taken.
-trait Refused {
-    fn is_nonce(&self) -> bool;
-}
-
-impl Refused for instant_acme::Error {
-    fn is_nonce(&self) -> bool {
-        match self {
-            Self::Api(problem) => problem.r#type.as_deref() == Some("urn:ietf:params:acme:error:badNonce"),
-            _ => false,
-        }
-    }
-}
-
-impl Refused for OrderError {
-    fn is_nonce(&self) -> bool {
-        match self {
-            Self::Acme(error) => error.is_nonce(),
-            _ => false,
-        }
-    }
-}
-
-/// The call again for as long as its nonce is refused.
-macro_rules! patient {
-    ($call:expr) => {{
-        let mut left = NONCES;
-        loop {
-            match $call.await {
-                Err(error) if left > 0 && Refused::is_nonce(&error) => left -= 1,
-                result => break result,
-            }
-        }
-    }};
-}
-
 /// Drives `wish` to its end.
 ///
-/// Errors: [`OrderError`]; then the order is forgotten.
+/// Errors: [`OrderError`]; then the order is forgotten, but where that is no word on it: the CA may finish it yet.
 pub async fn fulfil(wish: &Wish, account: &Account, board: &Arc<Board>, certs: &Certs) -> Result<Bundle, OrderError> {
-    let result = match timeout(PATIENCE, drive(wish, account, board, certs)).await {
-        Ok(result) => result,
-        Err(_) => Err(OrderError::Late),
+    let driven = async {
+        // What is up stays up until the end.
+        let mut posted = Vec::new();
+        let mut nonces = 0;
+        loop {
+            match drive(wish, account, board, certs, &mut posted).await {
+                Err(OrderError::Acme(error)) if nonces < NONCES && is_bad_nonce(&error) => nonces += 1,
+                result => return result,
+            }
+        }
     };
-    if result.is_err() {
+    let result = timeout(PATIENCE, driven).await.unwrap_or(Err(OrderError::Late));
+    if result.as_ref().is_err_and(|error| !matches!(error, OrderError::Acme(error) if is_passing(error))) {
         kept::forget(certs, &wish.name).await?;
     }
     result
@@ -154,15 +126,14 @@ pub async fn done(certs: &Certs, name: &Host) -> Result<(), OrderError> {
     Ok(kept::forget(certs, name).await?)
 }
 
-async fn drive(wish: &Wish, account: &Account, board: &Arc<Board>, certs: &Certs) -> Result<Bundle, OrderError> {
+async fn drive(wish: &Wish, account: &Account, board: &Arc<Board>, certs: &Certs, posted: &mut Vec<Posted>) -> Result<Bundle, OrderError> {
     let (mut order, key) = match resume(wish, account, certs).await? {
         Some(found) => found,
         None => begin(wish, account, certs).await?,
     };
     if matches!(order.state().status, OrderStatus::Pending) {
-        let mut up = Up::default();
-        patient!(answer(wish, &mut order, board, &mut up))?;
-        let ready = patient!(order.poll_ready(&VALIDATION));
+        answer(wish, &mut order, board, posted).await?;
+        let ready = order.poll_ready(&VALIDATION).await;
         if !matches!(ready, Ok(OrderStatus::Ready | OrderStatus::Valid | OrderStatus::Processing)) {
             return Err(match (complaint(wish, &mut order).await, ready) {
                 (Some(refused), _) => refused,
@@ -172,10 +143,9 @@ async fn drive(wish: &Wish, account: &Account, board: &Arc<Board>, certs: &Certs
         }
     }
     if matches!(order.state().status, OrderStatus::Ready) {
-        let request = request(&wish.names, &key)?;
-        patient!(order.finalize_csr(&request))?;
+        order.finalize_csr(&request(&wish.names, &key)?).await?;
     }
-    let chain = patient!(order.poll_certificate(&ISSUE))?;
+    let chain = order.poll_certificate(&ISSUE).await?;
     Ok(Bundle { key: Secret::new(key.serialize_pem()), chain })
 }
 
@@ -186,10 +156,10 @@ async fn resume(wish: &Wish, account: &Account, certs: &Certs) -> Result<Option<
         return Ok(None);
     }
     let Ok(key) = KeyPair::from_pem(kept.key.reveal()) else { return Ok(None) };
-    let mut order = match patient!(account.order(kept.url.clone())) {
+    let mut order = match account.order(kept.url).await {
         Ok(order) => order,
         // It has been forgotten there.
-        Err(instant_acme::Error::Api(_)) => return Ok(None),
+        Err(error @ instant_acme::Error::Api(_)) if !is_passing(&error) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
     let alive = !matches!(order.state().status, OrderStatus::Invalid);
@@ -211,10 +181,10 @@ async fn begin(wish: &Wish, account: &Account, certs: &Certs) -> Result<(instant
     };
     let replaces = wish.replaces.as_ref().and_then(|cert| CertificateIdentifier::try_from(cert).ok());
     let order = match replaces {
-        None => patient!(account.new_order(&new()))?,
-        Some(old) => match patient!(account.new_order(&new().replaces(old.clone()))) {
+        None => account.new_order(&new()).await?,
+        Some(old) => match account.new_order(&new().replaces(old)).await {
             Ok(order) => order,
-            Err(error) if insists_on_no_replacement(&error) => patient!(account.new_order(&new()))?,
+            Err(error) if insists_on_no_replacement(&error) => account.new_order(&new()).await?,
             Err(error) => return Err(error.into()),
         },
     };
@@ -249,17 +219,8 @@ fn identifier(name: &Host) -> Identifier {
     }
 }
 
-/// Challenges that are up, and the names for which the CA knows it.
-#[derive(Default)]
-struct Up {
-    posted: Vec<Posted>,
-    told: BTreeSet<String>,
-}
-
 /// Puts every challenge up that the CA still wants, and says so.
-///
-/// Shape: called again after an error, it goes on with what is not told yet.
-async fn answer(wish: &Wish, order: &mut instant_acme::Order, board: &Arc<Board>, up: &mut Up) -> Result<(), OrderError> {
+async fn answer(wish: &Wish, order: &mut instant_acme::Order, board: &Arc<Board>, posted: &mut Vec<Posted>) -> Result<(), OrderError> {
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
         let mut authorization = authorization?;
@@ -267,9 +228,6 @@ async fn answer(wish: &Wish, order: &mut instant_acme::Order, board: &Arc<Board>
             continue;
         }
         let name = authorization.identifier().to_string();
-        if up.told.contains(&name) {
-            continue;
-        }
         let kind = match wish.challenge {
             Challenge::TlsAlpn01 => ChallengeType::TlsAlpn01,
             Challenge::Http01 => ChallengeType::Http01,
@@ -281,21 +239,17 @@ async fn answer(wish: &Wish, order: &mut instant_acme::Order, board: &Arc<Board>
             continue;
         }
         let proof = challenge.key_authorization();
-        up.posted.push(match wish.challenge {
+        posted.push(match wish.challenge {
             Challenge::TlsAlpn01 => board.post_alpn(&name, proof.digest().as_ref())?,
             Challenge::Http01 => board.post_http(&challenge.token, proof.as_str()),
         });
         if challenge.status == ChallengeStatus::Pending {
-            match patient!(challenge.set_ready()) {
-                Ok(()) => {}
-                // Of a challenge, not of the request.
-                Err(source @ instant_acme::Error::Api(_)) => {
-                    return Err(OrderError::Validation { name, challenge: wish.challenge, source });
-                }
-                Err(error) => return Err(error.into()),
-            }
+            challenge.set_ready().await.map_err(|source| match source {
+                instant_acme::Error::Api(_) if !is_bad_nonce(&source) => OrderError::Validation { name, challenge: wish.challenge, source },
+                // Nothing was said of the name.
+                source => source.into(),
+            })?;
         }
-        up.told.insert(name);
     }
     Ok(())
 }

@@ -27,7 +27,7 @@ use super::{
     standing::{Standing, Trouble},
     trouble,
     vault::{Demand, Vault},
-    ward::{Memory, Reason, Ward},
+    ward::{Memory, Reason, Ward, validity},
 };
 use crate::{
     ipc::message::{Config, Role},
@@ -35,7 +35,7 @@ use crate::{
     plan::{Acme, Challenge, SiteTls},
     rules::{
         clientip,
-        renewal::{Failure, Options, Why},
+        renewal::{Failure, Fault, Options, Why},
     },
     store::certs::{Certs, Item},
     telemetry::{AcmeMetrics, Ordered},
@@ -226,6 +226,10 @@ impl Steward {
             // Accounts hold on to the way by which they were opened.
             self.accounts = Arc::new(Accounts::new(self.certs.clone()));
         }
+        if (&setting.acme, &setting.challenges) != (&self.setting.acme, &self.setting.challenges) {
+            let now = now();
+            self.wards.values_mut().for_each(|ward| ward.memory.history = ward.memory.history.clone().afresh(now));
+        }
         self.setting = setting;
         self.take_sites();
     }
@@ -251,7 +255,7 @@ impl Steward {
         self.wards.retain(|name, ward| ward.reason != Reason::Site || sites.contains_key(name));
         for (name, names) in self.setting.sites.clone() {
             match self.wards.get_mut(&name) {
-                Some(ward) => (ward.names, ward.reason) = (names, Reason::Site),
+                Some(ward) => ward.named(names, now()),
                 None => drop(self.take(name, names, Reason::Site)),
             }
         }
@@ -411,9 +415,10 @@ impl Steward {
                     }
                     Outcome::Failed { error, challenge, retry_after } => {
                         let said = trouble::explained(&error, challenge, &directory);
-                        let named = retry_after.map(unix).or(said.retry_after);
                         let failure = said.failure;
-                        ward.memory.history = ward.memory.history.clone().failed(&options, attempt, failure, named, now, fastrand::f64());
+                        let fault = Fault { failure, retry_after: retry_after.map(unix).or(said.retry_after) };
+                        let served = ward.slot.pair().map(|pair| validity(&pair));
+                        ward.memory.history = ward.memory.history.clone().failed(&options, attempt, fault, served, now, fastrand::f64());
                         ward.memory.trouble = Some(Trouble { at: now, text: said.text.clone(), advice: said.advice.clone() });
                         ward.asked = false;
                         self.metrics.ordered(Ordered::Failed);
@@ -497,13 +502,16 @@ impl Steward {
             let there = yes && self.wards.get(&name).is_some_and(|ward| ward.slot.pair().is_some());
             return self.tell(&name, there);
         }
+        if on_demand < ON_DEMAND && self.take(name.clone(), vec![name.clone()], Reason::Demand { ask }).is_some() {
+            self.prove(&name, Duration::ZERO);
+            return self.tell(&name, true);
+        }
+        // What is on disk already costs no order.
         if on_demand >= ON_DEMAND || !self.asker.may_order(now()) {
             tracing::warn!(cert = %name, on_demand, "too many certificates on demand: this one is refused");
-            return self.tell(&name, false);
-        }
-        if self.take(name.clone(), vec![name.clone()], Reason::Demand { ask }).is_some() {
-            self.prove(&name, Duration::ZERO);
-            self.tell(&name, true);
+            self.wards.remove(&name);
+            self.vault.remove(&name);
+            self.tell(&name, false);
         }
     }
 

@@ -17,9 +17,9 @@ use crate::{plan::Challenge, rules::renewal::Failure};
 pub fn explained(error: &AttemptError, challenge: Option<Challenge>, directory: &str) -> Explained {
     match error {
         AttemptError::Order(OrderError::Validation { name, challenge, source }) => acme(source, Some(name), Some(*challenge), directory),
-        AttemptError::Order(OrderError::Acme(source)) | AttemptError::Account(AccountError::Acme(source)) => {
-            acme(source, None, challenge, directory)
-        }
+        AttemptError::Order(OrderError::Acme(source)) => acme(source, None, challenge, directory),
+        // No challenge has a part in it, whatever the attempt went on to.
+        AttemptError::Account(AccountError::Acme(source)) => acme(source, None, None, directory),
         AttemptError::Order(OrderError::NotOffered { .. }) | AttemptError::NoListener => Explained {
             advice: Some(
                 "look at `challenges` of [tls], and at the addresses of [listen]: http-01 is answered on http, tls-alpn-01 on https"
@@ -113,6 +113,17 @@ mod tests {
 
     fn other(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Explained {
         acme(&instant_acme::Error::Other(error.into()), None, None, "https://ca.test:14000/dir")
+    }
+
+    #[test]
+    fn an_account_that_is_refused_is_no_failed_validation() {
+        let problem =
+            r#"{"type":"urn:ietf:params:acme:error:unauthorized","detail":"external account binding JWS verification error","status":403}"#;
+        let problem: instant_acme::Problem = serde_json::from_str(problem).expect("a problem");
+        let error = AttemptError::Account(AccountError::Acme(problem.into()));
+        let said = explained(&error, Some(Challenge::TlsAlpn01), "https://ca.test/dir");
+        assert_eq!(said.failure, Failure::Refused);
+        assert!(said.advice.as_deref().is_some_and(|advice| advice.contains("eab_key")), "{said:?}");
     }
 
     #[test]

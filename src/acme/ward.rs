@@ -66,6 +66,14 @@ impl Ward {
         self.names.iter().all(|name| pair.is_for(name.as_str()))
     }
 
+    /// The configuration names it, for these names.
+    pub fn named(&mut self, names: Vec<Host>, now: i64) {
+        if self.names != names {
+            self.memory.history = self.memory.history.clone().afresh(now);
+        }
+        (self.names, self.reason) = (names, Reason::Site);
+    }
+
     /// When the next attempt is made, and why.
     pub fn next(&self) -> (i64, Why) {
         let history = &self.memory.history;
@@ -73,7 +81,10 @@ impl Ward {
             return (i64::MIN, Why::Asked);
         }
         let (due, why) = match self.slot.pair() {
-            Some(pair) if self.is_complete(&pair) => renewal::due(validity(&pair), self.window, spread(&pair.serial)),
+            Some(pair) if self.is_complete(&pair) => {
+                let (due, why) = renewal::due(validity(&pair), self.window, spread(&pair.serial));
+                (due.max(history.rested()), why)
+            }
             Some(_) | None => (i64::MIN, Why::First),
         };
         (due.max(history.next()), history.why().unwrap_or(why))
@@ -149,10 +160,10 @@ pub fn validity(pair: &Pair) -> Validity {
 
 /// Where within its window a certificate is renewed: different for each, the same whenever it is asked.
 fn spread(serial: &str) -> f64 {
-    // FNV-1a, and the last step of splitmix64 so that the end of a serial counts as much as its beginning.
+    // FNV-1a, and the end of MurmurHash3 to bring what differs in the last bytes to the top.
     let hash = serial.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-    let hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    let hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    let hash = hash ^ (hash >> 33);
     f64::from(u32::try_from(hash >> 32).unwrap_or_default()) / (f64::from(u32::MAX) + 1.0)
 }
 

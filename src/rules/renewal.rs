@@ -2,7 +2,8 @@
 //!
 //! Pure. The steward brings the moment, the dice and what the CA said; it orders, and keeps the [`History`] on disk.
 //!
-//! Shape: [`due`] lies within the certificate's life, a margin before its end. A failure waits by a table ([`ATTEMPTS_IN_48H`] at most), never less than the CA asks for.
+//! Shape: [`due`] lies within the certificate's life, a margin before its end. A failure waits by a table ([`ATTEMPTS_IN_48H`] at most), never less than the CA asks for;
+//!        where a certificate is in service, no longer than a thirtieth of its life, so that a short one is tried again in time.
 //!        Every failure counts against its CA, a rehearsal's too: after [`SWITCH_AFTER`] in a row the next one has its turn, round again. That holds for validation as
 //!        well, because what one CA cannot see or is forbidden (CAA) another may.
 //!        After a failure of validation a CA that has a staging directory is only rehearsed with, until one rehearsal passes; a staging directory that is itself broken
@@ -28,7 +29,8 @@ pub const SHORT: i64 = 10 * DAY;
 pub const SWITCH_AFTER: u32 = 3;
 /// The longest that a CA can silence us for.
 pub const RETRY_AFTER_MAX: i64 = 7 * DAY;
-/// The most attempts that can fail within 48 hours, whatever the dice say: what the table allows.
+/// The most attempts that can fail within 48 hours, whatever the dice say: what the table allows. Holds where no certificate is in service, or one that lives for 7.5 days
+/// or more: a thirtieth of that is the longest wait of the table. A shorter one is tried at [`PATIENCE`]'s pace.
 pub const ATTEMPTS_IN_48H: u32 = 34;
 /// After a success the next order waits for an hour, or a third of the life of the certificate: a CA whose windows all lie in the past is no tight loop.
 const REST: i64 = HOUR;
@@ -37,6 +39,8 @@ const TABLE: [(i64, u32); 8] =
     [(MINUTE, 2), (2 * MINUTE, 2), (5 * MINUTE, 3), (10 * MINUTE, 3), (20 * MINUTE, 4), (30 * MINUTE, 4), (HOUR, 6), (3 * HOUR, 4)];
 /// Then this, for ever.
 const LONGEST: i64 = 6 * HOUR;
+/// No wait is longer than one in so many parts of the life of the certificate in service, but a second: some ten tries in the third of it that the alarm rings for.
+pub const PATIENCE: i64 = 30;
 /// After an attempt that was cut off, the first few times.
 const CUT: i64 = 10;
 const CUTS: u32 = 3;
@@ -143,6 +147,14 @@ pub enum Failure {
     Broken,
 }
 
+/// How an attempt failed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Fault {
+    pub failure: Failure,
+    /// The moment from which on the CA will hear us again, where it named one.
+    pub retry_after: Option<i64>,
+}
+
 /// What the orders of a certificate may use.
 #[derive(Clone, Copy, Debug)]
 pub struct Options<'a> {
@@ -173,6 +185,8 @@ pub struct History {
     failures: u32,
     /// No attempt earlier.
     not_before: i64,
+    /// No renewal earlier: there was a certificate just now.
+    rest: i64,
     ca: usize,
     /// Failures in a row at `ca`.
     streak: u32,
@@ -209,9 +223,10 @@ impl History {
         self
     }
 
-    /// It failed. `retry_after`: the moment that the CA named.
+    /// It failed. `served`: the certificate in service meanwhile.
     #[must_use]
-    pub fn failed(mut self, options: &Options, attempt: Attempt, failure: Failure, retry_after: Option<i64>, now: i64, dice: f64) -> Self {
+    pub fn failed(mut self, options: &Options, attempt: Attempt, fault: Fault, served: Option<Validity>, now: i64, dice: f64) -> Self {
+        let Fault { failure, retry_after } = fault;
         let cas = options.staging.len().max(1);
         let ca = attempt.ca % cas;
         self.cuts = 0;
@@ -237,8 +252,9 @@ impl History {
         if let Some(moment) = retry_after {
             self.closed[ca] = moment.min(now.saturating_add(RETRY_AFTER_MAX));
         }
-        let wait = narrow(i128::from(nominal(self.failures)) * 9 / 10 + share(i128::from(nominal(self.failures)) / 5, dice));
-        let soon = now.saturating_add(wait);
+        let by_table = i128::from(nominal(self.failures)) * 9 / 10 + share(i128::from(nominal(self.failures)) / 5, dice);
+        let patience = served.map_or(i128::MAX, |validity| (validity.lifetime() / i128::from(PATIENCE)).max(1));
+        let soon = now.saturating_add(narrow(by_table.min(patience)));
         let first = if self.streak >= SWITCH_AFTER { (ca + 1) % cas } else { ca };
         let next = open(&self.closed, first, soon);
         if next != ca || self.streak >= SWITCH_AFTER {
@@ -264,7 +280,16 @@ impl History {
     #[must_use]
     pub fn succeeded(self, validity: Validity, now: i64) -> Self {
         let rest = narrow((validity.lifetime() / 3).min(i128::from(REST)));
-        Self { not_before: now.saturating_add(rest), ca: 0, ..Self::default() }
+        Self { rest: now.saturating_add(rest), ..Self::default() }
+    }
+
+    /// It is to be for other names than what was tried, or by other ways: what failed says nothing of that. What a CA asked for stands, and so does the wait after a crash.
+    #[must_use]
+    pub fn afresh(self, now: i64) -> Self {
+        let Self { closed, cuts, not_before, failures, rest, .. } = self;
+        let ca = open(&closed, 0, now);
+        let heard = closed.get(ca).copied().unwrap_or(i64::MIN);
+        Self { not_before: if failures == 0 { not_before } else { heard }, ca, closed, cuts, rest, ..Self::default() }
     }
 
     /// As read from disk: no wait is longer than any that could be asked for, so a clock that was wrong for a while does not silence us for years.
@@ -272,6 +297,7 @@ impl History {
     pub fn restored(mut self, now: i64) -> Self {
         let most = now.saturating_add(RETRY_AFTER_MAX);
         self.not_before = self.not_before.min(most);
+        self.rest = self.rest.min(most);
         for moment in &mut self.closed {
             *moment = (*moment).min(most);
         }
@@ -282,6 +308,12 @@ impl History {
     #[must_use]
     pub fn next(&self) -> i64 {
         self.not_before
+    }
+
+    /// No renewal before this moment. What lacks a name need not wait for it.
+    #[must_use]
+    pub fn rested(&self) -> i64 {
+        self.rest
     }
 
     /// Since the last success.
@@ -338,6 +370,14 @@ mod tests {
     const NOW: i64 = 1_767_225_600;
     const NINETY: Validity = Validity { not_before: NOW, not_after: NOW + 90 * DAY };
 
+    fn of(failure: Failure) -> Fault {
+        Fault { failure, retry_after: None }
+    }
+
+    fn limited(moment: i64) -> Fault {
+        Fault { failure: Failure::RateLimited, retry_after: Some(moment) }
+    }
+
     fn one(staging: &[bool]) -> Options<'_> {
         Options { staging, challenges: 2 }
     }
@@ -346,7 +386,7 @@ mod tests {
     fn fail(history: &mut History, options: &Options, failure: Failure) -> Attempt {
         let attempt = history.attempt(options);
         let now = history.next().max(NOW);
-        *history = history.clone().failed(options, attempt, failure, None, now, 0.5);
+        *history = history.clone().failed(options, attempt, of(failure), None, now, 0.5);
         attempt
     }
 
@@ -423,7 +463,7 @@ mod tests {
         assert_eq!(history.failures(), 5);
         let attempt = history.attempt(&options);
         assert!(!attempt.staging);
-        let history = history.failed(&options, attempt, Failure::Validation, None, NOW, 0.5);
+        let history = history.failed(&options, attempt, of(Failure::Validation), None, NOW, 0.5);
         assert!(history.attempt(&options).staging);
     }
 
@@ -460,7 +500,7 @@ mod tests {
             let options = one(staging);
             let first = History::default();
             let attempt = first.attempt(&options);
-            let history = first.failed(&options, attempt, Failure::RateLimited, Some(moment), NOW, 0.5);
+            let history = first.failed(&options, attempt, limited(moment), None, NOW, 0.5);
             (history.attempt(&options).ca, history.next())
         };
         assert_eq!(history(&[false], later), (0, later));
@@ -472,7 +512,7 @@ mod tests {
         let mut both = History::default();
         for moment in [later, NOW + 3 * DAY] {
             let attempt = both.attempt(&options);
-            both = both.failed(&options, attempt, Failure::RateLimited, Some(moment), NOW, 0.5);
+            both = both.failed(&options, attempt, limited(moment), None, NOW, 0.5);
         }
         assert_eq!((both.attempt(&options).ca, both.next()), (0, later));
     }
@@ -497,10 +537,27 @@ mod tests {
         let mut history = History::default();
         cas(&mut history, &one(&[true, false]), Failure::Validation, 9);
         let history = history.succeeded(NINETY, NOW);
-        assert_eq!((history.failures(), history.next()), (0, NOW + HOUR));
+        assert_eq!((history.failures(), history.rested()), (0, NOW + HOUR));
+        assert!(history.next() <= NOW, "what lacks a name is ordered at once");
         assert_eq!(history.attempt(&one(&[true, false])), Attempt { ca: 0, staging: false, challenge: 0 });
         let minute = Validity { not_before: NOW, not_after: NOW + 60 };
-        assert_eq!(history.succeeded(minute, NOW).next(), NOW + 20);
+        assert_eq!(history.succeeded(minute, NOW).rested(), NOW + 20);
+    }
+
+    #[test]
+    fn what_is_changed_is_tried_at_once_but_for_what_the_ca_asked_for() {
+        let options = one(&[true, false]);
+        let mut history = History::default();
+        cas(&mut history, &options, Failure::Validation, 9);
+        let afresh = history.clone().afresh(NOW);
+        assert_eq!((afresh.failures(), afresh.why()), (0, None));
+        assert!(afresh.next() <= NOW && !afresh.attempt(&options).staging);
+        let attempt = history.attempt(&options);
+        let told = history.failed(&options, Attempt { ca: 0, ..attempt }, limited(NOW + DAY), None, NOW, 0.5);
+        assert_eq!(told.clone().afresh(NOW).attempt(&options).ca, 1, "the other CA may be asked meanwhile");
+        let alone = told.failed(&options, Attempt { ca: 1, ..attempt }, limited(NOW + 2 * DAY), None, NOW, 0.5).afresh(NOW);
+        assert_eq!((alone.attempt(&options).ca, alone.next()), (0, NOW + DAY));
+        assert_eq!(History::default().begun(NOW).afresh(NOW).next(), NOW + CUT);
     }
 
     #[test]
@@ -518,7 +575,7 @@ mod tests {
     }
 
     /// 48 hours in which validation never passes on production. Gives attempts that failed, those on production, rehearsals that passed.
-    fn two_days(staging: &[bool], dice: &[f64], passes: &[bool]) -> (u32, u32, u32) {
+    fn two_days(staging: &[bool], served: Option<Validity>, dice: &[f64], passes: &[bool]) -> (u32, u32, u32) {
         let options = one(staging);
         let mut history = History::default();
         let (mut now, mut failed, mut production, mut passed) = (NOW, 0, 0, 0);
@@ -533,7 +590,7 @@ mod tests {
             } else {
                 failed += 1;
                 production += u32::from(!attempt.staging);
-                history = history.failed(&options, attempt, Failure::Validation, None, now, dice[turn % dice.len()]);
+                history = history.failed(&options, attempt, of(Failure::Validation), served, now, dice[turn % dice.len()]);
             }
             turn += 1;
             now = history.next();
@@ -543,8 +600,8 @@ mod tests {
 
     #[test]
     fn the_constant_is_what_the_table_allows() {
-        assert_eq!(two_days(&[false], &[0.0], &[false]), (ATTEMPTS_IN_48H, ATTEMPTS_IN_48H, 0));
-        assert_eq!(two_days(&[true], &[0.0], &[false]), (ATTEMPTS_IN_48H, 1, 0));
+        assert_eq!(two_days(&[false], None, &[0.0], &[false]), (ATTEMPTS_IN_48H, ATTEMPTS_IN_48H, 0));
+        assert_eq!(two_days(&[true], None, &[0.0], &[false]), (ATTEMPTS_IN_48H, 1, 0));
     }
 
     proptest! {
@@ -553,8 +610,10 @@ mod tests {
             staging in prop::collection::vec(any::<bool>(), 1..4),
             dice in prop::collection::vec(0.0..1.0f64, 1..50),
             passes in prop::collection::vec(any::<bool>(), 1..50),
+            life in prop::option::of(15 * DAY / 2..400 * DAY),
         ) {
-            let (failed, production, passed) = two_days(&staging, &dice, &passes);
+            let served = life.map(|life| Validity { not_before: NOW, not_after: NOW + life });
+            let (failed, production, passed) = two_days(&staging, served, &dice, &passes);
             prop_assert!(failed <= ATTEMPTS_IN_48H);
             if staging.iter().all(|has| *has) {
                 prop_assert!(production <= passed + 1, "{production} on production, {passed} rehearsals passed");
@@ -599,8 +658,18 @@ mod tests {
             prop_assert!(nominal(failures) <= nominal(failures.saturating_add(more)));
             let history = History { failures, ..History::default() };
             let options = one(&[false]);
-            let next = history.clone().failed(&options, history.attempt(&options), Failure::Unreachable, None, now, dice).next();
+            let next = history.clone().failed(&options, history.attempt(&options), of(Failure::Unreachable), None, now, dice).next();
             prop_assert!(next - now >= MINUTE * 9 / 10 && next - now <= LONGEST * 11 / 10);
+        }
+
+        #[test]
+        fn a_certificate_in_service_is_tried_again_within_a_thirtieth_of_its_life(failures in any::<u32>(), life in 0..400 * DAY, dice in any::<f64>()) {
+            let history = History { failures, ..History::default() };
+            let options = one(&[false]);
+            let served = Some(Validity { not_before: NOW, not_after: NOW + life });
+            let after = |fault| history.clone().failed(&options, history.attempt(&options), fault, served, NOW, dice).next() - NOW;
+            prop_assert!((1..=(life / PATIENCE).max(1)).contains(&after(of(Failure::Unreachable))));
+            prop_assert_eq!(after(limited(NOW + 8 * HOUR)), 8 * HOUR, "but the CA has the last word");
         }
 
         #[test]
@@ -611,7 +680,7 @@ mod tests {
             challenges in 0..3usize,
         ) {
             let (failures, not_before, ca, streak, rehearse, challenge, closed) = start;
-            let mut history = History { failures, not_before, ca, streak, rehearse, challenge, closed, cuts: streak, stage_faults: streak, passed: rehearse };
+            let mut history = History { failures, not_before, ca, streak, rehearse, challenge, closed, cuts: streak, stage_faults: streak, passed: rehearse, rest: not_before };
             let options = Options { staging: &staging, challenges };
             for (call, kind, moment, now, dice, any) in calls {
                 let attempt = history.attempt(&options);
@@ -622,11 +691,13 @@ mod tests {
                     0 => history.begun(now),
                     1 => history.rehearsed(now),
                     2 => history.succeeded(Validity { not_before: now, not_after: moment.unwrap_or(now) }, now),
+                    3 if kind == 0 => history.afresh(now),
                     3 => history.restored(now),
                     _ => {
                         // Whatever an earlier configuration may have handed out.
+                        let served = (kind > 2).then_some(Validity { not_before: any as i64, not_after: now });
                         let attempt = if kind == 0 { Attempt { ca: any, staging: true, challenge: any } } else { attempt };
-                        let next = history.failed(&options, attempt, failure, moment, now, dice);
+                        let next = history.failed(&options, attempt, Fault { failure, retry_after: moment }, served, now, dice);
                         prop_assert!(next.next() > now || now > i64::MAX - DAY);
                         next
                     }

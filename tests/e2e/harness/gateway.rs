@@ -82,24 +82,30 @@ impl Gateway {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let mark = format!("GATEWAY_TEST_ID={}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         fs::write(dir.path().join("gateway.toml"), complete(config)).expect("the configuration is written");
-        let log = File::create(dir.path().join("output")).expect("the output file");
-        let (name, value) = mark.split_once('=').expect("built with one");
-        let child = Command::new(binary())
-            .arg("-c")
-            .arg(dir.path().join("gateway.toml"))
-            .current_dir(dir.path())
-            .env(name, value)
-            .env("NO_COLOR", "1")
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("a second handle"))
-            .stderr(log)
-            .process_group(0)
-            .spawn()
-            .expect("the binary starts");
+        let child = spawn(dir.path(), &mark);
         Self { dir, child, mark, listeners: BTreeMap::new(), ended: false }
     }
 
-    fn wait_ready(&mut self) {
+    /// Kills every process of it at once, as a power cut does.
+    pub fn kill_whole(&mut self) {
+        proc::kill(self.pid(), Signal::SIGKILL);
+        for pid in self.processes() {
+            // Its master's death may have ended it already.
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(pid).expect("a pid")), Signal::SIGKILL);
+        }
+        self.wait_end(secs(5));
+        eventually("no process is left", secs(5), || Some(self.processes()).filter(Vec::is_empty).ok_or("some are"));
+    }
+
+    /// Starts it again where it ended, on what is there, and waits until it serves.
+    pub fn start_again(&mut self) {
+        assert!(self.ended, "it runs still");
+        self.child = spawn(self.dir.path(), &self.mark);
+        self.ended = false;
+        self.wait_ready();
+    }
+
+    pub fn wait_ready(&mut self) {
         let listeners = eventually("the gateway is ready", secs(40), || {
             if let Some(status) = self.child.try_wait().expect("our child") {
                 self.ended = true;
@@ -316,6 +322,23 @@ impl Drop for Gateway {
             assert!(left.is_empty(), "processes were left behind: {leaked}; the gateway said:\n{}", tail(&self.output(), 120));
         }
     }
+}
+
+fn spawn(dir: &Path, mark: &str) -> Child {
+    let log = File::options().append(true).create(true).open(dir.join("output")).expect("the output file");
+    let (name, value) = mark.split_once('=').expect("built with one");
+    Command::new(binary())
+        .arg("-c")
+        .arg(dir.join("gateway.toml"))
+        .current_dir(dir)
+        .env(name, value)
+        .env("NO_COLOR", "1")
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().expect("a second handle"))
+        .stderr(log)
+        .process_group(0)
+        .spawn()
+        .expect("the binary starts")
 }
 
 /// A short directory that the edge's user may enter: a unix socket's path has room for 107 bytes.

@@ -148,6 +148,8 @@ impl Pebble {
             .args(words)
             .current_dir(self.dir.path())
             .env("PEBBLE_VA_SLEEPTIME", self.manner.sleep.to_string())
+            // Asked to sleep for nothing it sleeps for as long as it likes.
+            .envs((self.manner.sleep == 0).then_some(("PEBBLE_VA_NOSLEEP", "1")))
             .env("PEBBLE_WFE_NONCEREJECT", self.manner.nonce_reject.to_string())
             .env("PEBBLE_AUTHZREUSE", "0")
             .stdin(Stdio::null())
@@ -170,11 +172,15 @@ impl Pebble {
         format!("https://localhost:{}/dir", self.api)
     }
 
+    pub fn addr(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.api))
+    }
+
     fn root_path(&self) -> PathBuf {
         self.dir.path().join("pebble.pem")
     }
 
-    fn root_file(&self) -> Vec<u8> {
+    pub fn root_file(&self) -> Vec<u8> {
         fs::read(self.root_path()).expect("its own certificate")
     }
 

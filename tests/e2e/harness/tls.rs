@@ -4,7 +4,10 @@ use std::{io, net::SocketAddr, os::unix::fs::PermissionsExt, path::Path, sync::A
 
 use rustls::{
     ClientConfig, RootCertStore, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    client::{
+        Resumption,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
     pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
 };
 use tokio::net::TcpStream;
@@ -39,6 +42,13 @@ impl TlsClient {
     /// Takes any certificate, to look at which one is served.
     pub fn gullible() -> Self {
         Self(Arc::new(builder().dangerous().with_custom_certificate_verifier(Arc::new(Gullible)).with_no_client_auth()))
+    }
+
+    /// Keeps no tickets: every handshake is a full one.
+    pub fn forgetful(&self) -> Self {
+        let mut config = ClientConfig::clone(&self.0);
+        config.resumption = Resumption::disabled();
+        Self(Arc::new(config))
     }
 
     pub async fn connect(&self, stream: TcpStream, name: &str, alpn: &[&[u8]]) -> io::Result<TlsStream<TcpStream>> {

@@ -68,6 +68,16 @@ pub async fn says_at(addr: SocketAddr, body: &'static str) -> Upstream {
     serve(Some(addr), Http::One, move |_, _| async move { Response::new(Full::from(body)) }).await
 }
 
+/// Is asked whether a name may have a certificate: those that begin like this may.
+pub async fn allows(start: &'static str) -> Upstream {
+    serve(None, Http::One, move |request, _| async move {
+        let asked = request.uri().query().and_then(|query| query.strip_prefix("domain=")).unwrap_or_default();
+        let status = if asked.starts_with(start) { 200 } else { 404 };
+        Response::builder().status(status).body(Full::default()).expect("an answer")
+    })
+    .await
+}
+
 /// Answers 200 with these headers.
 pub async fn serve_headers(headers: &'static [(&'static str, &'static str)]) -> Upstream {
     serve(None, Http::One, move |_, _| async move {
@@ -94,6 +104,15 @@ pub async fn fails_with(status: u16) -> Upstream {
     serve(None, Http::One, move |request, _| async move {
         let status = if request.uri().path() == "/health" { 200 } else { status };
         Response::builder().status(status).body(Full::from("from the upstream")).expect("an answer")
+    })
+    .await
+}
+
+/// A wire to `to`, that can be cut: by dropping it.
+pub async fn forwards(at: Option<SocketAddr>, to: SocketAddr) -> Upstream {
+    each_at(at, move |mut near, _| async move {
+        let Ok(mut far) = TcpStream::connect(to).await else { return };
+        drop(tokio::io::copy_bidirectional(&mut near, &mut far).await);
     })
     .await
 }
