@@ -136,12 +136,7 @@ async fn order_by(job: &Job, bench: &Bench, transport: &Transport, challenge: Ch
         replaces: job.replaces.clone().filter(|_| !job.staging),
         directory: job.directory().to_owned(),
     };
-    let (mut bundle, mut pair) = obtain(job, bench, transport, &wish).await?;
-    if job.slot.pair().is_some_and(|old| old.is(&pair)) {
-        // An order that was cut off after its bundle was on disk: it is done with, and this is the next.
-        order::done(&bench.certs, &job.name).await?;
-        (bundle, pair) = obtain(job, bench, transport, &wish).await?;
-    }
+    let (bundle, pair) = obtain(job, bench, transport, &wish).await?;
     if let Some(missing) = job.names.iter().find(|name| !pair.is_for(name.as_str())) {
         return Err(AttemptError::Names((*missing).clone()));
     }

@@ -126,6 +126,18 @@ pub async fn done(certs: &Certs, name: &Host) -> Result<(), OrderError> {
     Ok(kept::forget(certs, name).await?)
 }
 
+/// A crash may come between the bundle on disk and the end of its order. Ends the order that `bundle` came from, and gives the directory that it was made at.
+///
+/// Blocks for the disk.
+#[must_use]
+pub fn finished(certs: &Certs, name: &Host, bundle: &[u8]) -> Option<String> {
+    let Kept { directory, key, .. } = certs.read_json(name, Item::Order).ok().flatten()?;
+    // Of another key: a renewal that was cut off, and goes on.
+    bundle.starts_with(key.reveal().as_bytes()).then_some(())?;
+    certs.remove(name, Item::Order).ok()?;
+    Some(directory)
+}
+
 async fn drive(wish: &Wish, account: &Account, board: &Arc<Board>, certs: &Certs, posted: &mut Vec<Posted>) -> Result<Bundle, OrderError> {
     let (mut order, key) = match resume(wish, account, certs).await? {
         Some(found) => found,
@@ -304,6 +316,25 @@ mod kept {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_order_whose_bundle_is_on_disk_is_over_and_a_renewal_is_not() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let certs = Certs::new(dir.path().to_owned());
+        let name = Host::parse("a.test").expect("a host");
+        let kept = Kept {
+            url: "https://ca.test/order/1".into(),
+            directory: "https://ca.test/dir".into(),
+            names: vec![name.clone()],
+            key: Secret::new("key of the order\n".into()),
+        };
+        certs.write_json(&name, Item::Order, &kept).expect("written");
+        assert_eq!(finished(&certs, &name, b"another key\nchain"), None);
+        assert!(certs.read(&name, Item::Order).expect("read").is_some());
+        assert_eq!(finished(&certs, &name, b"key of the order\nchain").as_deref(), Some("https://ca.test/dir"));
+        assert_eq!(certs.read(&name, Item::Order).expect("read"), None);
+        assert_eq!(finished(&certs, &name, b"key of the order\nchain"), None);
+    }
 
     #[test]
     fn a_request_names_every_name_and_has_a_p256_key() {

@@ -23,6 +23,7 @@ use super::{
     demand::Asker,
     disk,
     handle::{Desk, Order},
+    order,
     proof::{self, Door, ProofError},
     standing::{Standing, Trouble},
     trouble,
@@ -264,19 +265,25 @@ impl Steward {
     /// Takes a certificate into care, with what is on disk of it.
     fn take(&mut self, name: Host, names: Vec<Host>, reason: Reason) -> Option<Arc<Pair>> {
         let slot = self.vault.slot(&name);
-        if slot.pair().is_none()
-            && let Some(pair) = self.read(&name)
-        {
-            slot.put(pair);
-        }
         let mut memory: Memory = self.certs.read_json(&name, Item::History).ok().flatten().unwrap_or_default();
         memory.history = memory.history.restored(now());
-        let pair = slot.pair();
-        self.wards.insert(name.clone(), Ward::new(name, names, reason, slot, memory));
+        let mut ward = Ward::new(name, names, reason, slot, memory);
+        if ward.slot.pair().is_none()
+            && let Some((pair, finished)) = self.read(&ward.name)
+        {
+            ward.slot.put(pair.clone());
+            if let Some(directory) = finished {
+                tracing::info!(cert = %ward.name, serial = pair.serial, "certificate was issued just before a crash");
+                ward.issued(&pair, directory, pair.not_before);
+            }
+        }
+        let pair = ward.slot.pair();
+        self.wards.insert(ward.name.clone(), ward);
         pair
     }
 
-    fn read(&self, name: &Host) -> Option<Arc<Pair>> {
+    /// And the directory that it is from, if we died before we could note that.
+    fn read(&self, name: &Host) -> Option<(Arc<Pair>, Option<String>)> {
         let pem = match self.certs.read(name, Item::Bundle) {
             Ok(pem) => pem?,
             Err(error) => {
@@ -285,7 +292,7 @@ impl Steward {
             }
         };
         match Pair::from_pem(&pem, &pem) {
-            Ok(pair) => Some(Arc::new(pair)),
+            Ok(pair) => Some((Arc::new(pair), order::finished(&self.certs, name, &pem))),
             Err(error) => {
                 tracing::error!(cert = %name, error = %chain(&error), "certificate on disk is not usable: a new one is ordered");
                 None

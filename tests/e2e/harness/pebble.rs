@@ -1,10 +1,12 @@
 //! Let's Encrypt's own test CA, with its test name server: every name leads to 127.0.0.1 unless it is told otherwise.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     net::{SocketAddr, TcpListener, UdpSocket},
     path::PathBuf,
     process::{Child, Command, Stdio},
+    sync::Mutex,
 };
 
 use http_body_util::Full;
@@ -72,8 +74,10 @@ impl Ports {
     }
 }
 
-/// Ports that nobody has at the moment, all different: below the range from which the kernel gives ports to clients, or one could be taken until it is bound.
+/// Ports that nobody has at the moment, never the same twice: below the range from which the kernel gives ports to clients, or one could be taken until it is bound.
 pub fn free<const N: usize>() -> [u16; N] {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let mut given = GIVEN.lock().expect("not poisoned");
     let mut found = Vec::new();
     for _ in 0..10_000 {
         if found.len() == N {
@@ -81,7 +85,7 @@ pub fn free<const N: usize>() -> [u16; N] {
         }
         let port = fastrand::u16(12_000..32_000);
         let addr = SocketAddr::from(([127, 0, 0, 1], port));
-        if !found.contains(&port) && TcpListener::bind(addr).is_ok() && UdpSocket::bind(addr).is_ok() {
+        if TcpListener::bind(addr).is_ok() && UdpSocket::bind(addr).is_ok() && given.insert(port) {
             found.push(port);
         }
     }
