@@ -7,6 +7,7 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
+use http_body_util::LengthLimitError;
 use instant_acme::{
     Account, AuthorizationStatus, CertificateIdentifier, ChallengeStatus, ChallengeType, Identifier, NewOrder, OrderStatus, RetryPolicy,
 };
@@ -16,7 +17,12 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::time::timeout;
 
-use super::challenge::{Board, PostError, Posted};
+use super::{
+    attempt::chain,
+    challenge::{Board, PostError, Posted},
+    client::Wordless,
+    disk,
+};
 use crate::{
     plan::Challenge,
     store::certs::{Certs, CertsError, Item},
@@ -93,14 +99,18 @@ impl Bundle {
 
 /// Drives `wish` to its end.
 ///
-/// Errors: [`OrderError`]; then the order is forgotten.
+/// Errors: [`OrderError`]; then the order is forgotten, unless the CA was but silent.
 pub async fn fulfil(wish: &Wish, account: &Account, board: &Arc<Board>, certs: &Certs) -> Result<Bundle, OrderError> {
     let result = match timeout(PATIENCE, drive(wish, account, board, certs)).await {
         Ok(result) => result,
         Err(_) => Err(OrderError::Late),
     };
-    if result.is_err() {
-        kept::forget(certs, &wish.name).await?;
+    // What the CA has not refused is gone on with: it may be as good as done.
+    if let Err(error) = &result
+        && !is_silence(error)
+        && let Err(error) = kept::forget(certs, &wish.name).await
+    {
+        tracing::warn!(cert = %wish.name, error = %chain(&error), "an order that came to nothing is still on disk");
     }
     result
 }
@@ -144,9 +154,9 @@ async fn resume(wish: &Wish, account: &Account, certs: &Certs) -> Result<Option<
     let Ok(key) = KeyPair::from_pem(kept.key.reveal()) else { return Ok(None) };
     let mut order = match account.order(kept.url).await {
         Ok(order) => order,
-        // It has been forgotten there.
-        Err(instant_acme::Error::Api(_)) => return Ok(None),
-        Err(error) => return Err(error.into()),
+        Err(error) if is_no_answer(&error) => return Err(error.into()),
+        // It has been forgotten there, or what it has become is not understood.
+        Err(_) => return Ok(None),
     };
     let alive = !matches!(order.state().status, OrderStatus::Invalid);
     if alive {
@@ -187,7 +197,9 @@ async fn begin(wish: &Wish, account: &Account, certs: &Certs) -> Result<(instant
 /// The CA knows no renewal information, or has the old certificate replaced already, or does not know it: an order without the word is as good.
 fn insists_on_no_replacement(error: &instant_acme::Error) -> bool {
     match error {
-        instant_acme::Error::Unsupported(_) | instant_acme::Error::Other(_) => true,
+        instant_acme::Error::Unsupported(_) => true,
+        // `instant-acme` has no other word for a CA that takes no notice. Who is not reached has made no such objection, and is not asked again at once.
+        instant_acme::Error::Other(said) => said.to_string().starts_with("replaces field mismatch"),
         instant_acme::Error::Api(problem) => {
             let kind = problem.r#type.as_deref().unwrap_or_default();
             kind.ends_with(":alreadyReplaced")
@@ -196,6 +208,27 @@ fn insists_on_no_replacement(error: &instant_acme::Error) -> bool {
         }
         _ => false,
     }
+}
+
+/// The CA has not answered: what became of the order is not known.
+fn is_silence(error: &OrderError) -> bool {
+    matches!(error, OrderError::Acme(error) if is_no_answer(error))
+}
+
+fn is_no_answer(error: &instant_acme::Error) -> bool {
+    match error {
+        // What is too long today is so tomorrow.
+        instant_acme::Error::Other(error) => match error.downcast_ref() {
+            Some(Wordless(status)) => is_busy(*status),
+            None => error.downcast_ref::<LengthLimitError>().is_none(),
+        },
+        instant_acme::Error::Api(problem) => problem.status.is_some_and(is_busy),
+        _ => false,
+    }
+}
+
+fn is_busy(status: u16) -> bool {
+    status == 429 || status >= 500
 }
 
 fn identifier(name: &Host) -> Identifier {
@@ -265,28 +298,56 @@ fn request(names: &[Host], key: &KeyPair) -> Result<Vec<u8>, rcgen::Error> {
 
 /// Orders under way on disk, without holding up the runtime.
 mod kept {
-    use super::{Certs, CertsError, Host, Item, Kept};
+    use super::{Certs, CertsError, Host, Item, Kept, chain, disk};
 
     pub(super) async fn read(certs: &Certs, name: &Host) -> Option<Kept> {
         let (certs, name) = (certs.clone(), name.clone());
-        // What cannot be read is an order that is lost.
-        tokio::task::spawn_blocking(move || certs.read_json(&name, Item::Order).ok().flatten()).await.ok().flatten()
+        disk(move || {
+            // What cannot be read is an order that is lost.
+            Ok(certs.read_json(&name, Item::Order).unwrap_or_else(|error| {
+                tracing::warn!(cert = %name, error = %chain(&error), "an order under way was not read: a new one is made");
+                None
+            }))
+        })
+        .await
+        .ok()
+        .flatten()
     }
 
     pub(super) async fn write(certs: &Certs, name: &Host, kept: Kept) -> Result<(), CertsError> {
         let (certs, name) = (certs.clone(), name.clone());
-        super::super::disk(move || certs.write_json(&name, Item::Order, &kept)).await
+        disk(move || certs.write_json(&name, Item::Order, &kept)).await
     }
 
     pub(super) async fn forget(certs: &Certs, name: &Host) -> Result<(), CertsError> {
         let (certs, name) = (certs.clone(), name.clone());
-        super::super::disk(move || certs.remove(&name, Item::Order)).await
+        disk(move || certs.remove(&name, Item::Order)).await
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_order_is_kept_while_the_ca_is_silent_and_only_then() {
+        let api = |status| {
+            serde_json::from_value::<instant_acme::Problem>(serde_json::json!({ "detail": "no", "status": status }))
+                .expect("a problem")
+                .into()
+        };
+        let wordless = |status| instant_acme::Error::Other(Wordless(status).into());
+        let gone = instant_acme::Error::Other(std::io::Error::from(std::io::ErrorKind::ConnectionReset).into());
+        for (error, silent) in
+            [(api(429), true), (api(503), true), (api(403), false), (wordless(502), true), (wordless(404), false), (gone, true)]
+        {
+            let what = error.to_string();
+            assert_eq!(is_silence(&OrderError::Acme(error)), silent, "{what}");
+        }
+        assert!(!insists_on_no_replacement(&wordless(502)), "who is not reached is not asked again at once");
+        let ignored = instant_acme::Error::Other("replaces field mismatch: expected Some, found None".into());
+        assert!(insists_on_no_replacement(&ignored));
+    }
 
     #[test]
     fn a_request_names_every_name_and_has_a_p256_key() {
