@@ -3,7 +3,13 @@
 //! Shape: the key is on disk before the CA hears of it. Whoever comes again with the same key is given the same account (RFC 8555 §7.3), so that a crash at any
 //!        moment makes no second one.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex as Brief, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use aws_lc_rs::{
     hmac,
@@ -20,7 +26,10 @@ use serde_json::{Value, json};
 use thiserror::Error;
 use tokio::sync::Mutex;
 
-use super::client::{Transport, is_bad_nonce};
+use super::{
+    attempt::chain,
+    client::{Transport, is_bad_nonce},
+};
 use crate::{
     plan::Eab,
     store::certs::{Certs, CertsError, Paper},
@@ -54,8 +63,16 @@ struct Kept {
 /// Every account that this edge has used.
 pub struct Accounts {
     certs: Certs,
-    /// By directory. Held while one is opened: two orders at a time must not make two.
-    open: Mutex<HashMap<String, Account>>,
+    /// By directory; as many as were ever configured. Held for a look.
+    open: Brief<HashMap<String, Arc<Mutex<Option<Opened>>>>>,
+    /// What an earlier round has opened is opened again.
+    round: AtomicU64,
+}
+
+/// Locked while the account is opened: two orders at a time must not make two, and a CA that is slow holds up nobody at another one.
+struct Opened {
+    account: Account,
+    round: u64,
 }
 
 /// Whose account, and how it is introduced.
@@ -69,20 +86,22 @@ pub struct Who<'a> {
 impl Accounts {
     #[must_use]
     pub fn new(certs: Certs) -> Self {
-        Self { certs, open: Mutex::default() }
+        Self { certs, open: Brief::default(), round: AtomicU64::new(0) }
     }
 
     /// The account with this directory; made if there is none.
     ///
     /// Errors: [`AccountError`]
     pub async fn open(&self, who: Who<'_>, transport: &Transport) -> Result<Account, AccountError> {
-        let mut open = self.open.lock().await;
-        if let Some(account) = open.get(who.directory) {
-            return Ok(account.clone());
+        let place = self.place(who.directory);
+        let mut open = place.lock().await;
+        let round = self.round.load(Ordering::Relaxed);
+        if let Some(opened) = open.as_ref().filter(|opened| opened.round == round) {
+            return Ok(opened.account.clone());
         }
         let mut nonces = 0;
         let account = loop {
-            let opened = match self.certs.paper_json::<Kept>(who.directory, Paper::Account)? {
+            let opened = match self.kept(who.directory)? {
                 Some(kept) => self.restore(who, transport, kept).await,
                 None => self.make(who, transport).await,
             };
@@ -91,20 +110,42 @@ impl Accounts {
                 opened => break opened?,
             }
         };
-        open.insert(who.directory.to_owned(), account.clone());
+        *open = Some(Opened { account: account.clone(), round });
         Ok(account)
+    }
+
+    /// Every account is opened again when it is needed next: it holds on to the way by which it was opened, and to whom the CA writes.
+    pub fn reopen(&self) {
+        self.round.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The CA knows nothing of `lost`: the next [`Accounts::open`] makes it again, with the same key. Made again meanwhile, it stays.
     ///
     /// Errors: [`AccountError::Store`]
     pub async fn forget(&self, directory: &str, lost: &Account) -> Result<(), AccountError> {
-        let mut open = self.open.lock().await;
-        if open.get(directory).is_some_and(|known| known.id() != lost.id()) {
+        let place = self.place(directory);
+        let mut open = place.lock().await;
+        if open.as_ref().is_some_and(|known| known.account.id() != lost.id()) {
             return Ok(());
         }
-        open.remove(directory);
+        *open = None;
         Ok(self.certs.remove_paper(directory, Paper::Account)?)
+    }
+
+    fn place(&self, directory: &str) -> Arc<Mutex<Option<Opened>>> {
+        // Nothing panics while it is held.
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).entry(directory.to_owned()).or_default().clone()
+    }
+
+    /// What cannot be understood is made again: the key is in a file of its own, and who comes with the same key gets the same account.
+    fn kept(&self, directory: &str) -> Result<Option<Kept>, AccountError> {
+        match self.certs.paper_json(directory, Paper::Account) {
+            Err(error @ CertsError::Garbled { .. }) => {
+                tracing::warn!(directory, error = %chain(&error), "account on disk is damaged: it is asked for again");
+                Ok(None)
+            }
+            kept => Ok(kept?),
+        }
     }
 
     async fn restore(&self, who: Who<'_>, transport: &Transport, kept: Kept) -> Result<Account, AccountError> {
@@ -228,4 +269,42 @@ fn sealed(protected: &Value, payload: &Value, sign: impl FnOnce(&[u8]) -> Option
 
 fn encode(bytes: &[u8]) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::{net::TcpListener, time::timeout};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_ca_that_hangs_holds_up_nobody_at_another_one() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let accounts = Accounts::new(Certs::new(dir.path().join("certs")));
+        let transport = Transport::new(None).expect("public roots");
+        // Takes connections and never says a word.
+        let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let gone = TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("its address");
+        let hanging = format!("https://{}/dir", silent.local_addr().expect("its address"));
+        let refusing = format!("https://{gone}/dir");
+        let who = |directory| Who { directory, email: None, eab: None };
+        tokio::select! {
+            biased;
+            _ = accounts.open(who(&hanging), &transport) => panic!("nobody answers there"),
+            other = timeout(Duration::from_secs(20), accounts.open(who(&refusing), &transport)) => {
+                assert!(matches!(other, Ok(Err(AccountError::Acme(_)))), "it waited for the other one");
+            }
+        }
+    }
+
+    #[test]
+    fn an_account_file_that_is_damaged_is_asked_for_again() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let certs = Certs::new(dir.path().join("certs"));
+        certs.write_paper("https://ca.test/dir", Paper::Account, b"{ half").expect("written");
+        let accounts = Accounts::new(certs);
+        assert!(matches!(accounts.kept("https://ca.test/dir"), Ok(None)));
+    }
 }

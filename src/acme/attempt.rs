@@ -3,7 +3,7 @@
 //! Shape: kinds of challenge are tried in their order, each with an order of its own, until one passes. The bundle is on disk before it is served.
 //! Cancel-safety: dropped at any moment, what is on disk is whole and the next attempt goes on from it.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{io, sync::Arc, time::SystemTime};
 
 use instant_acme::{Account, CertificateIdentifier};
 use rustls::pki_types::CertificateDer;
@@ -12,7 +12,7 @@ use thiserror::Error;
 use super::{
     account::{AccountError, Accounts, Who},
     challenge::Board,
-    client::{ClientError, Transport, is_unknown_account},
+    client::{self, ClientError, Transport, is_unknown_account},
     demand, disk,
     order::{self, Bundle, OrderError, Wish},
     vault::Slot,
@@ -44,6 +44,10 @@ pub enum AttemptError {
     Store(#[from] CertsError),
     #[error("find a listener on which a challenge could be answered")]
     NoListener,
+    #[error("ask whether the name is still wanted")]
+    Ask(#[source] io::Error),
+    #[error("go on: a fault of our own has ended the attempt; the log has more")]
+    Fault,
 }
 
 /// What an attempt came to.
@@ -104,22 +108,24 @@ pub async fn make(job: &Job, bench: &Bench) -> Outcome {
         Ok(transport) => transport,
         Err(reason) => return Outcome::Failed { error: AttemptError::Root(reason.clone()), challenge: None, retry_after: None },
     };
-    if let Some(ask) = &job.ask
-        && !demand::question(job.name.clone(), ask.clone(), None).await
-    {
-        return Outcome::Unwanted;
+    if let Some(ask) = &job.ask {
+        match demand::question(job.name.clone(), ask.clone(), None).await {
+            Ok(true) => {}
+            Ok(false) => return Outcome::Unwanted,
+            // Who does not answer has not said no: what there is stays in service.
+            Err(error) => return Outcome::Failed { error: AttemptError::Ask(error), challenge: None, retry_after: None },
+        }
     }
-    // What an earlier attempt was told is no news.
-    let _ = transport.take_retry_after();
     let mut failed = Outcome::Failed { error: AttemptError::NoListener, challenge: None, retry_after: None };
     for challenge in &job.challenges {
-        let error = match order_by(job, bench, transport, *challenge).await {
+        let (result, retry_after) = client::hearing(order_by(job, bench, transport, *challenge)).await;
+        let error = match result {
             Ok(outcome) => return outcome,
             Err(error) => error,
         };
         let other_kind_may_do = matches!(error, AttemptError::Order(OrderError::Validation { .. } | OrderError::NotOffered { .. }));
         tracing::debug!(cert = %job.name, challenge = challenge.as_str(), error = %chain(&error), "an order came to nothing");
-        failed = Outcome::Failed { error, challenge: Some(*challenge), retry_after: transport.take_retry_after() };
+        failed = Outcome::Failed { error, challenge: Some(*challenge), retry_after };
         if !other_kind_may_do {
             break;
         }
@@ -137,9 +143,6 @@ async fn order_by(job: &Job, bench: &Bench, transport: &Transport, challenge: Ch
         directory: job.directory().to_owned(),
     };
     let (bundle, pair) = obtain(job, bench, transport, &wish).await?;
-    if let Some(missing) = job.names.iter().find(|name| !pair.is_for(name.as_str())) {
-        return Err(AttemptError::Names((*missing).clone()));
-    }
     if job.staging {
         order::done(&bench.certs, &job.name).await?;
         return Ok(Outcome::Rehearsed);
@@ -164,8 +167,28 @@ async fn obtain(job: &Job, bench: &Bench, transport: &Transport, wish: &Wish) ->
         result => result,
     };
     let bundle = result?;
+    match usable(job, &bundle) {
+        Ok(pair) => Ok((bundle, pair)),
+        Err(error) => {
+            // Or the next attempt would go on with this order, and be sent the same again.
+            order::done(&bench.certs, &job.name).await?;
+            Err(error)
+        }
+    }
+}
+
+fn usable(job: &Job, bundle: &Bundle) -> Result<Pair, AttemptError> {
     let pair = Pair::from_pem(bundle.chain.as_bytes(), bundle.key.reveal().as_bytes())?;
-    Ok((bundle, pair))
+    if let Some(missing) = job.names.iter().find(|name| !pair.is_for(name.as_str())) {
+        return Err(AttemptError::Names((*missing).clone()));
+    }
+    let now =
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX));
+    match pair.valid(now) {
+        // Clocks differ: it will be good in a moment.
+        Ok(()) | Err(PairError::NotYet { .. }) => Ok(pair),
+        Err(error) => Err(error.into()),
+    }
 }
 
 async fn open(job: &Job, bench: &Bench, transport: &Transport) -> Result<Account, AttemptError> {

@@ -1,22 +1,23 @@
 //! HTTPS to a CA: with deadlines, bounds and the CA's own word for when to come again.
 
 use std::{
+    cell::Cell,
     future::Future,
     io,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
-use http::{Request, StatusCode, header::RETRY_AFTER};
-use http_body_util::{BodyExt, Full, Limited};
+use http::{HeaderValue, Method, Request, StatusCode, header::RETRY_AFTER};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
-use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
+use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient, Problem};
 use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, pem::PemObject},
@@ -29,6 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const CONNECT: Duration = Duration::from_secs(10);
 /// No chain and no directory is larger.
 const LARGEST: usize = 1024 * 1024;
+/// The longest `Retry-After` that is believed, in seconds; more would overflow the clocks of whoever adds it up.
+const LONGEST: u64 = 365 * 24 * 3600;
 
 /// Why there is no way to the CA.
 #[derive(Debug, Error)]
@@ -41,12 +44,29 @@ pub enum ClientError {
     Tls(#[source] rustls::Error),
 }
 
+/// An answer of failure without a word that ACME knows: of a proxy in front of the CA, often.
+#[derive(Debug, Error)]
+#[error("an answer of {0}")]
+pub struct Wordless(pub u16);
+
+tokio::task_local! {
+    /// Of the work that [`hearing`] does; not of the transport, which many share, and which an account keeps over reloads.
+    static AGAIN: Cell<Option<SystemTime>>;
+}
+
+/// Does `work`; and when the CA will hear us again, if it has refused this work and said so.
+pub async fn hearing<T>(work: impl Future<Output = T>) -> (T, Option<SystemTime>) {
+    let heard = async {
+        let done = work.await;
+        (done, AGAIN.with(Cell::take))
+    };
+    AGAIN.scope(Cell::new(None), heard).await
+}
+
 /// Speaks with one CA.
 #[derive(Clone)]
 pub struct Transport {
     client: Client<HttpsConnector<HttpConnector>, BodyWrapper<Bytes>>,
-    /// When the CA is ready for us again, as it last said with a refusal.
-    again: Arc<Mutex<Option<SystemTime>>>,
 }
 
 impl Transport {
@@ -77,27 +97,34 @@ impl Transport {
         tcp.set_connect_timeout(Some(CONNECT));
         let https = HttpsConnectorBuilder::new().with_tls_config(config).https_only().enable_http1().wrap_connector(tcp);
         let client = Client::builder(TokioExecutor::new()).pool_idle_timeout(CONNECT).pool_max_idle_per_host(4).build(https);
-        Ok(Self { client, again: Arc::default() })
-    }
-
-    /// When the CA will hear us again, if it has refused us and said so since this was asked last.
-    #[must_use]
-    pub fn take_retry_after(&self) -> Option<SystemTime> {
-        self.again.lock().unwrap_or_else(PoisonError::into_inner).take()
+        Ok(Self { client })
     }
 
     async fn ask(self, request: Request<BodyWrapper<Bytes>>) -> Result<BytesResponse, Error> {
         let other = |error: Box<dyn std::error::Error + Send + Sync>| Error::Other(error);
+        let post = request.method() == Method::POST;
         let answered = async {
             let answer = self.client.request(request).await.map_err(|error| other(error.into()))?;
             let (head, body) = answer.into_parts();
             let body = Limited::new(body, LARGEST).collect().await.map_err(other)?.to_bytes();
             Ok::<_, Error>((head, body))
         };
-        let (head, body) = timeout(PATIENCE, answered).await.map_err(|_| other(io::Error::from(io::ErrorKind::TimedOut).into()))??;
+        let (mut head, body) = timeout(PATIENCE, answered).await.map_err(|_| other(io::Error::from(io::ErrorKind::TimedOut).into()))??;
+        let said = head.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok());
         if matches!(head.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
-            let said = head.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()).and_then(moment);
-            *self.again.lock().unwrap_or_else(PoisonError::into_inner) = said;
+            let said = said.and_then(moment);
+            // Nobody may be listening: whoever asks for a window has no use for it.
+            let _ = AGAIN.try_with(|again| again.set(said));
+        }
+        if said.is_some_and(|said| said.trim().parse().is_ok_and(|seconds: u64| seconds > LONGEST)) {
+            head.headers.insert(RETRY_AFTER, HeaderValue::from(LONGEST));
+        }
+        if head.status.is_client_error() || head.status.is_server_error() {
+            let refused = refusal(head.status, &body);
+            // A nonce that was refused is asked for again by whoever posts.
+            if !(post && head.status == StatusCode::BAD_REQUEST && matches!(refused, Error::Api(_))) {
+                return Err(refused);
+            }
         }
         Ok(BytesResponse::from(http::Response::from_parts(head, Full::new(body))))
     }
@@ -106,6 +133,17 @@ impl Transport {
 impl HttpClient for Transport {
     fn request(&self, request: Request<BodyWrapper<Bytes>>) -> Pin<Box<dyn Future<Output = Result<BytesResponse, Error>> + Send>> {
         Box::pin(self.clone().ask(request))
+    }
+}
+
+/// The CA's problem document, or that there was none.
+fn refusal(status: StatusCode, body: &[u8]) -> Error {
+    match serde_json::from_slice::<Problem>(body) {
+        Ok(mut problem) if problem.r#type.is_some() || problem.detail.is_some() => {
+            problem.status.get_or_insert(status.as_u16());
+            problem.into()
+        }
+        Ok(_) | Err(_) => Error::Other(Wordless(status.as_u16()).into()),
     }
 }
 
@@ -120,7 +158,11 @@ pub fn is_bad_nonce(error: &Error) -> bool {
 pub fn is_passing(error: &Error) -> bool {
     match error {
         Error::Api(problem) => is_bad_nonce(error) || matches!(problem.status, Some(429 | 500..)),
-        Error::Other(_) => true,
+        // What is too long today is so tomorrow.
+        Error::Other(error) => match error.downcast_ref() {
+            Some(Wordless(status)) => matches!(status, 429 | 500..),
+            None => error.downcast_ref::<LengthLimitError>().is_none(),
+        },
         _ => false,
     }
 }
@@ -140,8 +182,8 @@ fn is_problem(error: &Error, kind: &str) -> bool {
 ///
 /// Source: RFC 9110 §10.2.3.
 fn moment(value: &str) -> Option<SystemTime> {
-    match value.trim().parse() {
-        Ok(seconds) => SystemTime::now().checked_add(Duration::from_secs(seconds)),
+    match value.trim().parse::<u64>() {
+        Ok(seconds) => SystemTime::now().checked_add(Duration::from_secs(seconds.min(LONGEST))),
         Err(_) => httpdate::parse_http_date(value.trim()).ok(),
     }
 }
@@ -155,7 +197,27 @@ mod tests {
         assert!(moment("120").is_some_and(|at| at > SystemTime::now()));
         assert!(moment("Fri, 31 Dec 1999 23:59:59 GMT").is_some_and(|at| at < SystemTime::now()));
         assert_eq!(moment("soon"), None);
-        assert_eq!(moment("18446744073709551615"), None, "no clock goes that far");
+        let year = SystemTime::now() + Duration::from_secs(LONGEST + 60);
+        assert!(moment("18446744073709551615").is_some_and(|at| at < year), "no clock goes that far");
+    }
+
+    #[test]
+    fn a_failure_without_a_problem_document_is_told_by_its_status() {
+        let wordless = |body: &[u8]| matches!(refusal(StatusCode::BAD_GATEWAY, body), Error::Other(error) if error.downcast_ref::<Wordless>().is_some_and(|of| of.0 == 502));
+        assert!(wordless(b"<html>Bad Gateway</html>") && wordless(b"") && wordless(b"{}"));
+        let Error::Api(problem) = refusal(StatusCode::TOO_MANY_REQUESTS, br#"{"type":"urn:ietf:params:acme:error:rateLimited"}"#) else {
+            panic!("a problem document");
+        };
+        assert_eq!(problem.status, Some(429));
+    }
+
+    #[tokio::test]
+    async fn what_one_order_is_told_is_not_heard_by_another() {
+        let at = SystemTime::UNIX_EPOCH;
+        let told = hearing(async { AGAIN.with(|again| again.set(Some(at))) });
+        let other = hearing(async {});
+        let (((), told), ((), other)) = tokio::join!(told, other);
+        assert_eq!((told, other), (Some(at), None));
     }
 
     #[test]

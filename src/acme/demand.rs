@@ -56,7 +56,8 @@ impl Asker {
     pub fn known(&self, name: &Host, ask: &str, now: i64) -> Option<bool> {
         let (yes, at) = self.answers.get(&(name.clone(), ask.to_owned()))?;
         let holds = if *yes { YES_HOLDS } else { NO_HOLDS };
-        (now.saturating_sub(*at) < holds).then_some(*yes)
+        // A clock that was set back makes no answer last longer.
+        (0..holds).contains(&now.saturating_sub(*at)).then_some(*yes)
     }
 
     pub fn heard(&mut self, name: &Host, ask: &str, yes: bool, now: i64) {
@@ -73,14 +74,14 @@ impl Asker {
 
     /// The question on its way; `None`: too many are.
     #[must_use]
-    pub fn ask(&self, name: &Host, ask: &str) -> Option<impl Future<Output = bool> + Send + 'static + use<>> {
+    pub fn ask(&self, name: &Host, ask: &str) -> Option<impl Future<Output = io::Result<bool>> + Send + 'static + use<>> {
         let slot = self.slots.clone().try_acquire_owned().ok()?;
         Some(question(name.clone(), ask.to_owned(), Some(slot)))
     }
 
     /// Takes one of the names that may be new in this hour.
     pub fn may_order(&mut self, now: i64) -> bool {
-        while self.granted.front().is_some_and(|at| now.saturating_sub(*at) >= 3600) {
+        while self.granted.front().is_some_and(|at| !(0..3600).contains(&now.saturating_sub(*at))) {
             self.granted.pop_front();
         }
         let may = self.granted.len() < AN_HOUR;
@@ -91,16 +92,31 @@ impl Asker {
     }
 }
 
-/// Asks once. No answer in time is no.
-pub async fn question(name: Host, ask: String, slot: Option<OwnedSemaphorePermit>) -> bool {
+/// Asks once.
+///
+/// Errors: there was no answer, or none in time.
+pub async fn question(name: Host, ask: String, slot: Option<OwnedSemaphorePermit>) -> io::Result<bool> {
     let answer = timeout(PATIENCE, fetch(&name, &ask)).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
     drop(slot);
-    match answer {
-        Ok(status) => status == 200,
-        Err(error) => {
-            tracing::warn!(cert = %name, ask, error = %error, "could not ask whether a name may have a certificate");
-            false
+    Ok(answer? == 200)
+}
+
+/// A warning that strangers can cause: said once a minute at most.
+#[derive(Debug, Default)]
+pub struct Seldom {
+    said: Option<i64>,
+    muted: u64,
+}
+
+impl Seldom {
+    /// `Some`: it is to be said now; and how often it was not since.
+    pub fn due(&mut self, now: i64) -> Option<u64> {
+        if self.said.is_some_and(|at| (0..60).contains(&now.saturating_sub(at))) {
+            self.muted = self.muted.saturating_add(1);
+            return None;
         }
+        self.said = Some(now);
+        Some(std::mem::take(&mut self.muted))
     }
 }
 
@@ -166,8 +182,25 @@ mod tests {
             }
         });
         for n in 0..50 {
-            assert!(question(host("a.test"), ask.clone(), None).await, "question {n}");
+            assert!(question(host("a.test"), ask.clone(), None).await.expect("an answer"), "question {n}");
         }
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_neither_keeps_answers_nor_forbids_names() {
+        let mut asker = Asker::default();
+        asker.heard(&host("a.test"), "http://x/", true, 1_000_000);
+        assert_eq!(asker.known(&host("a.test"), "http://x/", 1000), None);
+        assert_eq!((0..200).filter(|_| asker.may_order(1_000_000)).count(), AN_HOUR);
+        assert!(asker.may_order(1000));
+    }
+
+    #[test]
+    fn a_flood_of_strangers_is_one_line_a_minute() {
+        let mut seldom = Seldom::default();
+        let said: Vec<u64> = (0..6000).filter_map(|n| seldom.due(1000 + n / 100)).collect();
+        assert_eq!(said, [0]);
+        assert_eq!(seldom.due(1060), Some(5999));
     }
 
     #[test]

@@ -225,7 +225,7 @@ fn unauthorized(problem: &Problem, about: &About) -> Cause {
     }
     cause_of(
         "the CA does not accept our account",
-        "look at `eab_kid` and `eab_key` in [tls] ca where it has them; if the account was closed, put STATE/edge/acme aside and reload: a new one is made",
+        "look at `eab_kid` and `eab_key` in [tls] ca where it has them; if the account was closed, put STATE/edge/certs/.accounts aside and restart: a new one is made",
         Failure::Refused,
     )
 }

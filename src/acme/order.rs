@@ -17,6 +17,7 @@ use thiserror::Error;
 use tokio::time::timeout;
 
 use super::{
+    attempt::chain,
     challenge::{Board, PostError, Posted},
     client::{is_bad_nonce, is_passing},
     disk,
@@ -113,8 +114,11 @@ pub async fn fulfil(wish: &Wish, account: &Account, board: &Arc<Board>, certs: &
         }
     };
     let result = timeout(PATIENCE, driven).await.unwrap_or(Err(OrderError::Late));
-    if result.as_ref().is_err_and(|error| !matches!(error, OrderError::Acme(error) if is_passing(error))) {
-        kept::forget(certs, &wish.name).await?;
+    if let Err(error) = &result
+        && !matches!(error, OrderError::Acme(error) if is_passing(error))
+        && let Err(error) = kept::forget(certs, &wish.name).await
+    {
+        tracing::warn!(cert = %wish.name, error = %chain(&error), "an order that came to nothing is still on disk");
     }
     result
 }
@@ -170,9 +174,9 @@ async fn resume(wish: &Wish, account: &Account, certs: &Certs) -> Result<Option<
     let Ok(key) = KeyPair::from_pem(kept.key.reveal()) else { return Ok(None) };
     let mut order = match account.order(kept.url).await {
         Ok(order) => order,
-        // It has been forgotten there.
-        Err(error @ instant_acme::Error::Api(_)) if !is_passing(&error) => return Ok(None),
-        Err(error) => return Err(error.into()),
+        Err(error) if is_passing(&error) => return Err(error.into()),
+        // It has been forgotten there, or what it has become is not understood.
+        Err(_) => return Ok(None),
     };
     let alive = !matches!(order.state().status, OrderStatus::Invalid);
     if alive {
@@ -213,7 +217,9 @@ async fn begin(wish: &Wish, account: &Account, certs: &Certs) -> Result<(instant
 /// The CA knows no renewal information, or has the old certificate replaced already, or does not know it: an order without the word is as good.
 fn insists_on_no_replacement(error: &instant_acme::Error) -> bool {
     match error {
-        instant_acme::Error::Unsupported(_) | instant_acme::Error::Other(_) => true,
+        instant_acme::Error::Unsupported(_) => true,
+        // `instant-acme` has no other word for a CA that takes no notice. Who is not reached has made no such objection, and is not asked again at once.
+        instant_acme::Error::Other(said) => said.to_string().starts_with("replaces field mismatch"),
         instant_acme::Error::Api(problem) => {
             let kind = problem.r#type.as_deref().unwrap_or_default();
             kind.ends_with(":alreadyReplaced")
@@ -294,12 +300,20 @@ fn request(names: &[Host], key: &KeyPair) -> Result<Vec<u8>, rcgen::Error> {
 
 /// Orders under way on disk, without holding up the runtime.
 mod kept {
-    use super::{Certs, CertsError, Host, Item, Kept, disk};
+    use super::{Certs, CertsError, Host, Item, Kept, chain, disk};
 
     pub(super) async fn read(certs: &Certs, name: &Host) -> Option<Kept> {
         let (certs, name) = (certs.clone(), name.clone());
-        // What cannot be read is an order that is lost.
-        tokio::task::spawn_blocking(move || certs.read_json(&name, Item::Order).ok().flatten()).await.ok().flatten()
+        disk(move || {
+            // What cannot be read is an order that is lost.
+            Ok(certs.read_json(&name, Item::Order).unwrap_or_else(|error| {
+                tracing::warn!(cert = %name, error = %chain(&error), "an order under way was not read: a new one is made");
+                None
+            }))
+        })
+        .await
+        .ok()
+        .flatten()
     }
 
     pub(super) async fn write(certs: &Certs, name: &Host, kept: Kept) -> Result<(), CertsError> {
@@ -316,6 +330,27 @@ mod kept {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::acme::client::Wordless;
+
+    #[test]
+    fn an_order_is_kept_while_the_ca_is_silent_and_only_then() {
+        let api = |status| {
+            serde_json::from_value::<instant_acme::Problem>(serde_json::json!({ "detail": "no", "status": status }))
+                .expect("a problem")
+                .into()
+        };
+        let wordless = |status| instant_acme::Error::Other(Wordless(status).into());
+        let gone = instant_acme::Error::Other(std::io::Error::from(std::io::ErrorKind::ConnectionReset).into());
+        for (error, silent) in
+            [(api(429), true), (api(503), true), (api(403), false), (wordless(502), true), (wordless(404), false), (gone, true)]
+        {
+            let what = error.to_string();
+            assert_eq!(is_passing(&error), silent, "{what}");
+        }
+        assert!(!insists_on_no_replacement(&wordless(502)), "who is not reached is not asked again at once");
+        let ignored = instant_acme::Error::Other("replaces field mismatch: expected Some, found None".into());
+        assert!(insists_on_no_replacement(&ignored));
+    }
 
     #[test]
     fn an_order_whose_bundle_is_on_disk_is_over_and_a_renewal_is_not() {

@@ -4,30 +4,34 @@
 //!        What it knows is published as [`Standing`]s at every change.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
+    future::Future,
+    io,
+    panic::AssertUnwindSafe,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
+use futures_util::FutureExt as _;
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{Semaphore, mpsc, oneshot, watch},
     task::JoinSet,
-    time::sleep,
+    time::{Instant, sleep, sleep_until},
 };
 
 use super::{
     account::Accounts,
-    attempt::{self, Bench, Job, Look, Outcome, chain},
+    attempt::{self, AttemptError, Bench, Job, Look, Outcome, chain},
     challenge::Board,
     client::Transport,
-    demand::Asker,
+    demand::{Asker, Seldom},
     disk,
     handle::{Desk, Order},
     order,
     proof::{self, Door, ProofError},
     standing::{Standing, Trouble},
     trouble,
-    vault::{Demand, Vault},
+    vault::{Demand, Vault, WAITING},
     ward::{Memory, Reason, Ward, validity},
 };
 use crate::{
@@ -38,15 +42,20 @@ use crate::{
         clientip,
         renewal::{Failure, Fault, Options, Why},
     },
-    store::certs::{Certs, Item},
+    store::certs::{Certs, CertsError, Item},
     telemetry::{AcmeMetrics, Ordered},
     vocab::{Host, HostPattern},
 };
 
 /// Orders at a time; more wait.
 const ORDERS: usize = 8;
+/// Questions for windows at a time, and handshakes with ourselves; more wait.
+const LOOKS: usize = 8;
+const PROOFS: usize = 16;
 /// The clock may be set: it is looked at this often at least.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+/// A clock that goes back by more, in seconds, was set.
+const CLOCK_STEP: i64 = 60;
 /// Certificates on demand; more are refused.
 const ON_DEMAND: usize = 1000;
 /// A certificate that was not seen on our own listener is looked for again after this.
@@ -70,6 +79,8 @@ pub struct Setting {
     acme: Acme,
     /// Names that go together, by the name that their certificate goes by.
     sites: BTreeMap<Host, Vec<Host>>,
+    /// Whom sites with certificates on demand ask.
+    asks: BTreeSet<String>,
     /// Kinds of challenge that some listener can answer, in their order.
     challenges: Vec<Challenge>,
     door: Option<Door>,
@@ -90,6 +101,10 @@ impl Setting {
         let sites = plan.sites.iter().filter(|site| site.tls == SiteTls::Acme).filter_map(|site| {
             let names: Vec<Host> = site.hosts.iter().filter_map(exact).chain(site.redirected.iter().cloned()).collect();
             Some((names.first()?.clone(), names))
+        });
+        let asks = plan.sites.iter().filter_map(|site| match &site.tls {
+            SiteTls::OnDemand { ask } => Some(ask.clone()),
+            SiteTls::Off | SiteTls::Internal | SiteTls::Acme | SiteTls::Files { .. } | SiteTls::Directory { .. } => None,
         });
         let of = |role| listeners.iter().find(move |listener| listener.role == role);
         let can = |challenge: &Challenge| match challenge {
@@ -112,6 +127,7 @@ impl Setting {
         });
         Self {
             sites: sites.collect(),
+            asks: asks.collect(),
             challenges: acme.challenges.iter().copied().filter(can).collect(),
             door,
             transports: transports.collect(),
@@ -137,19 +153,26 @@ pub struct Steward {
     setting: Arc<Setting>,
     accounts: Arc<Accounts>,
     wards: BTreeMap<Host, Ward>,
-    running: usize,
+    /// Names with an attempt under way; those of sites that are gone among them.
+    running: BTreeSet<Host>,
+    looks: Arc<Semaphore>,
+    proofs: Arc<Semaphore>,
     tasks: JoinSet<Done>,
     asker: Asker,
-    /// Who waits for a certificate on demand.
+    /// Who waits for a certificate on demand; a name stands here from its question to its answer. [`WAITING`] at most.
     waiting: HashMap<Host, Vec<oneshot::Sender<bool>>>,
+    unanswered: Seldom,
+    refused: Seldom,
+    /// When the clock was read last.
+    seen: i64,
 }
 
 /// What a task has found.
 enum Done {
     Attempt { name: Host, directory: String, ca: String, attempt: crate::rules::renewal::Attempt, took: Duration, outcome: Outcome },
-    Look { name: Host, look: Look },
+    Look { name: Host, pair: Arc<Pair>, look: Look },
     Proof { name: Host, pair: Arc<Pair>, result: Result<(), ProofError> },
-    Asked { name: Host, ask: String, yes: bool },
+    Asked { name: Host, ask: String, answer: io::Result<bool> },
 }
 
 enum Event {
@@ -179,10 +202,15 @@ impl Steward {
             setting,
             accounts,
             wards: BTreeMap::new(),
-            running: 0,
+            running: BTreeSet::new(),
+            looks: Arc::new(Semaphore::new(LOOKS)),
+            proofs: Arc::new(Semaphore::new(PROOFS)),
             tasks: JoinSet::new(),
             asker: Asker::default(),
             waiting: HashMap::new(),
+            unanswered: Seldom::default(),
+            refused: Seldom::default(),
+            seen: now(),
         };
         steward.take_sites();
         steward.publish();
@@ -193,39 +221,54 @@ impl Steward {
     pub async fn run(mut self) {
         let names: Vec<Host> = self.wards.keys().cloned().collect();
         names.iter().for_each(|name| self.prove(name, Duration::ZERO));
+        let mut wake = Instant::now();
+        // Strangers that ask for names on demand in a flood are answered without a look at every certificate.
+        let mut stirred = true;
         loop {
-            self.begin().await;
-            self.publish();
-            let due = self.until_due();
+            if stirred {
+                self.begin().await;
+                self.publish();
+                wake = Instant::now() + self.until_due();
+            }
             let event = tokio::select! {
                 Some(order) = self.desk.orders.recv() => Event::Order(order),
                 changed = self.settings.changed() => if changed.is_ok() { Event::Setting } else { Event::Closed },
                 Some(demand) = self.demands.recv() => Event::Demand(demand),
-                Some(done) = self.tasks.join_next() => match done {
-                    Ok(done) => Event::Done(done),
-                    Err(error) => std::panic::resume_unwind(error.into_panic()),
-                },
-                () = sleep(due) => Event::Wake,
+                // Whatever ends early has been caught, and none is cut off.
+                Some(done) = self.tasks.join_next() => done.map_or(Event::Wake, Event::Done),
+                () = sleep_until(wake) => Event::Wake,
             };
-            match event {
+            stirred = match event {
                 Event::Order(Order { host, reply }) => {
                     // Whoever asked may be gone.
                     let _ = reply.send(self.renew(&host));
+                    true
                 }
-                Event::Setting => self.apply(),
+                Event::Setting => {
+                    self.apply();
+                    true
+                }
                 Event::Demand(demand) => self.wanted(demand),
-                Event::Done(done) => self.done(done).await,
-                Event::Wake => {}
+                Event::Done(Done::Asked { name, ask, answer }) => self.answered(name, ask, answer),
+                Event::Done(done) => {
+                    self.done(done).await;
+                    true
+                }
+                Event::Wake => true,
                 Event::Closed => return,
-            }
+            };
         }
+    }
+
+    /// Does `work` beside everything else; a fault in it is its own, and comes to `fallback`.
+    fn spawn(&mut self, work: impl Future<Output = Done> + Send + 'static, fallback: Done) {
+        self.tasks.spawn(async move { AssertUnwindSafe(work).catch_unwind().await.unwrap_or(fallback) });
     }
 
     fn apply(&mut self) {
         let setting = self.settings.borrow_and_update().clone();
-        if setting.acme.cas != self.setting.acme.cas {
-            // Accounts hold on to the way by which they were opened.
-            self.accounts = Arc::new(Accounts::new(self.certs.clone()));
+        if setting.acme.cas != self.setting.acme.cas || setting.acme.email != self.setting.acme.email {
+            self.accounts.reopen();
         }
         if (&setting.acme, &setting.challenges) != (&self.setting.acme, &self.setting.challenges) {
             let now = now();
@@ -250,36 +293,76 @@ impl Steward {
         }
     }
 
-    /// Wards for what the configuration names; what it no longer names is left alone.
+    /// Wards for what the configuration names; of what it no longer names only the files are left.
     fn take_sites(&mut self) {
-        let sites = &self.setting.sites;
-        self.wards.retain(|name, ward| ward.reason != Reason::Site || sites.contains_key(name));
+        let Setting { sites, asks, .. } = &*self.setting;
+        let gone = |ward: &&Ward| match &ward.reason {
+            _ if sites.contains_key(&ward.name) => false,
+            Reason::Site => true,
+            Reason::Demand { ask } => !asks.contains(ask),
+        };
+        let gone: Vec<Host> = self.wards.values().filter(gone).map(|ward| ward.name.clone()).collect();
+        let spare: Vec<Spare> = self.wards.values().filter_map(|ward| Some((ward.slot.pair()?, ward.memory.directory.clone()))).collect();
+        for name in gone {
+            self.wards.remove(&name);
+            // Or somebody who asks for it on demand would be served what nobody renews.
+            self.vault.remove(&name);
+            self.tell(&name, false);
+        }
         for (name, names) in self.setting.sites.clone() {
             match self.wards.get_mut(&name) {
                 Some(ward) => ward.named(names, now()),
-                None => drop(self.take(name, names, Reason::Site)),
+                None => drop(self.take(name, names, Reason::Site, &spare)),
             }
         }
     }
 
-    /// Takes a certificate into care, with what is on disk of it.
-    fn take(&mut self, name: Host, names: Vec<Host>, reason: Reason) -> Option<Arc<Pair>> {
+    /// Takes a certificate into care, with what is on disk of it; else with the best of `spare` and of its other names, so that a site whose hosts change places or move
+    /// to another site does not fall back to a stand-in.
+    fn take(&mut self, name: Host, names: Vec<Host>, reason: Reason, spare: &[Spare]) -> Option<Arc<Pair>> {
         let slot = self.vault.slot(&name);
-        let mut memory: Memory = self.certs.read_json(&name, Item::History).ok().flatten().unwrap_or_default();
+        let mut memory = self.memory(&name);
         memory.history = memory.history.restored(now());
-        let mut ward = Ward::new(name, names, reason, slot, memory);
-        if ward.slot.pair().is_none()
-            && let Some((pair, finished)) = self.read(&ward.name)
-        {
-            ward.slot.put(pair.clone());
-            if let Some(directory) = finished {
-                tracing::info!(cert = %ward.name, serial = pair.serial, "certificate was issued just before a crash");
-                ward.issued(&pair, directory, pair.not_before);
+        let mut ward = Ward::new(name.clone(), names, reason, slot, memory);
+        ward.busy = self.running.contains(&name);
+        if ward.slot.pair().is_none() {
+            if let Some((pair, finished)) = self.read(&name) {
+                ward.slot.put(pair.clone());
+                if let Some(directory) = finished {
+                    tracing::info!(cert = %name, serial = pair.serial, "certificate was issued just before a crash");
+                    ward.issued(&pair, directory, pair.not_before);
+                }
+            } else if let Some((pair, directory)) = self.best(&ward.names, spare) {
+                tracing::info!(cert = %name, serial = pair.serial, "served with the certificate of another site for now");
+                ward.memory.directory = directory;
+                ward.slot.put(pair);
             }
         }
         let pair = ward.slot.pair();
-        self.wards.insert(ward.name.clone(), ward);
+        self.wards.insert(name, ward);
         pair
+    }
+
+    /// Of the certificates that are there already the one for the most of `names`, and of these the one that lasts longest.
+    fn best(&self, names: &[Host], spare: &[Spare]) -> Option<Spare> {
+        let now = now();
+        let others = names.iter().skip(1).filter_map(|name| {
+            let (pair, finished) = self.read(name)?;
+            Some((pair, finished.or_else(|| self.memory(name).directory)))
+        });
+        let fits = |pair: &Pair| names.iter().filter(|name| pair.is_for(name.as_str())).count();
+        let good = spare.iter().cloned().chain(others).filter(|(pair, _)| fits(pair) > 0 && pair.valid(now).is_ok());
+        good.max_by_key(|(pair, _)| (fits(pair), pair.not_after))
+    }
+
+    fn memory(&self, name: &Host) -> Memory {
+        self.certs
+            .read_json(name, Item::History)
+            .unwrap_or_else(|error| {
+                tracing::warn!(cert = %name, error = %chain(&error), "what was tried before was not read: it begins anew");
+                None
+            })
+            .unwrap_or_default()
     }
 
     /// And the directory that it is from, if we died before we could note that.
@@ -303,12 +386,16 @@ impl Steward {
     /// Begins what is due.
     async fn begin(&mut self) {
         let now = now();
+        if now.saturating_add(CLOCK_STEP) < self.seen {
+            self.wards.values_mut().for_each(|ward| ward.clock_was_set_back(now));
+        }
+        self.seen = now;
         let looks: Vec<Host> = self.wards.values().filter(|ward| ward.wants_look(now)).map(|ward| ward.name.clone()).collect();
         looks.iter().for_each(|name| self.look(name));
         let mut due: Vec<_> =
             self.wards.values().filter(|ward| !ward.busy && ward.next().0 <= now).map(|ward| (ward.next().0, ward.name.clone())).collect();
         due.sort();
-        for (_, name) in due.into_iter().take(ORDERS.saturating_sub(self.running)) {
+        for (_, name) in due.into_iter().take(ORDERS.saturating_sub(self.running.len())) {
             self.attempt(&name, now).await;
         }
     }
@@ -335,22 +422,36 @@ impl Steward {
             slot: ward.slot.clone(),
             ask: match &ward.reason {
                 // The first time it has just been asked.
-                Reason::Demand { ask } if ward.slot.pair().is_some() => Some(ask.clone()),
+                Reason::Demand { ask } if ward.slot.pair().is_some() || ward.memory.history.failures() > 0 => Some(ask.clone()),
                 Reason::Demand { .. } | Reason::Site => None,
             },
             transport: self.setting.transports.get(attempt.ca).cloned().unwrap_or_else(|| Err("it was not read".to_owned())),
             ca,
         };
         tracing::info!(cert = %name, names = job.names.len(), ca = job.ca.name, staging = job.staging, why = %why, "ordering a certificate");
-        self.remember(name).await;
-        self.running += 1;
+        let kept = self.remember(name).await;
+        self.running.insert(name.clone());
         let bench = self.bench();
-        self.tasks.spawn(async move {
+        let end = |error| Outcome::Failed { error, challenge: None, retry_after: None };
+        let fallback = Done::Attempt {
+            name: name.clone(),
+            directory: job.ca.directory.clone(),
+            ca: job.ca.name.clone(),
+            attempt,
+            took: Duration::ZERO,
+            outcome: end(AttemptError::Fault),
+        };
+        let work = async move {
             let began = SystemTime::now();
-            let outcome = attempt::make(&job, &bench).await;
+            let outcome = match kept {
+                Ok(()) => attempt::make(&job, &bench).await,
+                // Nor could its certificate be kept.
+                Err(error) => end(error.into()),
+            };
             let took = began.elapsed().unwrap_or_default();
             Done::Attempt { name: job.name, directory: job.ca.directory, ca: job.ca.name, attempt, took, outcome }
-        });
+        };
+        self.spawn(work, fallback);
     }
 
     fn bench(&self) -> Bench {
@@ -368,16 +469,19 @@ impl Steward {
         let Some(ward) = self.wards.get_mut(name) else { return };
         let issuer = self.setting.acme.cas.iter().position(|ca| Some(&ca.directory) == ward.memory.directory.as_ref());
         let way = issuer.and_then(|index| Some((self.setting.acme.cas[index].clone(), self.setting.transports[index].clone().ok()?)));
-        let leaf = ward.slot.pair().and_then(|pair| pair.leaf());
+        let leaf = ward.slot.pair().and_then(|pair| Some((pair.leaf()?, pair)));
         let silence = Look { word: attempt::Word::None, again: i64::MAX };
         // Not again before this one is answered.
         ward.looked(Look { word: attempt::Word::Silence, again: i64::MAX }, now());
-        let (Some((ca, transport)), Some(leaf)) = (way, leaf) else { return ward.looked(silence, now()) };
-        let (bench, name) = (self.bench(), name.clone());
-        self.tasks.spawn(async move {
+        let (Some((ca, transport)), Some((leaf, pair))) = (way, leaf) else { return ward.looked(silence, now()) };
+        let (bench, name, turn) = (self.bench(), name.clone(), self.looks.clone());
+        let fallback = Done::Look { name: name.clone(), pair: pair.clone(), look: Look { word: attempt::Word::Silence, again: i64::MAX } };
+        let work = async move {
+            let _turn = turn.acquire_owned().await;
             let look = attempt::look(&ca, &leaf, &bench, &transport).await;
-            Done::Look { name, look }
-        });
+            Done::Look { name, pair, look }
+        };
+        self.spawn(work, fallback);
     }
 
     /// Looks for the certificate on our own listener, after a while.
@@ -386,23 +490,30 @@ impl Steward {
         let (Some(door), Some(pair)) = (self.setting.door, ward.slot.pair()) else { return };
         let Some(leaf) = pair.leaf() else { return };
         let (name, asked) = (name.clone(), ward.names.first().map_or_else(|| name.to_string(), ToString::to_string));
-        self.tasks.spawn(async move {
+        let turn = self.proofs.clone();
+        let fallback = Done::Proof { name: name.clone(), pair: pair.clone(), result: Err(ProofError::Name(asked.clone())) };
+        let work = async move {
             sleep(after).await;
+            let _turn = turn.acquire_owned().await;
             let result = proof::prove(door, &asked, &leaf).await;
             Done::Proof { name, pair, result }
-        });
+        };
+        self.spawn(work, fallback);
     }
 
     async fn done(&mut self, done: Done) {
         match done {
             Done::Attempt { name, directory, ca, attempt, took, outcome } => {
-                self.running -= 1;
+                self.running.remove(&name);
                 let now = now();
                 let options = self.setting.options();
+                // Its site is gone; what it came to is on disk.
                 let Some(ward) = self.wards.get_mut(&name) else { return };
                 ward.busy = false;
                 match outcome {
                     Outcome::Issued(pair) => {
+                        // The site may have been gone for a while, and have got a slot anew.
+                        ward.slot.put(pair.clone());
                         ward.issued(&pair, directory, now);
                         self.metrics.ordered(Ordered::Ok);
                         let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
@@ -421,9 +532,9 @@ impl Steward {
                         return self.tell(&name, false);
                     }
                     Outcome::Failed { error, challenge, retry_after } => {
-                        let said = trouble::explained(&error, challenge, &directory);
+                        let said = trouble::explained(&error, challenge, &directory, retry_after.map(unix));
                         let failure = said.failure;
-                        let fault = Fault { failure, retry_after: retry_after.map(unix).or(said.retry_after) };
+                        let fault = Fault { failure, retry_after: said.retry_after };
                         let served = ward.slot.pair().map(|pair| validity(&pair));
                         ward.memory.history = ward.memory.history.clone().failed(&options, attempt, fault, served, now, fastrand::f64());
                         ward.memory.trouble = Some(Trouble { at: now, text: said.text.clone(), advice: said.advice.clone() });
@@ -440,23 +551,27 @@ impl Steward {
                         }
                     }
                 }
-                self.remember(&name).await;
+                // Said already.
+                let _ = self.remember(&name).await;
                 let there = self.wards.get(&name).is_some_and(|ward| ward.slot.pair().is_some());
                 self.tell(&name, there);
             }
-            Done::Look { name, look } => {
-                if let Some(ward) = self.wards.get_mut(&name) {
+            Done::Look { name, pair, look } => {
+                // What the CA says of a certificate that is no longer served is no word about the new one.
+                if let Some(ward) = self.wards.get_mut(&name).filter(|ward| serves(ward, &pair)) {
                     ward.looked(look, now());
                 }
             }
             Done::Proof { name, pair, result } => {
-                let Some(ward) = self.wards.get_mut(&name) else { return };
-                if !ward.slot.pair().is_some_and(|served| Arc::ptr_eq(&served, &pair)) {
-                    return;
+                let Some(ward) = self.wards.get_mut(&name).filter(|ward| serves(ward, &pair)) else { return };
+                let before = ward.proven.replace(result.is_ok());
+                if result.is_ok() && before == Some(false) {
+                    ward.memory.trouble = None;
                 }
-                ward.proven = Some(result.is_ok());
                 if let Err(error) = result {
-                    tracing::error!(cert = %name, error = %chain(&error), "certificate is in place but was not seen on our own listener");
+                    if before != Some(false) {
+                        tracing::error!(cert = %name, error = %chain(&error), "certificate is in place but was not seen on our own listener");
+                    }
                     let advice = Some(
                         "another program may have the port, or a proxy in front that ends TLS; `gateway status` shows the listeners"
                             .to_owned(),
@@ -465,61 +580,82 @@ impl Steward {
                     self.prove(&name, PROVE_AGAIN);
                 }
             }
-            Done::Asked { name, ask, yes } => self.asked(name, ask, yes),
+            Done::Asked { name, ask, answer } => drop(self.answered(name, ask, answer)),
         }
     }
 
-    /// A client asks for a name without a certificate.
-    fn wanted(&mut self, demand: Demand) {
+    /// A client asks for a name without a certificate. Gives whether anything is looked after that was not before.
+    fn wanted(&mut self, demand: Demand) -> bool {
         let Demand { name, ask, answer } = demand;
         if let Some(ward) = self.wards.get(&name) {
             if ward.slot.pair().is_some() {
                 let _ = answer.send(true);
-                return;
+                return false;
             }
             if !ward.busy && ward.next().0 > now() {
                 // It has just failed: nobody waits for the next try.
                 let _ = answer.send(false);
-                return;
+                return false;
             }
-            self.waiting.entry(name).or_default().push(answer);
-            return;
         }
-        let waiting = self.waiting.entry(name.clone()).or_default();
-        waiting.push(answer);
-        if waiting.len() > 1 {
-            return;
+        // Those who have gone make room.
+        self.waiting.values_mut().for_each(|waiting| waiting.retain(|answer| !answer.is_closed()));
+        if self.waiting.values().map(Vec::len).sum::<usize>() >= WAITING {
+            let _ = answer.send(false);
+            return false;
         }
-        match self.asker.known(&name, &ask, now()) {
-            Some(yes) => self.asked(name, ask, yes),
-            None => match self.asker.ask(&name, &ask) {
-                Some(asking) => drop(self.tasks.spawn(async move {
-                    let yes = asking.await;
-                    Done::Asked { name, ask, yes }
-                })),
-                None => self.tell(&name, false),
-            },
+        let under_way = self.waiting.contains_key(&name) || self.wards.contains_key(&name);
+        self.waiting.entry(name.clone()).or_default().push(answer);
+        if under_way {
+            return false;
         }
+        if let Some(yes) = self.asker.known(&name, &ask, now()) {
+            return self.asked(name, ask, yes);
+        }
+        match self.asker.ask(&name, &ask) {
+            Some(asking) => {
+                let fallback = Done::Asked { name: name.clone(), ask: ask.clone(), answer: Err(io::ErrorKind::Other.into()) };
+                self.spawn(async move { Done::Asked { answer: asking.await, name, ask } }, fallback);
+            }
+            None => self.tell(&name, false),
+        }
+        false
     }
 
-    fn asked(&mut self, name: Host, ask: String, yes: bool) {
+    fn answered(&mut self, name: Host, ask: String, answer: io::Result<bool>) -> bool {
+        let yes = answer.unwrap_or_else(|error| {
+            if let Some(muted) = self.unanswered.due(now()) {
+                tracing::warn!(cert = %name, ask, error = %error, muted, "could not ask whether a name may have a certificate");
+            }
+            false
+        });
         self.asker.heard(&name, &ask, yes, now());
+        self.asked(name, ask, yes)
+    }
+
+    fn asked(&mut self, name: Host, ask: String, yes: bool) -> bool {
         let on_demand = self.wards.values().filter(|ward| ward.reason != Reason::Site).count();
         if !yes || self.wards.contains_key(&name) {
             let there = yes && self.wards.get(&name).is_some_and(|ward| ward.slot.pair().is_some());
-            return self.tell(&name, there);
+            self.tell(&name, there);
+            return false;
         }
-        if on_demand < ON_DEMAND && self.take(name.clone(), vec![name.clone()], Reason::Demand { ask }).is_some() {
+        if on_demand < ON_DEMAND && self.take(name.clone(), vec![name.clone()], Reason::Demand { ask }, &[]).is_some() {
             self.prove(&name, Duration::ZERO);
-            return self.tell(&name, true);
+            self.tell(&name, true);
+            return true;
         }
         // What is on disk already costs no order.
         if on_demand >= ON_DEMAND || !self.asker.may_order(now()) {
-            tracing::warn!(cert = %name, on_demand, "too many certificates on demand: this one is refused");
+            if let Some(muted) = self.refused.due(now()) {
+                tracing::warn!(cert = %name, on_demand, muted, "too many certificates on demand: this one is refused");
+            }
             self.wards.remove(&name);
             self.vault.remove(&name);
             self.tell(&name, false);
+            return false;
         }
+        true
     }
 
     fn tell(&mut self, name: &Host, there: bool) {
@@ -529,12 +665,14 @@ impl Steward {
         }
     }
 
-    async fn remember(&self, name: &Host) {
-        let Some(ward) = self.wards.get(name) else { return };
-        let (certs, name, memory) = (self.certs.clone(), name.clone(), ward.memory.clone());
-        if let Err(error) = disk(move || certs.write_json(&name, Item::History, &memory)).await {
-            tracing::error!(error = %chain(&error), "what was tried is not kept on disk");
+    async fn remember(&self, name: &Host) -> Result<(), CertsError> {
+        let Some(ward) = self.wards.get(name) else { return Ok(()) };
+        let (certs, host, memory) = (self.certs.clone(), name.clone(), ward.memory.clone());
+        let kept = disk(move || certs.write_json(&host, Item::History, &memory)).await;
+        if let Err(error) = &kept {
+            tracing::error!(cert = %name, error = %chain(error), "what was tried is not kept on disk");
         }
+        kept
     }
 
     fn publish(&self) {
@@ -551,11 +689,18 @@ impl Steward {
     }
 
     fn until_due(&self) -> Duration {
-        let free = self.running < ORDERS;
+        let free = self.running.len() < ORDERS;
         let first = self.wards.values().map(Ward::wakes_at).min().filter(|_| free).unwrap_or(i64::MAX);
         let seconds = u64::try_from(first.saturating_sub(now())).unwrap_or_default();
         Duration::from_secs(seconds).clamp(Duration::from_millis(200), LONGEST_SLEEP)
     }
+}
+
+/// A certificate that may stand in for another, and the directory that issued it.
+type Spare = (Arc<Pair>, Option<String>);
+
+fn serves(ward: &Ward, pair: &Arc<Pair>) -> bool {
+    ward.slot.pair().is_some_and(|served| Arc::ptr_eq(&served, pair))
 }
 
 fn now() -> i64 {
@@ -564,4 +709,156 @@ fn now() -> i64 {
 
 fn unix(moment: SystemTime) -> i64 {
     moment.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{acme::handle::handle, store::certs::Certs, telemetry::Metrics};
+
+    fn host(text: &str) -> Host {
+        Host::parse(text).expect("a host")
+    }
+
+    fn setting(sites: &[&[&str]], asks: &[&str]) -> Setting {
+        let sites = sites.iter().map(|names| (host(names[0]), names.iter().map(|name| host(name)).collect()));
+        Setting {
+            acme: Acme::none(),
+            sites: sites.collect(),
+            asks: asks.iter().map(|&ask| ask.to_owned()).collect(),
+            challenges: Vec::new(),
+            door: None,
+            transports: Vec::new(),
+            staging: Vec::new(),
+        }
+    }
+
+    fn steward(dir: &std::path::Path, setting: Setting) -> Steward {
+        let (vault, demands) = Vault::new();
+        let (_, desk) = handle();
+        let (_, settings) = watch::channel(Arc::new(setting));
+        let metrics = Metrics::new().acme();
+        Steward::new(Parts { certs: Certs::new(dir.to_owned()), vault, board: Arc::default(), metrics, demands, desk, settings })
+    }
+
+    /// Another configuration is in force.
+    fn apply(steward: &mut Steward, setting: Setting) {
+        steward.setting = Arc::new(setting);
+        steward.take_sites();
+    }
+
+    /// A certificate for these names, as it lies on disk.
+    fn bundle(names: &[&str]) -> Vec<u8> {
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        let made = rcgen::generate_simple_self_signed(names).expect("a certificate");
+        (made.signing_key.serialize_pem() + &made.cert.pem()).into_bytes()
+    }
+
+    fn served(steward: &Steward, name: &str) -> Option<String> {
+        Some(steward.wards.get(&host(name))?.slot.pair()?.serial.clone())
+    }
+
+    #[tokio::test]
+    async fn a_fault_in_an_attempt_is_a_failed_attempt_and_nothing_else() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut steward = steward(dir.path(), setting(&[&["a.test"]], &[]));
+        steward.running.insert(host("a.test"));
+        steward.wards.get_mut(&host("a.test")).expect("looked after").busy = true;
+        let fallback = Done::Attempt {
+            name: host("a.test"),
+            directory: String::new(),
+            ca: String::new(),
+            attempt: crate::rules::renewal::Attempt { ca: 0, staging: false, challenge: 0 },
+            took: Duration::ZERO,
+            outcome: Outcome::Failed { error: AttemptError::Fault, challenge: None, retry_after: None },
+        };
+        steward.spawn(async { panic!("of somebody else's making") }, fallback);
+        let done = steward.tasks.join_next().await.expect("a task").expect("caught");
+        steward.done(done).await;
+        let ward = &steward.wards[&host("a.test")];
+        assert!(!ward.busy && ward.memory.history.failures() == 1 && steward.running.is_empty());
+        assert!(ward.next().0 > now(), "tried again, but not at once");
+    }
+
+    #[test]
+    fn a_site_whose_hosts_change_places_keeps_its_certificate() {
+        let dir = tempfile::tempdir().expect("a directory");
+        Certs::new(dir.path().to_owned()).write(&host("a.test"), Item::Bundle, &bundle(&["a.test", "b.test"])).expect("written");
+        let mut first = steward(dir.path(), setting(&[&["a.test", "b.test"]], &[]));
+        let serial = served(&first, "a.test");
+        assert!(serial.is_some());
+        apply(&mut first, setting(&[&["b.test", "a.test"]], &[]));
+        assert_eq!(served(&first, "b.test"), serial, "after a reload");
+        assert!(first.wards[&host("b.test")].next().0 > now(), "and needs no other");
+        let again = steward(dir.path(), setting(&[&["b.test", "a.test"]], &[]));
+        assert_eq!(served(&again, "b.test"), serial, "after a restart");
+    }
+
+    #[test]
+    fn hosts_that_move_to_another_site_are_served_until_there_is_something_better() {
+        let dir = tempfile::tempdir().expect("a directory");
+        Certs::new(dir.path().to_owned()).write(&host("a.test"), Item::Bundle, &bundle(&["a.test", "b.test"])).expect("written");
+        let mut steward = steward(dir.path(), setting(&[&["a.test", "b.test"]], &[]));
+        let serial = served(&steward, "a.test");
+        apply(&mut steward, setting(&[&["a.test"], &["b.test", "c.test"], &["d.test"]], &[]));
+        assert_eq!((served(&steward, "b.test"), served(&steward, "d.test")), (serial, None));
+        assert!(steward.wards[&host("b.test")].next().0 <= now(), "c.test is not in it");
+    }
+
+    #[test]
+    fn a_site_that_comes_back_while_its_order_runs_is_not_ordered_twice() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut steward = steward(dir.path(), setting(&[&["a.test"]], &[]));
+        steward.running.insert(host("a.test"));
+        apply(&mut steward, setting(&[], &[]));
+        assert!(steward.wards.is_empty());
+        apply(&mut steward, setting(&[&["a.test"]], &[]));
+        assert!(steward.wards[&host("a.test")].busy);
+    }
+
+    #[test]
+    fn what_nobody_renews_any_more_is_not_served_on_demand_either() {
+        let dir = tempfile::tempdir().expect("a directory");
+        Certs::new(dir.path().to_owned()).write(&host("a.test"), Item::Bundle, &bundle(&["a.test"])).expect("written");
+        let mut steward = steward(dir.path(), setting(&[&["a.test"]], &["http://x/"]));
+        apply(&mut steward, setting(&[], &["http://x/"]));
+        assert!(steward.vault.find(&host("a.test")).is_none(), "it is asked for first");
+        assert!(steward.asked(host("a.test"), "http://x/".into(), true) && served(&steward, "a.test").is_some());
+        apply(&mut steward, setting(&[], &[]));
+        assert!(steward.wards.is_empty(), "its site is gone");
+    }
+
+    #[tokio::test]
+    async fn clients_that_wait_for_a_name_on_demand_are_bounded_and_those_who_go_make_room() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut steward = steward(dir.path(), setting(&[], &["http://x/"]));
+        let ask = |steward: &mut Steward| {
+            let (answer, mut told) = oneshot::channel();
+            let stirred = steward.wanted(Demand { name: host("a.test"), ask: "http://127.0.0.1:1/".into(), answer });
+            assert!(!stirred, "a stranger moves nothing");
+            (told.try_recv().is_err_and(|error| error == oneshot::error::TryRecvError::Empty), told)
+        };
+        let mut all: Vec<_> = (0..1000).map(|_| ask(&mut steward)).collect();
+        assert_eq!(all.iter().filter(|(waits, _)| *waits).count(), WAITING);
+        assert_eq!(steward.tasks.len(), 1, "one question for all of them");
+        all.clear();
+        assert!(ask(&mut steward).0);
+    }
+
+    #[tokio::test]
+    async fn a_window_of_the_old_certificate_is_no_word_about_the_new_one() {
+        let dir = tempfile::tempdir().expect("a directory");
+        Certs::new(dir.path().to_owned()).write(&host("a.test"), Item::Bundle, &bundle(&["a.test"])).expect("written");
+        let mut steward = steward(dir.path(), setting(&[&["a.test"]], &[]));
+        let pem = bundle(&["a.test"]);
+        let old = Arc::new(Pair::from_pem(&pem, &pem).expect("good"));
+        let past = crate::rules::renewal::Window { start: 1, end: 2 };
+        let look = Look { word: attempt::Word::Within(past), again: 3600 };
+        let before = steward.wards[&host("a.test")].next();
+        steward.done(Done::Look { name: host("a.test"), pair: old, look }).await;
+        assert_eq!(steward.wards[&host("a.test")].next(), before);
+        let own = steward.wards[&host("a.test")].slot.pair().expect("served");
+        steward.done(Done::Look { name: host("a.test"), pair: own, look }).await;
+        assert!(steward.wards[&host("a.test")].next().0 <= now());
+    }
 }

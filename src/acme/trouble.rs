@@ -3,18 +3,31 @@
 use std::{error::Error as StdError, io};
 
 use http::Uri;
+use jiff::Timestamp;
 
 use super::{
     account::AccountError,
     attempt::{AttemptError, chain},
+    client::Wordless,
     explain::{self, Explained, Problem, Silence},
     order::OrderError,
 };
 use crate::{plan::Challenge, rules::renewal::Failure};
 
-/// `directory`: of the CA that was asked.
+/// `directory`: of the CA that was asked; `again`: when it will hear us again, by its Retry-After.
 #[must_use]
-pub fn explained(error: &AttemptError, challenge: Option<Challenge>, directory: &str) -> Explained {
+pub fn explained(error: &AttemptError, challenge: Option<Challenge>, directory: &str, again: Option<i64>) -> Explained {
+    let mut said = cause(error, challenge, directory);
+    if let Some(at) = again {
+        let until = Timestamp::from_second(at).ok().filter(|_| said.retry_after.is_none());
+        let until = until.map(|at| format!("; it is not to be asked before {}", at.strftime("%Y-%m-%d %H:%M:%S UTC")));
+        said.text.push_str(&until.unwrap_or_default());
+        said.retry_after = Some(at);
+    }
+    said
+}
+
+fn cause(error: &AttemptError, challenge: Option<Challenge>, directory: &str) -> Explained {
     match error {
         AttemptError::Order(OrderError::Validation { name, challenge, source }) => acme(source, Some(name), Some(*challenge), directory),
         AttemptError::Order(OrderError::Acme(source)) => acme(source, None, challenge, directory),
@@ -42,7 +55,12 @@ pub fn explained(error: &AttemptError, challenge: Option<Challenge>, directory: 
             advice: Some("look whether the disk is full, and whether STATE/edge belongs to the edge's user".to_owned()),
             ..ours(error, Failure::Broken)
         },
+        AttemptError::Ask(_) => Explained {
+            advice: Some("look whether the program that `on_demand` of the site names is running".to_owned()),
+            ..ours(error, Failure::Broken)
+        },
         AttemptError::Account(AccountError::Make | AccountError::Answer)
+        | AttemptError::Fault
         | AttemptError::Order(OrderError::Post(_) | OrderError::Request(_))
         | AttemptError::Pair(_)
         | AttemptError::Names(_) => ours(error, Failure::Broken),
@@ -82,6 +100,9 @@ fn silence(host: &str, error: &(dyn StdError + 'static)) -> Explained {
     let mut said = error.to_string();
     let mut cause = Some(error);
     while let Some(here) = cause {
+        if let Some(Wordless(status)) = here.downcast_ref() {
+            return explain::silence(host, &Silence::Status(*status));
+        }
         if here.downcast_ref::<rustls::Error>().is_some() {
             return explain::silence(host, &Silence::Tls(&here.to_string()));
         }
@@ -116,12 +137,25 @@ mod tests {
     }
 
     #[test]
+    fn a_retry_after_is_said_as_a_moment() {
+        let limited = r#"{"type":"urn:ietf:params:acme:error:rateLimited","detail":"slow down","status":429}"#;
+        let limited = || serde_json::from_str::<instant_acme::Problem>(limited).expect("a problem");
+        let error = AttemptError::Order(OrderError::Acme(limited().into()));
+        let said = explained(&error, None, "https://ca.test/dir", Some(1_800_000_000));
+        assert!(said.text.contains("slow down") && said.text.contains("before 2027-01-15 08:00:00 UTC"), "{said:?}");
+        assert_eq!((said.retry_after, said.failure), (Some(1_800_000_000), Failure::RateLimited));
+        let proxy = AttemptError::Order(OrderError::Acme(instant_acme::Error::Other(Wordless(503).into())));
+        let said = explained(&proxy, None, "https://ca.test/dir", None);
+        assert!(said.text.contains("answered 503") && said.failure == Failure::Unreachable, "{said:?}");
+    }
+
+    #[test]
     fn an_account_that_is_refused_is_no_failed_validation() {
         let problem =
             r#"{"type":"urn:ietf:params:acme:error:unauthorized","detail":"external account binding JWS verification error","status":403}"#;
         let problem: instant_acme::Problem = serde_json::from_str(problem).expect("a problem");
         let error = AttemptError::Account(AccountError::Acme(problem.into()));
-        let said = explained(&error, Some(Challenge::TlsAlpn01), "https://ca.test/dir");
+        let said = explained(&error, Some(Challenge::TlsAlpn01), "https://ca.test/dir", None);
         assert_eq!(said.failure, Failure::Refused);
         assert!(said.advice.as_deref().is_some_and(|advice| advice.contains("eab_key")), "{said:?}");
     }

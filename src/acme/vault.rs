@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{pki::pair::Pair, vocab::Host};
 
 /// Clients that may wait for a certificate on demand; one more is turned away.
-const WAITING: usize = 64;
+pub const WAITING: usize = 64;
 
 /// The place of one certificate.
 #[derive(Debug, Default)]

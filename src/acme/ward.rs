@@ -1,6 +1,10 @@
 //! One certificate that is looked after: what is known of it, and what is to be done next.
 //!
-//! Pure but for the slot it fills. Units: Unix seconds.
+//! Pure but for the slot it fills.
+//!
+//! Shape: where validation cannot pass, 48 hours cost no more orders than the table has attempts, times the kinds of challenge: 68 of two kinds; with a restart every hour
+//!        that cuts an attempt off as well, one attempt more for each such restart. With a staging directory only the first attempt of them is made on the CA proper.
+//! Units: Unix seconds.
 
 use std::sync::Arc;
 
@@ -18,7 +22,7 @@ use crate::{
     vocab::Host,
 };
 
-/// The CA is asked for its window this often at most, and this seldom at least.
+/// The CA is asked for its window this often at most, or after a hundredth of the certificate's life where that is less, and this seldom at least.
 const LOOK_SOONEST: i64 = 60;
 const LOOK_LATEST: i64 = 24 * 3600;
 
@@ -87,7 +91,9 @@ impl Ward {
             }
             Some(_) | None => (i64::MIN, Why::First),
         };
-        (due.max(history.next()), history.why().unwrap_or(why))
+        // A renewal by hand that failed does not make the next one a matter of tries.
+        let tried = history.why().filter(|_| due <= history.next());
+        (due.max(history.next()), tried.unwrap_or(why))
     }
 
     /// Whether the CA that issued it is to be asked for its window.
@@ -110,7 +116,15 @@ impl Ward {
             Word::None => self.window = None,
             Word::Silence => {}
         }
-        self.look_at = now.saturating_add(look.again.clamp(LOOK_SOONEST, LOOK_LATEST));
+        let life = self.slot.pair().map_or(i64::MAX, |pair| pair.not_after.saturating_sub(pair.not_before));
+        let soonest = (life / 100).clamp(1, LOOK_SOONEST);
+        self.look_at = now.saturating_add(look.again.clamp(soonest, LOOK_LATEST));
+    }
+
+    /// Nothing waits for a moment that a wrong clock has named.
+    pub fn clock_was_set_back(&mut self, now: i64) {
+        self.memory.history = self.memory.history.clone().restored(now);
+        self.look_at = self.look_at.min(now);
     }
 
     /// There is a new certificate in its slot.
@@ -170,6 +184,85 @@ fn spread(serial: &str) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const NOW: i64 = 1_767_225_600;
+    const HOUR: i64 = 3600;
+    /// Of challenge.
+    const KINDS: usize = 2;
+
+    fn ward(memory: Memory) -> Ward {
+        let name = Host::parse("a.test").expect("a host");
+        Ward::new(name.clone(), vec![name], Reason::Site, Arc::default(), memory)
+    }
+
+    fn fault(failure: renewal::Failure) -> renewal::Fault {
+        renewal::Fault { failure, retry_after: None }
+    }
+
+    /// The edge ends and another begins: what it knows is what is on disk.
+    fn restarted(old: &Ward, now: i64) -> Ward {
+        let disk = serde_json::to_vec(&old.memory).expect("json");
+        let mut memory: Memory = serde_json::from_slice(&disk).expect("the same");
+        memory.history = memory.history.restored(now);
+        ward(memory)
+    }
+
+    /// Orders on the CA proper, and at its staging directory, within 48 hours in which no validation passes and the edge is started anew every hour.
+    /// `cutting`: each of these starts cuts an attempt off.
+    fn two_days(staging: bool, cutting: bool, dice: f64) -> (usize, usize) {
+        let staging = [staging];
+        let options = renewal::Options { staging: &staging, challenges: KINDS };
+        let mut ward = ward(Memory::default());
+        let (mut now, mut restart, mut orders, mut rehearsed) = (NOW, NOW + HOUR, 0, 0);
+        while now < NOW + 48 * HOUR {
+            let cut = now >= restart;
+            if cut {
+                ward = restarted(&ward, now);
+                restart += HOUR;
+            }
+            let (due, _) = ward.next();
+            if due > now {
+                // As the steward sleeps, but for the next restart.
+                now = due.min(restart);
+                continue;
+            }
+            let attempt = ward.memory.history.attempt(&options);
+            ward.memory.history = ward.memory.history.clone().begun(now);
+            // Each kind has an order of its own.
+            *(if attempt.staging { &mut rehearsed } else { &mut orders }) += KINDS;
+            if cutting && cut {
+                ward = restarted(&ward, now);
+            } else {
+                let history = ward.memory.history.clone();
+                ward.memory.history = history.failed(&options, attempt, fault(renewal::Failure::Validation), None, now, dice);
+            }
+        }
+        (orders, rehearsed)
+    }
+
+    #[test]
+    fn validation_that_cannot_pass_costs_no_more_orders_than_the_table_has_attempts() {
+        let most = KINDS * usize::try_from(renewal::ATTEMPTS_IN_48H).expect("small");
+        for dice in [0.0, 0.3, 0.999_999] {
+            let (orders, rehearsed) = two_days(false, false, dice);
+            assert!((most / 2..=most).contains(&orders) && rehearsed == 0, "{orders} orders, {rehearsed} rehearsals, dice {dice}");
+            let (orders, rehearsed) = two_days(true, false, dice);
+            assert!(orders == KINDS && rehearsed <= most, "{orders} orders, {rehearsed} rehearsals, dice {dice}");
+            let (orders, _) = two_days(false, true, dice);
+            assert!(orders <= most + 48 * KINDS, "{orders} orders, dice {dice}");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_ran_ahead_silences_nobody() {
+        let mut ward = ward(Memory::default());
+        let options = renewal::Options { staging: &[false], challenges: KINDS };
+        let attempt = ward.memory.history.attempt(&options);
+        let ahead = NOW + 14 * 365 * 24 * HOUR;
+        ward.memory.history = ward.memory.history.clone().failed(&options, attempt, fault(renewal::Failure::Unreachable), None, ahead, 0.5);
+        ward.clock_was_set_back(NOW);
+        assert!(ward.next().0 <= NOW + 7 * HOUR, "{}", ward.next().0 - NOW);
+    }
 
     #[test]
     fn certificates_are_spread_over_their_window() {

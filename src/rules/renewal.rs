@@ -292,15 +292,17 @@ impl History {
         Self { not_before: if failures == 0 { not_before } else { heard }, ca, closed, cuts, rest, ..Self::default() }
     }
 
-    /// As read from disk: no wait is longer than any that could be asked for, so a clock that was wrong for a while does not silence us for years.
+    /// As read from disk, or after the clock was set back: no wait is longer than any that could be asked for, so a clock that was wrong for a while does not silence
+    /// us for years; nor longer than the table's, where no CA has asked for it.
     #[must_use]
     pub fn restored(mut self, now: i64) -> Self {
         let most = now.saturating_add(RETRY_AFTER_MAX);
-        self.not_before = self.not_before.min(most);
-        self.rest = self.rest.min(most);
+        self.rest = self.rest.min(now.saturating_add(REST));
         for moment in &mut self.closed {
             *moment = (*moment).min(most);
         }
+        let asked = self.closed.iter().copied().max().unwrap_or(i64::MIN);
+        self.not_before = self.not_before.min(now.saturating_add(LONGEST * 11 / 10).max(asked));
         self
     }
 
@@ -571,7 +573,13 @@ mod tests {
         assert_eq!(again.attempt(&options), history.attempt(&options));
         assert_eq!(again.next(), history.next());
         assert_eq!(serde_json::from_str::<History>("{}").expect("of an older version"), History::default());
-        assert_eq!(history.restored(NOW - 20 * 365 * DAY).next(), NOW - 20 * 365 * DAY + RETRY_AFTER_MAX);
+        let earlier = NOW - 20 * 365 * DAY;
+        assert_eq!(history.clone().restored(earlier).next(), earlier + LONGEST * 11 / 10);
+        let attempt = history.attempt(&options);
+        let limited = Fault { failure: Failure::RateLimited, retry_after: Some(NOW + 2 * DAY) };
+        let closed = history.failed(&one(&[false]), attempt, limited, None, NOW, 0.5);
+        assert_eq!(closed.clone().restored(earlier).next(), earlier + RETRY_AFTER_MAX);
+        assert_eq!(closed.restored(NOW).next(), NOW + 2 * DAY);
     }
 
     /// 48 hours in which validation never passes on production. Gives attempts that failed, those on production, rehearsals that passed.

@@ -3,6 +3,7 @@
 mod harness;
 
 mod acme;
+mod acme_double;
 mod admin;
 mod config;
 mod control;

@@ -1,5 +1,6 @@
 //! What every test stands on: the real binary in its own directory, clients that count every answer, upstreams and children named by their vice.
 
+pub mod ca_double;
 pub mod child;
 pub mod client;
 pub mod gateway;
