@@ -131,6 +131,8 @@ pub struct Tls {
     /// By certificate file, so that a pair that turns bad on disk leaves the good one standing.
     pairs: HashMap<PathBuf, Arc<Pair>>,
     served: Vec<Served>,
+    /// Files that turned bad, and in whose place what they held before is served.
+    passed_over: Vec<PathBuf>,
 }
 
 impl Tls {
@@ -142,6 +144,7 @@ impl Tls {
             return Ok(None);
         }
         let mutuals = Mutuals::build(base, plan, materials, old.map(|old| &old.mutuals), bad)?;
+        let mut passed_over: Vec<PathBuf> = mutuals.passed_over().cloned().collect();
         let mut problems = HashMap::new();
         let mut pairs = HashMap::new();
         let now = jiff::Timestamp::now().as_second();
@@ -157,6 +160,7 @@ impl Tls {
                 let problem = format!("could not {}", chain(&problem));
                 tracing::error!(cert = %cert.display(), error = problem, served = pair.is_some(), "certificate not usable");
                 problems.insert(cert.clone(), problem);
+                passed_over.extend(in_service.map(|_| cert.clone()));
             }
             pairs.extend(pair.map(|pair| (cert.clone(), pair)));
         }
@@ -219,7 +223,7 @@ impl Tls {
             },
         };
         let entrances = plan.sites.iter().map(entrance).collect();
-        Ok(Some(Self { config, entrances, mutuals, names, pairs, served }))
+        Ok(Some(Self { config, entrances, mutuals, names, pairs, served, passed_over }))
     }
 
     /// How to shake hands with a client that named `site`; with the CAs that its certificate is verified under. `None`: not at all.
@@ -255,6 +259,11 @@ impl Tls {
         let host = Host::parse(sni?).ok()?;
         let there = vault.find(&host).is_some_and(|slot| slot.pair().is_some());
         (!there).then(|| Wanting { vault: vault.clone(), host, ask: ask.clone() })
+    }
+
+    #[must_use]
+    pub fn passed_over(&self) -> &[PathBuf] {
+        &self.passed_over
     }
 
     #[must_use]

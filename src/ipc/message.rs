@@ -84,6 +84,20 @@ pub struct Materials {
 }
 
 impl Materials {
+    /// What `before` held of these files, in the place of what is held now.
+    pub fn put_back(&mut self, files: &[PathBuf], before: &Self) {
+        for pair in self.pairs.iter_mut().filter(|pair| files.contains(&pair.cert)) {
+            if let Some(old) = before.pairs.iter().find(|old| old.cert == pair.cert) {
+                pair.clone_from(old);
+            }
+        }
+        for roots in self.roots.iter_mut().filter(|roots| files.contains(&roots.path)) {
+            if let Some(old) = before.ca(&roots.path) {
+                roots.clone_from(old);
+            }
+        }
+    }
+
     /// The CA file `path`; `None`: no plan that these were read for names it.
     #[must_use]
     pub fn ca(&self, path: &Path) -> Option<&Roots> {
@@ -265,6 +279,10 @@ pub enum ToMaster {
         id: InstanceId,
         incarnation: Incarnation,
         in_flight: u32,
+    },
+    /// Of `Materials`: these files are no good, and what they held before is served on. An edge that follows is to be given that.
+    PassedOver {
+        files: Vec<PathBuf>,
     },
     /// A JSON document.
     Answer {

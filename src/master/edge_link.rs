@@ -222,6 +222,8 @@ pub struct EdgeLink {
     started_ms: u64,
     tickets: watch::Receiver<TicketKeys>,
     setting: Setting,
+    /// The last that the edge had nothing against: what one that follows is given where newer ones are no good.
+    good_materials: Materials,
     commands: mpsc::Receiver<Command>,
     facts: watch::Sender<Facts>,
     trial: Option<Trial>,
@@ -259,6 +261,7 @@ impl EdgeLink {
             supervisor,
             started_ms,
             tickets,
+            good_materials: setting.materials.clone(),
             setting,
             commands,
             facts,
@@ -608,6 +611,10 @@ impl EdgeLink {
                 self.drains.retain(|drain| *drain != (id.clone(), incarnation));
                 let _ = self.supervisor.send(supervisor::Message::Drained { id, incarnation }).await;
             }
+            ToMaster::PassedOver { files } => {
+                self.setting.materials.put_back(&files, &self.good_materials);
+                self.good_materials.clone_from(&self.setting.materials);
+            }
             ToMaster::Answer { ask, json } => {
                 if let Some(reply) = self.asks.remove(&ask) {
                     let _ = reply.send(json);
@@ -623,6 +630,7 @@ impl EdgeLink {
 
     fn commit(&mut self) {
         if let Some(Trial { setting, reply, .. }) = self.trial.take() {
+            self.good_materials.clone_from(&setting.materials);
             self.setting = setting;
             let _ = reply.send(Ok(()));
         }

@@ -2,6 +2,7 @@
 
 use std::{path::Path, time::SystemTime};
 
+use nix::sys::signal::Signal;
 use rustls::HandshakeKind;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -12,7 +13,7 @@ use crate::harness::{
     Conn, Gateway,
     client::request,
     gateway::workdir,
-    get, raw,
+    get, proc, raw,
     tls::{TlsClient, write_certificate, write_certificate_of},
     upstream,
     wait::{eventually_async, secs},
@@ -131,6 +132,15 @@ async fn a_pair_that_cannot_be_served_never_takes_the_place_of_a_good_one() {
         assert_eq!(checked.status.code(), Some(78), "{said}");
         assert!(said.contains("error[bad-certificate]"), "{said}");
     }
+    // Nor is it lost with the edge that served it.
+    let edge = gateway.edge();
+    proc::kill(edge, Signal::SIGKILL);
+    eventually_async("the next edge serves the good pair", secs(20), || async {
+        let next = gateway.edge_pid().filter(|pid| *pid != edge).ok_or("no next edge")?;
+        let shown = client.shown(gateway.https(), "a.test").await.map_err(|_| "no handshake")?;
+        if shown == good { Ok(next) } else { Err("another certificate") }
+    })
+    .await;
     let renewed = write_certificate(dir, "a", &["a.test"]);
     eventually_async("a good pair is served again", secs(20), || async {
         let shown = client.shown(gateway.https(), "a.test").await.map_err(|error| error.to_string())?;

@@ -107,7 +107,7 @@ impl Office {
         match message {
             ToEdge::Apply(config) => self.apply(&config, sockets).await?,
             ToEdge::Apps(table) => self.apps(table),
-            ToEdge::Materials(materials) => self.materials(materials),
+            ToEdge::Materials(materials) => self.materials(materials).await?,
             ToEdge::Tickets(keys) => self.base.tls.rotate_tickets(keys),
             ToEdge::Drain { id, incarnation, within } => self.drain(id, incarnation, within),
             ToEdge::Ask { ask, query } => {
@@ -162,18 +162,21 @@ impl Office {
         self.source.apps_are(table);
     }
 
-    fn materials(&mut self, materials: Materials) {
+    async fn materials(&mut self, materials: Materials) -> Result<(), Fatal> {
         let old = self.common.live.load_full();
         let config =
             Config { generation: old.generation, plan: old.plan.clone(), listeners: old.listeners.clone(), materials: materials.clone() };
         match old.with_materials(&self.base, materials) {
             Ok(live) => {
+                let files = live.tls.as_ref().map_or_else(Vec::new, |tls| tls.passed_over().to_vec());
                 self.settings.send_replace(Arc::new(Setting::of(&config)));
                 self.swap(live);
                 tracing::info!("certificates read anew");
+                self.to_master.send(&ToMaster::PassedOver { files }, &[]).await?;
             }
             Err(error) => tracing::error!(error = %chain(&error), "certificates kept as they were"),
         }
+        Ok(())
     }
 
     fn drain(&mut self, id: InstanceId, incarnation: Incarnation, within: Duration) {

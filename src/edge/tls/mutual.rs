@@ -150,6 +150,11 @@ impl Mutuals {
         self.problems.get(path).map(String::as_str)
     }
 
+    /// Files that turned bad, and in whose place what they held before is in force.
+    pub fn passed_over(&self) -> impl Iterator<Item = &PathBuf> {
+        self.problems.keys().filter(|path| self.ready.contains_key(*path))
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = (&PathBuf, &Arc<Mutual>)> {
         self.ready.iter()
     }
