@@ -279,6 +279,13 @@ impl Visit for Fields {
 /// Lines of other crates that pass in a second: a server that is down makes pingora say so at each request.
 const FOREIGN_LINES: u64 = 10;
 
+/// Characters of such a line that are kept.
+const FOREIGN_LINE: usize = 300;
+
+fn clipped(text: &str) -> &str {
+    text.char_indices().nth(FOREIGN_LINE).map_or(text, |(end, _)| &text[..end])
+}
+
 /// Brings what other crates say by the `log` crate into our log.
 struct Bridge {
     pace: Pace,
@@ -297,6 +304,8 @@ impl log::Log for Bridge {
         if is_hang_up(record.target(), &text) {
             return;
         }
+        // What a stranger has sent may stand in it, as long as that was.
+        let text = clipped(&text);
         static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
         let second = START.get_or_init(Instant::now).elapsed().as_secs();
         let Some(suppressed) = self.pace.pass(second) else { return };
@@ -343,6 +352,12 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
+
+    #[test]
+    fn what_a_stranger_sent_fills_no_log_through_a_library() {
+        assert_eq!(clipped("short"), "short");
+        assert_eq!(clipped(&"ä".repeat(5000)), "ä".repeat(FOREIGN_LINE));
+    }
 
     #[derive(Clone, Default)]
     struct Kept(Arc<Mutex<Vec<u8>>>);
