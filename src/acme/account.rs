@@ -26,13 +26,11 @@ use serde_json::{Value, json};
 use thiserror::Error;
 use tokio::sync::Mutex;
 
-use super::{
-    attempt::chain,
-    client::{Transport, is_bad_nonce},
-};
+use super::client::{Transport, is_bad_nonce};
 use crate::{
     plan::Eab,
     store::certs::{Certs, CertsError, Paper},
+    vocab::chain,
 };
 
 /// As often as a refused nonce is made good for, beyond what the library does.

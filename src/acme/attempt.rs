@@ -22,7 +22,7 @@ use crate::{
     plan::{Ca, Challenge},
     rules::renewal::Window,
     store::certs::{Certs, CertsError, Item},
-    vocab::Host,
+    vocab::{Host, chain},
 };
 
 /// Why an attempt came to nothing.
@@ -243,17 +243,4 @@ pub async fn look(ca: &Ca, leaf: &CertificateDer<'static>, bench: &Bench, transp
             Look { word: Word::Silence, again: SILENT }
         }
     }
-}
-
-/// An error with its causes, on one line.
-#[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        text.push_str(": ");
-        text.push_str(&source.to_string());
-        cause = source.source();
-    }
-    text
 }

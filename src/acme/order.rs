@@ -17,7 +17,6 @@ use thiserror::Error;
 use tokio::time::timeout;
 
 use super::{
-    attempt::chain,
     challenge::{Board, PostError, Posted},
     client::{is_bad_nonce, is_passing},
     disk,
@@ -25,7 +24,7 @@ use super::{
 use crate::{
     plan::Challenge,
     store::certs::{Certs, CertsError, Item},
-    vocab::{Host, Secret},
+    vocab::{Host, Secret, chain},
 };
 
 /// All of one order. A CA validates from several places of the world; a minute is long.

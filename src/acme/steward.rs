@@ -21,7 +21,7 @@ use tokio::{
 
 use super::{
     account::Accounts,
-    attempt::{self, AttemptError, Bench, Job, Look, Outcome, chain},
+    attempt::{self, AttemptError, Bench, Job, Look, Outcome},
     challenge::Board,
     client::Transport,
     demand::{Asker, Seldom},
@@ -44,7 +44,7 @@ use crate::{
     },
     store::certs::{Certs, CertsError, Item},
     telemetry::{AcmeMetrics, Ordered},
-    vocab::{Host, HostPattern},
+    vocab::{Host, HostPattern, chain},
 };
 
 /// Orders at a time; more wait.

@@ -7,12 +7,12 @@ use jiff::Timestamp;
 
 use super::{
     account::AccountError,
-    attempt::{AttemptError, chain},
+    attempt::AttemptError,
     client::Wordless,
     explain::{self, Explained, Problem, Silence},
     order::OrderError,
 };
-use crate::{plan::Challenge, rules::renewal::Failure};
+use crate::{plan::Challenge, rules::renewal::Failure, vocab::chain};
 
 /// `directory`: of the CA that was asked; `again`: when it will hear us again, by its Retry-After.
 #[must_use]

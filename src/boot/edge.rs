@@ -48,6 +48,7 @@ use crate::{
         accesslog::AccessWriter,
         log::{self, InstallError, LogHandle},
     },
+    vocab::chain,
 };
 
 mod doors;
@@ -119,17 +120,6 @@ pub fn run() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        text.push_str(": ");
-        text.push_str(&source.to_string());
-        cause = source.source();
-    }
-    text
 }
 
 /// The master's first words.

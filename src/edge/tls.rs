@@ -22,7 +22,7 @@ use crate::{
         pair::{ByName, Pair},
     },
     plan::{Plan, Site, SiteTls, TlsVersion},
-    vocab::{Host, HostPattern},
+    vocab::{Host, HostPattern, chain},
 };
 
 pub mod ca;
@@ -337,18 +337,6 @@ fn server_config(
         None => (base.open_tickets.clone(), base.sessions.clone()),
     };
     Ok(config)
-}
-
-/// An error with its causes, on one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        text.push_str(": ");
-        text.push_str(&source.to_string());
-        cause = source.source();
-    }
-    text
 }
 
 /// Where a site's certificate comes from.

@@ -3,6 +3,7 @@
 //! Pure. A value of one of these types is right by construction; its parser is the only door, over ipc too (`serde(try_from)`).
 
 pub mod addr;
+pub mod chain;
 pub mod host;
 pub mod name;
 pub mod pace;
@@ -10,6 +11,7 @@ pub mod secret;
 pub mod units;
 
 pub use addr::{ServerAddr, ServerAddrError};
+pub use chain::chain;
 pub use host::{Host, HostError, HostPattern};
 pub use name::{AppName, NameError, UpstreamName, ZoneName};
 pub use pace::{Pace, PaceError};

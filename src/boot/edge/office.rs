@@ -9,7 +9,7 @@ use tokio::{
     time::{Instant, interval, sleep_until, timeout},
 };
 
-use super::{Doors, EdgeSource, Fatal, LogHandle, Threads, chain};
+use super::{Doors, EdgeSource, Fatal, LogHandle, Threads};
 use crate::{
     acme::{handle::Handle as Steward, steward::Setting},
     admin::api,
@@ -23,7 +23,7 @@ use crate::{
         link::{Receiver, Sender},
         message::{AppTable, Config, Incarnation, InstanceId, Materials, Query, ToEdge, ToMaster},
     },
-    vocab::Host,
+    vocab::{Host, chain},
 };
 
 /// How long a renewal may take to be taken up; the master waits but a little longer.

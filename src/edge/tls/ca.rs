@@ -23,7 +23,7 @@ use rustls::{
 };
 use thiserror::Error;
 
-use crate::store::atomic;
+use crate::{store::atomic, vocab::chain};
 
 /// The CA's certificate, in its directory.
 pub const CERT: &str = "internal-ca.pem";
@@ -120,7 +120,7 @@ impl Authority {
         let certified = match self.make(host) {
             Ok(certified) => Arc::new(certified),
             Err(error) => {
-                tracing::debug!(error = %super::chain(&error), "internal certificate not made");
+                tracing::debug!(error = %chain(&error), "internal certificate not made");
                 return None;
             }
         };

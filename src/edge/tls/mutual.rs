@@ -26,10 +26,11 @@ use x509_parser::{
     x509::{AttributeTypeAndValue, X509Name},
 };
 
-use super::{OnBadPair, TlsBase, chain, tickets::Scope};
+use super::{OnBadPair, TlsBase, tickets::Scope};
 use crate::{
     ipc::message::{Materials, Roots},
     plan::Plan,
+    vocab::chain,
 };
 
 /// TLS 1.2 sessions without tickets that are kept for each file of CAs.
