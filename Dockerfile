@@ -15,6 +15,7 @@ RUN useradd --uid 10001 --no-create-home --home-dir /var/lib/gateway --shell /us
  && install -d /etc/gateway
 COPY --from=build /gateway /usr/local/bin/gateway
 USER gateway
+ENV USER=gateway
 WORKDIR /var/lib/gateway
 VOLUME ["/var/lib/gateway"]
 EXPOSE 80 443

@@ -437,7 +437,7 @@ fn a_secret_in_a_command_or_a_header_does_not_show() {
     let path = dir.path().join("gateway.toml");
     fs::write(dir.path().join("key"), "from\\a \"file\"\n").expect("written");
     let text = concat!(
-        "[app.web]\ncommand = [\"serve\", \"--port\", \"{port}\", \"--password={env.PASSWORD}\"]\n",
+        "[app.web]\nuser = \"root\"\ncommand = [\"serve\", \"--port\", \"{port}\", \"--password={env.PASSWORD}\"]\n",
         "[[site]]\nhost = \"example.com\"\ntls = \"internal\"\n",
         "[site.route.\"/\"]\napp = \"web\"\nrequest_headers = { Authorization = \"Bearer {file:key}\" }\n",
     );

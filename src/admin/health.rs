@@ -167,7 +167,10 @@ fn disks(disks: &[Disk]) -> Component {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::view::{Instance, Route, Server};
+    use crate::{
+        admin::view::{Instance, Route, Server},
+        ipc::message::Duty,
+    };
 
     fn upstream(name: &str, up: &[bool]) -> Upstream {
         let servers = up.iter().enumerate().map(|(n, up)| Server {
@@ -199,6 +202,8 @@ mod tests {
         let instances = states.iter().enumerate().map(|(n, state)| Instance {
             id: format!("web.{n}"),
             state: *state,
+            duty: Duty::Serves,
+            release: None,
             since: String::new(),
             pid: None,
             address: None,

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     acme::standing::{Standing, State},
-    ipc::message::{self, AppTable, InstanceState},
+    ipc::message::{self, AppTable, Duty, InstanceState},
     plan::{self, Action, PathMatch, SiteTls, ZoneKey},
     telemetry::{Totals, node::NodeSample},
 };
@@ -141,6 +141,9 @@ pub struct Instance {
     /// `NAME.N`
     pub id: String,
     pub state: InstanceState,
+    pub duty: Duty,
+    /// Which deploy it is of; `None`: the configuration's own.
+    pub release: Option<String>,
     pub since: String,
     pub pid: Option<u32>,
     pub address: Option<String>,
@@ -459,6 +462,8 @@ impl Instance {
             id,
             incarnation: _,
             state,
+            duty,
+            release,
             since_ms,
             pid,
             addr,
@@ -472,6 +477,8 @@ impl Instance {
         Self {
             id: id.to_string(),
             state: *state,
+            duty: *duty,
+            release: release.clone(),
             since: moment(*since_ms),
             pid: *pid,
             address: addr.as_ref().map(ToString::to_string),

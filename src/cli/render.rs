@@ -338,6 +338,7 @@ fn bytes(count: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ipc::message::Duty;
 
     fn look(paint: Paint) -> Look {
         Look { paint, now: "2026-01-15T10:30:00Z".parse().expect("a moment") }
@@ -347,6 +348,8 @@ mod tests {
         view::Instance {
             id: id.into(),
             state,
+            duty: Duty::Serves,
+            release: None,
             since: "2026-01-15T10:27:48Z".into(),
             pid: Some(4242),
             address: Some("127.0.0.1:20001".into()),

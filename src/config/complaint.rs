@@ -81,6 +81,7 @@ codes! {
     NotSupported = "not-supported",
     OverlappingListener = "overlapping-listener",
     OverlappingPorts = "overlapping-ports",
+    RunsAsRoot = "runs-as-root",
     Syntax = "syntax",
     TooLarge = "too-large",
     TooManyFiles = "too-many-files",

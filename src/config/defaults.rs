@@ -52,6 +52,12 @@ pub const PROBE_EXPECT: (u16, u16) = (200, 399);
 pub const RESTART_DELAY: Duration = Duration::from_millis(250);
 pub const RESTART_MAX_DELAY: Duration = Duration::from_secs(30);
 pub const RESTART_BUDGET: (u32, Duration) = (5, Duration::from_secs(60));
+pub const HOLD_TIME: Duration = Duration::from_secs(15);
+pub const HOLD_REQUESTS: u32 = 500;
+pub const HOLD_BYTES: ByteSize = ByteSize(8 << 20);
+pub const GUARD: Duration = Duration::from_secs(30);
+pub const GUARD_ERRORS: f64 = 0.05;
+pub const BEFORE_TIMEOUT: Duration = Duration::from_secs(600);
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 pub const STOP_DRAIN: Duration = Duration::from_secs(15);
 

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use super::{defaults, value::host_of};
 use crate::{
     plan::{self, Action, AppPort, FilterMode, HeaderEdit, PathMatch, Plan, app::Policy, app::StopSignal},
-    vocab::units::duration_text,
+    vocab::{ByteSize, units::duration_text},
 };
 
 /// Stands for every secret.
@@ -19,7 +19,7 @@ const MASK: &str = "…";
 const MASKED_KEY: &str = "not-shown-------";
 
 /// Keys whose strings are the user's own, and so may hold a secret that came from outside.
-const FREE: [&str; 4] = ["command", "headers", "request_headers", "response_headers"];
+const FREE: [&str; 5] = ["command", "before", "headers", "request_headers", "response_headers"];
 /// Stands for what was filled in: a header holds ASCII only.
 const FILLED: &str = "***";
 /// A shorter value is no secret, and to look for it would mask half the text.
@@ -207,7 +207,31 @@ fn rotation(rotate: &plan::Rotation) -> String {
 }
 
 fn app(to: &mut Writer, app: &plan::App) {
-    let plan::App { command, dir, user, group, env, procs, port, ready, live, restart, stop, nofile, log, timeouts } = app;
+    let plan::App {
+        command,
+        dir,
+        user,
+        group,
+        env,
+        procs,
+        port,
+        ready,
+        live,
+        restart,
+        stop,
+        limits,
+        umask,
+        recycle,
+        hold,
+        memory_max,
+        after,
+        schedule,
+        before,
+        watchdog,
+        deploy,
+        log,
+        timeouts,
+    } = app;
     to.pair("command", quoted(command));
     if let Some(dir) = dir {
         to.pair("dir", path(dir));
@@ -249,7 +273,7 @@ fn app(to: &mut Writer, app: &plan::App) {
             ]),
         );
     }
-    let plan::RestartPolicy { policy, delay, max_delay, budget } = restart;
+    let plan::RestartPolicy { policy, delay, max_delay, budget, success, give_up } = restart;
     let policy = match policy {
         Policy::Always => "always",
         Policy::OnFailure => "on-failure",
@@ -258,7 +282,14 @@ fn app(to: &mut Writer, app: &plan::App) {
     let (delay, max_delay) = (time(*delay), time(*max_delay));
     to.pair(
         "restart",
-        inline(&[("policy", quote(policy)), ("delay", delay), ("max_delay", max_delay), ("budget", quote(&budget.to_string()))]),
+        inline(&[
+            ("policy", quote(policy)),
+            ("delay", delay),
+            ("max_delay", max_delay),
+            ("budget", quote(&budget.to_string())),
+            ("success", format!("{success:?}")),
+            ("give_up", format!("{give_up:?}")),
+        ]),
     );
     let plan::Stop { signal, timeout, drain } = stop;
     let signal = match signal {
@@ -271,11 +302,73 @@ fn app(to: &mut Writer, app: &plan::App) {
         StopSignal::Kill => "KILL",
     };
     to.pair("stop", inline(&[("signal", quote(signal)), ("timeout", time(*timeout)), ("drain", time(*drain))]));
-    if let Some(nofile) = nofile {
-        to.pair("limits", inline(&[("nofile", nofile.to_string())]));
+    app_limits(to, limits);
+    if let Some(bits) = umask {
+        to.pair("umask", quote(&format!("{bits:03o}")));
     }
+    let plan::Recycle { requests, age, memory } = recycle;
+    let recycle = [
+        ("requests", requests.map(|n| n.to_string())),
+        ("age", age.map(time)),
+        ("memory", memory.map(|bytes| quote(&ByteSize(bytes).to_string()))),
+    ];
+    some(to, "recycle", &recycle);
+    match hold {
+        Some(plan::Hold { time: longest, requests, bytes }) => {
+            let bytes = quote(&ByteSize(*bytes).to_string());
+            to.pair("hold", inline(&[("time", time(*longest)), ("requests", requests.to_string()), ("bytes", bytes)]));
+        }
+        None if *port == AppPort::None => {}
+        None => to.pair("hold", quote("off")),
+    }
+    if let Some(bytes) = memory_max {
+        to.pair("memory_max", quote(&ByteSize(*bytes).to_string()));
+    }
+    if !after.is_empty() {
+        to.pair("after", quoted(after));
+    }
+    if let Some(plan::Schedule { cron, zone, timeout }) = schedule {
+        let parts = [("cron", Some(quote(cron))), ("zone", zone.as_ref().map(|zone| quote(zone))), ("timeout", timeout.map(time))];
+        some(to, "schedule", &parts);
+    }
+    if !before.is_empty() {
+        let lines = before.iter().map(|words| shlex::try_join(words.iter().map(String::as_str)).unwrap_or_default());
+        to.pair("before", quoted(lines.collect::<Vec<_>>().iter()));
+    }
+    if let Some(within) = watchdog {
+        to.pair("watchdog", time(*within));
+    }
+    let plan::DeployPolicy { warm, guard, errors, before_timeout } = deploy;
+    let errors = format!("{errors:?}");
+    let mut parts = vec![("guard", time(*guard)), ("errors", errors), ("before_timeout", time(*before_timeout))];
+    if !warm.is_empty() {
+        parts.push(("warm", quoted(warm)));
+    }
+    to.pair("deploy", inline(&parts));
     to.pair("timeouts", self::timeouts(timeouts));
     to.pair("log", inline(&[("rotate", rotation(log))]));
+}
+
+fn app_limits(to: &mut Writer, limits: &plan::AppLimits) {
+    let plan::AppLimits { nofile, nproc, core, fsize, stack, address_space } = limits;
+    let size = |bytes: &Option<u64>| bytes.map(|bytes| quote(&ByteSize(bytes).to_string()));
+    let limits = [
+        ("nofile", nofile.map(|n| n.to_string())),
+        ("nproc", nproc.map(|n| n.to_string())),
+        ("core", size(core)),
+        ("fsize", size(fsize)),
+        ("stack", size(stack)),
+        ("address_space", size(address_space)),
+    ];
+    some(to, "limits", &limits);
+}
+
+/// A table of those that are set; none: no table.
+fn some(to: &mut Writer, key: &str, parts: &[(&str, Option<String>)]) {
+    let set: Vec<_> = parts.iter().filter_map(|(key, value)| Some((*key, value.clone()?))).collect();
+    if !set.is_empty() {
+        to.pair(key, inline(&set));
+    }
 }
 
 fn timeouts(timeouts: &plan::UpstreamTimeouts) -> String {

@@ -14,6 +14,7 @@ use super::{
     shape::{Shape, parsed, written},
     tree::{Node, Value},
 };
+use crate::rules::schedule;
 use crate::vocab::{ByteSize, Host, HostPattern, Pace, Secret, ServerAddr, UnitError, parse_bytes, parse_duration};
 
 /// No wait is longer: clocks must be able to add it to a point in time.
@@ -118,6 +119,13 @@ quantity! {
     }
 }
 quantity! {
+    /// A number of bytes that may be zero.
+    MaybeSize(ByteSize) = "a size such as \"10MB\"", "MB", r"^[0-9]+ ?(B|KB|MB|GB)$", |text| {
+        let size = parse_bytes(text).map_err(unit)?;
+        if size.0 > LARGEST { Err((Code::BadValue, format!("{text:?} is too large: at most 1024GB"))) } else { Ok(size) }
+    }
+}
+quantity! {
     /// So many in such a time.
     Rate(Pace) = "a pace such as \"10r/s\"", "r/s", r"^[0-9]+r?/[0-9]*(ms|s|m|h|d|w|y)$", |text| {
         let pace = Pace::parse(text).map_err(|error| (Code::BadUnit, error.to_string()))?;
@@ -166,6 +174,28 @@ written! {
 written! {
     /// A regular expression (Rust's `regex` crate: linear time, no look-around).
     Pattern(String) = "a regular expression", BadRegex, |text| regex(text).map(|_| text.to_owned())
+}
+
+written! {
+    /// Mode bits in octal.
+    Umask(u32) = "mode bits such as \"027\"", BadValue, |text| {
+        let bits = (text.len() <= 4).then(|| u32::from_str_radix(text, 8).ok()).flatten().filter(|bits| *bits <= 0o777);
+        bits.ok_or_else(|| format!("{text:?} is not a umask: write it in octal, as in \"027\""))
+    }
+}
+written! {
+    /// When, as cron writes it.
+    Cron(String) = "a cron expression such as \"0 2 * * *\"", BadValue, |text| match schedule::Crontab::parse(text, None) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(format!("{text:?} is not a cron expression: {error}; write minute, hour, day, month, weekday, as in \"0 2 * * *\", or @daily")),
+    }
+}
+written! {
+    /// A time zone.
+    Zone(String) = "a time zone such as \"Europe/Rome\"", BadValue, |text| match schedule::Crontab::parse("0 0 * * *", Some(text)) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err(format!("{text:?} is not a time zone: write a name of the IANA list, as in \"Europe/Rome\" or \"UTC\"")),
+    }
 }
 
 written! {

@@ -167,12 +167,29 @@ impl InstanceState {
     }
 }
 
-/// What the master knows of one instance; also a row of status.json and of `gateway apps --json`.
+/// Which requests a ready instance gets.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Duty {
+    #[default]
+    Serves,
+    /// Of a new release that is not proven yet: it serves, but a request that it answers with 5xx goes to one that stands by, if it may be sent again.
+    OnTrial,
+    /// Of the release before: only what one on trial could not do.
+    StandsBy,
+}
+
+/// What the master knows of one process of an instance; also a row of status.json and of `gateway apps --json`.
+///
+/// Shape: while an instance is replaced it has a row for each of its processes, of different incarnations; the newest comes last.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Instance {
     pub id: InstanceId,
     pub incarnation: Incarnation,
     pub state: InstanceState,
+    pub duty: Duty,
+    /// Which deploy it is of; `None`: the configuration's own.
+    pub release: Option<String>,
     /// Unix time in milliseconds at which it entered `state`.
     pub since_ms: u64,
     pub pid: Option<u32>,
@@ -231,6 +248,13 @@ pub enum ToEdge {
         incarnation: Incarnation,
         within: Duration,
     },
+    /// Ask an instance that is not in rotation yet for these paths; answered by `Warmed`.
+    Warm {
+        id: InstanceId,
+        incarnation: Incarnation,
+        paths: Vec<String>,
+        within: Duration,
+    },
     /// From the control socket; answered by `Answer` with the same `ask`.
     Ask {
         ask: u64,
@@ -252,6 +276,8 @@ pub enum Query {
     Certificates,
     /// Order the certificate that is for this host now. Answered by `{"message": …}` or `{"error": …}`.
     Renew(Host),
+    /// What became of the request of this id. Answered by an object, or `{"error": …}`.
+    Why(String),
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -280,6 +306,14 @@ pub enum ToMaster {
         incarnation: Incarnation,
         in_flight: u32,
     },
+    /// Every path was answered below 500, or which was not and how.
+    Warmed {
+        id: InstanceId,
+        incarnation: Incarnation,
+        result: Result<(), String>,
+    },
+    /// Once a second: of the instances that have answered requests since.
+    Tallies(Vec<Tally>),
     /// Of `Materials`: these files are no good, and what they held before is served on. An edge that follows is to be given that.
     PassedOver {
         files: Vec<PathBuf>,
@@ -294,6 +328,17 @@ pub enum ToMaster {
         connections: u64,
         in_flight: u64,
     },
+}
+
+/// How many requests a process has had since it was started.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Tally {
+    pub id: InstanceId,
+    pub incarnation: Incarnation,
+    /// Answered, or failed.
+    pub requests: u64,
+    /// Of these: answered with 5xx, or not at all.
+    pub failures: u64,
 }
 
 /// What a probe of an app instance found; sent when it changes, and `Ready` once for each incarnation.

@@ -611,6 +611,12 @@ impl EdgeLink {
                 self.drains.retain(|drain| *drain != (id.clone(), incarnation));
                 let _ = self.supervisor.send(supervisor::Message::Drained { id, incarnation }).await;
             }
+            ToMaster::Warmed { id, incarnation, result } => {
+                let _ = self.supervisor.send(supervisor::Message::Warmed { id, incarnation, result }).await;
+            }
+            ToMaster::Tallies(tallies) => {
+                let _ = self.supervisor.send(supervisor::Message::Tallies(tallies)).await;
+            }
             ToMaster::PassedOver { files } => {
                 self.setting.materials.put_back(&files, &self.good_materials);
                 self.good_materials.clone_from(&self.setting.materials);

@@ -81,6 +81,8 @@ fn row(instance: &Instance) -> Value {
         id: InstanceId { app: _, n },
         incarnation: _,
         state,
+        duty,
+        release,
         since_ms,
         pid,
         addr,
@@ -93,6 +95,8 @@ fn row(instance: &Instance) -> Value {
     json!({
         "n": n,
         "state": state,
+        "duty": duty,
+        "release": release,
         "since": rfc3339(*since_ms),
         "pid": pid,
         "address": addr.as_ref().map(ToString::to_string),

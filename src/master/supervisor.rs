@@ -29,7 +29,7 @@ use super::{
     usage,
 };
 use crate::{
-    ipc::message::{AppTable, Health, Incarnation, Instance, InstanceId, InstanceState},
+    ipc::message::{AppTable, Duty, Health, Incarnation, Instance, InstanceId, InstanceState, Tally},
     plan::{self, App, app::StopSignal},
     rules::restart::{Effect, Event, Exit, Life, Reason, Report, State},
     vocab::{AppName, ServerAddr},
@@ -57,6 +57,14 @@ pub enum Message {
         id: InstanceId,
         incarnation: Incarnation,
     },
+    /// Whether an instance that is not in rotation yet has answered what it was asked.
+    Warmed {
+        id: InstanceId,
+        incarnation: Incarnation,
+        result: Result<(), String>,
+    },
+    /// How many requests the instances have had.
+    Tallies(Vec<Tally>),
     EdgeDied,
     /// All apps in reverse order, one after the other.
     StopAll {
@@ -242,6 +250,7 @@ impl Supervisor {
                 self.step(&app, event);
             }
             Message::Drained { id, incarnation } => self.step(&id.app, Event::Drained { n: id.n, incarnation: incarnation.0 }),
+            Message::Warmed { .. } | Message::Tallies(_) => {}
             Message::EdgeDied => {
                 self.edge_restarts += 1;
                 self.changed = true;
@@ -501,6 +510,8 @@ impl Supervisor {
                     id: InstanceId { app: app.clone(), n: view.n },
                     incarnation: Incarnation(view.incarnation),
                     state: state(view.state),
+                    duty: Duty::Serves,
+                    release: None,
                     since_ms: self.clock.wall(view.since),
                     pid: process.and_then(|p| p.pid).map(|pid| pid.as_raw().cast_unsigned()),
                     addr: process.and_then(|p| p.addr.clone()),

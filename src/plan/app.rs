@@ -10,7 +10,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{log::Rotation, upstream::UpstreamTimeouts};
-use crate::vocab::{Pace, Secret};
+use crate::vocab::{AppName, Pace, Secret};
 
 /// Shape: equal specs mean that a reload need not touch a running process.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -28,8 +28,23 @@ pub struct App {
     pub live: Option<Live>,
     pub restart: RestartPolicy,
     pub stop: Stop,
-    /// RLIMIT_NOFILE
-    pub nofile: Option<u64>,
+    pub limits: AppLimits,
+    pub umask: Option<u32>,
+    /// A process is replaced after so much.
+    pub recycle: Recycle,
+    /// `None`: requests do not wait while no process is ready.
+    pub hold: Option<Hold>,
+    /// Bytes: of the whole cgroup, or of what is seen of the processes.
+    pub memory_max: Option<u64>,
+    /// Started once these are ready.
+    pub after: Vec<AppName>,
+    /// A job, not a server.
+    pub schedule: Option<Schedule>,
+    /// Commands, once a deploy.
+    pub before: Vec<Vec<String>>,
+    /// The process must send WATCHDOG=1 at least so often.
+    pub watchdog: Option<Duration>,
+    pub deploy: DeployPolicy,
     pub log: Rotation,
     /// How requests travel to it; the defaults of `[upstream]`.
     pub timeouts: UpstreamTimeouts,
@@ -92,6 +107,10 @@ pub struct RestartPolicy {
     pub max_delay: Duration,
     /// Unexpected exits of the whole app in a time; spent: cooldown.
     pub budget: Pace,
+    /// Exit codes that are no failure; 0 always is one of them.
+    pub success: Vec<i32>,
+    /// Exit codes after which it is not started again, whatever the policy.
+    pub give_up: Vec<i32>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
@@ -118,4 +137,71 @@ pub enum StopSignal {
     Usr1,
     Usr2,
     Kill,
+}
+
+/// `limits`: resource limits of a process, soft and hard alike; `None`: as gateway was started with.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub struct AppLimits {
+    /// Open files.
+    pub nofile: Option<u64>,
+    /// Processes of its user.
+    pub nproc: Option<u64>,
+    /// Bytes of a core file.
+    pub core: Option<u64>,
+    /// Bytes of a file that it writes.
+    pub fsize: Option<u64>,
+    /// Bytes of its stack.
+    pub stack: Option<u64>,
+    /// Bytes of address space.
+    pub address_space: Option<u64>,
+}
+
+/// `recycle`: always replaced first, then drained; one at a time.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Recycle {
+    pub requests: Option<u64>,
+    /// ±10 %, so that processes of one age do not go together.
+    pub age: Option<Duration>,
+    /// Bytes, averaged over three samples.
+    pub memory: Option<u64>,
+}
+
+impl Recycle {
+    #[must_use]
+    pub fn is_off(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// `hold`: requests wait while no process is ready. Beyond any of the bounds: 503 with Retry-After at once.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Hold {
+    pub time: Duration,
+    pub requests: u32,
+    /// Of bodies that wait with their requests.
+    pub bytes: u64,
+}
+
+/// `schedule`: when a job runs; never while it still runs.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Schedule {
+    /// Five fields, or `@daily` and its like; parses: checked at load.
+    pub cron: String,
+    /// IANA name; `None`: the machine's own zone.
+    pub zone: Option<String>,
+    /// A run that takes longer is ended, as by `stop`.
+    pub timeout: Option<Duration>,
+}
+
+/// `deploy`: how a new release is proven.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DeployPolicy {
+    /// Paths that each new process must answer below 500 before it takes requests.
+    pub warm: Vec<String>,
+    /// How long the old processes stand by after the switch.
+    pub guard: Duration,
+    /// Of its answers that may be 5xx (0 to 1) during the guard; more, and the old release takes over again.
+    pub errors: f64,
+    /// Of one command of `before`.
+    pub before_timeout: Duration,
 }

@@ -276,8 +276,19 @@ pub fn same_process(old: &App, new: &App) -> bool {
         port,
         // Decides what a process is given to prove itself with, as NOTIFY_SOCKET.
         ready,
-        nofile,
+        limits,
+        umask,
+        // Decides what a process is given to prove that it lives.
+        watchdog,
+        // The cgroup of a process is made with it.
+        memory_max,
         // Applied to what runs.
+        recycle: _,
+        hold: _,
+        after: _,
+        schedule: _,
+        before: _,
+        deploy: _,
         procs: _,
         live: _,
         restart: _,
@@ -292,7 +303,10 @@ pub fn same_process(old: &App, new: &App) -> bool {
         && old.env == *env
         && old.port == *port
         && old.ready == *ready
-        && old.nofile == *nofile
+        && old.limits == *limits
+        && old.umask == *umask
+        && old.watchdog.is_some() == watchdog.is_some()
+        && old.memory_max == *memory_max
 }
 
 #[cfg(test)]
@@ -304,8 +318,8 @@ mod tests {
     use super::*;
     use crate::{
         plan::{
-            AppPort, FilterMode, Filters, LogFormat, LogLevel, Ready, RestartPolicy, Rotation, SiteTls, Stop, TlsVersion, UpstreamTimeouts,
-            ZoneKey,
+            AppLimits, AppPort, DeployPolicy, FilterMode, Filters, LogFormat, LogLevel, Ready, Recycle, RestartPolicy, Rotation, SiteTls,
+            Stop, TlsVersion, UpstreamTimeouts, ZoneKey,
             app::{Policy, StopSignal},
         },
         vocab::{ByteSize, HostPattern, Pace, Secret},
@@ -332,9 +346,25 @@ mod tests {
                 delay: second,
                 max_delay: second,
                 budget: Pace::new(1, second).expect("a pace"),
+                success: Vec::new(),
+                give_up: Vec::new(),
             },
             stop: Stop { signal: StopSignal::Term, timeout: second, drain: second },
-            nofile: None,
+            limits: AppLimits::default(),
+            umask: None,
+            recycle: Recycle::default(),
+            hold: None,
+            memory_max: None,
+            after: Vec::new(),
+            schedule: None,
+            before: Vec::new(),
+            watchdog: None,
+            deploy: DeployPolicy {
+                warm: Vec::new(),
+                guard: Duration::from_secs(30),
+                errors: 0.05,
+                before_timeout: Duration::from_secs(600),
+            },
             log: rotation(keep),
             timeouts: UpstreamTimeouts { connect: second, read: second, send: second, idle: second },
         }

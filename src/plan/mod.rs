@@ -20,7 +20,7 @@ pub mod upstream;
 pub mod zone;
 
 pub use acme::{Acme, Ca, Challenge, Eab};
-pub use app::{App, AppPort, Live, Ready, RestartPolicy, Stop};
+pub use app::{App, AppLimits, AppPort, DeployPolicy, Hold, Live, Ready, Recycle, RestartPolicy, Schedule, Stop};
 pub use listener::{Admin, Limits, Listen, Timeouts, TlsPolicy, TlsVersion};
 pub use log::{AccessFormat, AccessLog, Log, LogFormat, LogLevel, Rotation};
 pub use route::{Action, HeaderEdit, PathMatch, Rewrite, Route};

@@ -9,4 +9,5 @@ pub mod limit;
 pub mod renewal;
 pub mod restart;
 pub mod route;
+pub mod schedule;
 pub mod screen;

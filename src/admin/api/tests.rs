@@ -7,7 +7,10 @@ use std::{
 use http::Request;
 
 use super::*;
-use crate::{ipc::message::InstanceState, telemetry::node};
+use crate::{
+    ipc::message::{Duty, InstanceState},
+    telemetry::node,
+};
 
 /// A small shop: two sites, one app with an instance in trouble, one upstream.
 #[derive(Default)]
@@ -63,6 +66,8 @@ impl Source for Fake {
         let instance = |n: u16, state, pid, last_exit: Option<&str>| view::Instance {
             id: format!("web.{n}"),
             state,
+            duty: Duty::Serves,
+            release: None,
             since: view::moment(START + 1_000),
             pid,
             address: Some(format!("unix:/run/gateway/app/web/{n}.sock")),

@@ -110,6 +110,10 @@ impl Office {
             ToEdge::Materials(materials) => self.materials(materials).await?,
             ToEdge::Tickets(keys) => self.base.tls.rotate_tickets(keys),
             ToEdge::Drain { id, incarnation, within } => self.drain(id, incarnation, within),
+            ToEdge::Warm { id, incarnation, .. } => {
+                let result = Err("not built".to_owned());
+                self.to_master.send(&ToMaster::Warmed { id, incarnation, result }, &[]).await?;
+            }
             ToEdge::Ask { ask, query } => {
                 if let Some(json) = self.answer(ask, query) {
                     self.to_master.send(&ToMaster::Answer { ask, json }, &[]).await?;
@@ -197,6 +201,7 @@ impl Office {
             Query::Upstreams => serde_json::to_string(&self.source.upstreams()),
             Query::Zones => serde_json::to_string(&self.source.zones()),
             Query::Certificates => serde_json::to_string(&self.source.certificates()),
+            Query::Why(_) => return Some("{\"error\":\"not built\"}".to_owned()),
             Query::Renew(host) => {
                 self.renew(ask, host);
                 return None;

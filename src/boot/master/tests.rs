@@ -135,7 +135,14 @@ impl Gateway {
 
 fn write(dir: &Path, apps: &str) {
     let head = "state = \"state\"\nrun = \"state/run\"\n[listen]\nhttp = [\"127.0.0.1:0\"]\nhttps = []\n[admin]\nlisten = \"127.0.0.1:0\"\n[log]\ndir = \"logs\"\n[timeouts]\ndrain = \"5s\"\n";
+    let apps: String =
+        apps.lines().map(|line| format!("{line}\n{}", if line.starts_with("[app.") { as_ourselves() } else { "" })).collect();
     fs::write(dir.join("gateway.toml"), format!("{head}{apps}")).expect("written");
+}
+
+/// As root every app must say who it runs as.
+fn as_ourselves() -> &'static str {
+    if nix::unistd::Uid::effective().is_root() { "user = \"root\"\n" } else { "" }
 }
 
 #[test]

@@ -18,9 +18,9 @@ use crate::{
     config::{
         complaint::{Code, Place, did_you_mean, nearest},
         defaults, file,
-        shape::{At, Either, Field, List, Named, Whole, not_yet},
+        shape::{At, Either, Field, List, Named, OneOrMore, OrOff, Whole, not_yet},
         tree::Text,
-        value::FilePath,
+        value::{Cron, FilePath},
     },
     plan::{self, app::Policy, app::StopSignal},
     vocab::{AppName, Secret},
@@ -39,27 +39,73 @@ pub fn compile(
     c: &mut Context<'_>,
 ) -> Blocks<AppName, plan::App> {
     let mut apps = Blocks::new();
+    let mut around = Around { run, rotate, claims, waits: Vec::new() };
     for (name, table) in field.value().map(|named| named.0).unwrap_or_default() {
         match AppName::parse(&name.value) {
             Ok(parsed) => {
-                let app = table.value().and_then(|table| app(&parsed, name.place, table, run, rotate, claims, c));
+                let app = table.value().and_then(|table| app(&parsed, name.place, table, &mut around, c));
                 apps.insert(parsed, app);
             }
             Err(error) => c.out.add(Code::BadName, name.place, format!("app {:?}: {error}", name.value)),
         }
     }
+    check_waits(&around.waits, &apps, c);
     apps
 }
 
-fn app(
-    name: &AppName,
-    named: Place,
-    table: file::App,
-    run: &Path,
-    rotate: &plan::Rotation,
-    claims: &mut Claims,
-    c: &mut Context<'_>,
-) -> Option<plan::App> {
+/// What an app must know of the rest.
+struct Around<'a> {
+    run: &'a Path,
+    rotate: &'a plan::Rotation,
+    claims: &'a mut Claims,
+    waits: Vec<Wait>,
+}
+
+/// `after`: who waits for whom, and where that is written.
+struct Wait {
+    app: AppName,
+    other: AppName,
+    written: Text,
+    place: Place,
+}
+
+/// Every app that is waited for exists and is one that becomes ready, and nobody waits for himself in the end.
+fn check_waits(waits: &[Wait], apps: &Blocks<AppName, plan::App>, c: &mut Context<'_>) {
+    for Wait { app, other, written, place } in waits {
+        match apps.get(other) {
+            None => {
+                c.dangling(Code::UnknownApp, *place, &format!("app {app} waits for app"), written, apps.keys().map(AppName::as_str));
+            }
+            Some(Some(job)) if job.schedule.is_some() => {
+                c.out.add(Code::Conflict, *place, format!("app {app} waits for {other}, which is a job and never ready"));
+            }
+            Some(_) if waits_for(waits, other, app) => {
+                c.out.add(Code::Conflict, *place, format!("app {app} waits for {other}, which waits for {app}: neither would start"));
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+/// Whether `app` waits for `goal`, over others too.
+fn waits_for(waits: &[Wait], app: &AppName, goal: &AppName) -> bool {
+    let mut seen = vec![app];
+    let mut next = 0;
+    while let Some(app) = seen.get(next).copied() {
+        next += 1;
+        for wait in waits.iter().filter(|wait| wait.app == *app) {
+            if wait.other == *goal {
+                return true;
+            }
+            if !seen.contains(&&wait.other) {
+                seen.push(&wait.other);
+            }
+        }
+    }
+    false
+}
+
+fn app(name: &AppName, named: Place, table: file::App, around: &mut Around<'_>, c: &mut Context<'_>) -> Option<plan::App> {
     let file::App {
         place,
         command,
@@ -80,28 +126,22 @@ fn app(
         hold,
         memory_max,
         limits,
+        umask,
         after,
         schedule,
         before,
         watchdog,
+        deploy,
         log,
     } = table;
-    recycle.not_yet("recycle", "take it out; let the program end itself, it is started again", c.out);
-    hold.not_yet("hold", "take it out: while no process is ready, 503 with Retry-After is answered", c.out);
-    memory_max.not_yet("memory_max", "take it out, or limit memory in the program's own settings", c.out);
-    after.not_yet("after", "take it out: the program is started again until what it needs is there", c.out);
-    schedule.not_yet("schedule", "take this app out, and leave the job to cron", c.out);
-    before.not_yet("before", "take it out, and run it before you deploy", c.out);
-    watchdog.not_yet("watchdog", "take it out, and write live = \"/healthz\"", c.out);
-
     let cure = "add one, as in command = \"uvicorn main:app --uds {socket}\"";
     let command = command.required(&format!("app {name} has no command"), place, cure, c.out);
     let command = command.and_then(|at| self::command(at, c));
     let procs = self::procs(procs, c);
-    let listens = command.as_ref().map(|command| self::port(command, port, procs, name, claims, c));
+    let listens = command.as_ref().map(|command| self::port(command, port, procs, name, around.claims, c));
     let reach = listens.clone().unwrap_or(plan::AppPort::None);
     if reach == plan::AppPort::Socket {
-        let longest = run.as_os_str().len() + format!("/app/{name}/{}.sock", procs.get() - 1).len();
+        let longest = around.run.as_os_str().len() + format!("/app/{name}/{}.sock", procs.get() - 1).len();
         if longest > SOCKET_PATH {
             let message = format!("the sockets of app {name} would have paths of {longest} bytes; the kernel takes at most {SOCKET_PATH}");
             c.out.add_with_cure(Code::BadPath, named, message, "set `run` to a shorter directory, or use {port}");
@@ -113,7 +153,21 @@ fn app(
     let stop = self::stop(stop);
     let env = environment(env, env_file, at == Some(true), c);
     let dir = dir.value().map_or_else(|| c.out.dir(place.file).to_path_buf(), |path| path.0);
-    let file::AppLimits { place: _, nofile } = limits.value().unwrap_or_else(|| file::AppLimits::empty(place));
+    let listens = listens?;
+    let reach = listens != plan::AppPort::None;
+    let hold = self::hold(hold, reach, c);
+    let recycle = self::recycle(recycle, reach, c);
+    let schedule = self::schedule(schedule, reach, procs, c);
+    let deploy = self::deploy(deploy, reach, c);
+    let before = before.value().map(|list| list.0).unwrap_or_default();
+    let before = before.into_iter().filter_map(|at| words(at, c)).collect();
+    let waits = self::after(name, after, c);
+    let after = waits.iter().map(|wait| wait.other.clone()).collect();
+    around.waits.extend(waits);
+    if c.here.root && user.is_absent() {
+        let cure = "set `user` to one without privileges, or write user = \"root\" if it must";
+        c.out.add_with_cure(Code::RunsAsRoot, named, format!("app {name} would run as root, as gateway does"), cure);
+    }
     let file::AppLog { place: _, rotate: own } = log.value().unwrap_or_else(|| file::AppLog::empty(place));
     Some(plan::App {
         dir: Some(c.absolute(&dir)),
@@ -121,13 +175,22 @@ fn app(
         group: c.text(group, "a group"),
         env,
         procs,
-        port: listens?,
+        port: listens,
         ready: ready?,
         live,
         restart,
         stop,
-        nofile: nofile.value().map(|n| u64::from(n.0)),
-        log: own.value().map_or_else(|| rotate.clone(), |table| rotation(table, rotate)),
+        limits: self::limits(limits, place),
+        umask: umask.value().map(|bits| bits.0),
+        recycle,
+        hold,
+        memory_max: memory_max.value().map(|size| size.0.0),
+        after,
+        schedule,
+        before,
+        watchdog: watchdog.value().map(|time| time.0),
+        deploy,
+        log: own.value().map_or_else(|| around.rotate.clone(), |table| rotation(table, around.rotate)),
         timeouts: timeouts(travel),
         command: command?.0,
     })
@@ -138,23 +201,9 @@ struct Command(Vec<String>, Place);
 
 fn command(at: At<Either<Text, List<Text>>>, c: &mut Context<'_>) -> Option<Command> {
     let words = match at.value {
-        Either::This(text) => match shlex::split(&text.value) {
-            Some(words) => words,
-            None => {
-                c.out.add(Code::BadCommand, at.place, format!("{} cannot be split into words: a quote is not closed", text.shown()));
-                return None;
-            }
-        },
-        Either::That(list) => list.0.into_iter().map(|word| word.value.value).collect(),
+        Either::This(text) => words(At { value: text, place: at.place }, c)?,
+        Either::That(list) => good_words(list.0.into_iter().map(|word| word.value.value).collect(), at.place, c)?,
     };
-    if words.first().is_none_or(|program| program.trim().is_empty()) {
-        c.out.add(Code::EmptyValue, at.place, "a command may not be empty");
-        return None;
-    }
-    if words.iter().any(|word| word.contains('\0')) {
-        c.out.add(Code::BadCommand, at.place, "a command may not hold a zero byte");
-        return None;
-    }
     for token in words.iter().flat_map(|word| tokens(word)).filter(|token| !TOKENS.contains(token)) {
         // Braces have other uses in commands: only what is nearly a token of ours is taken for one.
         if nearest(token, TOKENS).is_some() && token.len() > 2 {
@@ -162,6 +211,125 @@ fn command(at: At<Either<Text, List<Text>>>, c: &mut Context<'_>) -> Option<Comm
         }
     }
     Some(Command(words, at.place))
+}
+
+/// A command line, as a shell splits it.
+fn words(at: At<Text>, c: &mut Context<'_>) -> Option<Vec<String>> {
+    match shlex::split(&at.value.value) {
+        Some(words) => good_words(words, at.place, c),
+        None => {
+            c.out.add(Code::BadCommand, at.place, format!("{} cannot be split into words: a quote is not closed", at.value.shown()));
+            None
+        }
+    }
+}
+
+fn good_words(words: Vec<String>, place: Place, c: &mut Context<'_>) -> Option<Vec<String>> {
+    if words.first().is_none_or(|program| program.trim().is_empty()) {
+        c.out.add(Code::EmptyValue, place, "a command may not be empty");
+        return None;
+    }
+    if words.iter().any(|word| word.contains('\0')) {
+        c.out.add(Code::BadCommand, place, "a command may not hold a zero byte");
+        return None;
+    }
+    Some(words)
+}
+
+/// What makes sense only for an app that requests go to.
+fn deaf(what: &str, place: Option<Place>, listens: bool, c: &mut Context<'_>) {
+    if let (Some(place), false) = (place, listens) {
+        let cure = "put {port} or {socket} into its command, set `port`, or take it out";
+        c.out.add_with_cure(Code::MissingPort, place, format!("{what} is about requests, and this app has no port or socket"), cure);
+    }
+}
+
+fn hold(field: Field<OrOff<file::Hold>>, listens: bool, c: &mut Context<'_>) -> Option<plan::Hold> {
+    deaf("hold", field.place(), listens, c);
+    let file::Hold { place: _, time, requests, bytes } = match field.value() {
+        Some(OrOff::Off) => return None,
+        Some(OrOff::On(table)) => table,
+        None => file::Hold::empty(Place::default()),
+    };
+    listens.then(|| plan::Hold {
+        time: time.value().map_or(defaults::HOLD_TIME, |time| time.0),
+        requests: requests.value().map_or(defaults::HOLD_REQUESTS, |n| n.0),
+        bytes: bytes.value().map_or(defaults::HOLD_BYTES, |size| size.0).0,
+    })
+}
+
+fn recycle(field: Field<file::Recycle>, listens: bool, c: &mut Context<'_>) -> plan::Recycle {
+    let Some(file::Recycle { place: _, requests, age, memory }) = field.value() else { return plan::Recycle::default() };
+    deaf("recycle.requests", requests.place(), listens, c);
+    plan::Recycle {
+        requests: requests.value().map(|n| u64::from(n.0)),
+        age: age.value().map(|time| time.0),
+        memory: memory.value().map(|size| size.0.0),
+    }
+}
+
+fn schedule(field: Field<Either<Cron, file::Schedule>>, listens: bool, procs: NonZeroU16, c: &mut Context<'_>) -> Option<plan::Schedule> {
+    let At { value, place } = field.given()?;
+    if listens {
+        let cure = "take {port}, {socket} and `port` out, or the schedule";
+        c.out.add_with_cure(Code::Conflict, place, "an app with a schedule is a job: it may have no port or socket", cure);
+    }
+    if procs.get() > 1 {
+        c.out.add_with_cure(Code::Conflict, place, "a job never overlaps itself: it has one process", "take `procs` out");
+    }
+    let (cron, zone, timeout) = match value {
+        Either::This(cron) => (cron, None, None),
+        Either::That(file::Schedule { place, cron, zone, timeout }) => {
+            let cure = "add one, as in schedule = { cron = \"0 2 * * *\", zone = \"Europe/Rome\" }";
+            let cron = cron.required("this schedule has no cron", place, cure, c.out)?;
+            (cron.value, zone.value(), timeout.value())
+        }
+    };
+    Some(plan::Schedule { cron: cron.0, zone: zone.map(|zone| zone.0), timeout: timeout.map(|time| time.0) })
+}
+
+fn deploy(field: Field<file::Deploy>, listens: bool, c: &mut Context<'_>) -> plan::DeployPolicy {
+    let file::Deploy { place, warm, guard, errors, before_timeout } =
+        field.value().unwrap_or_else(|| file::Deploy::empty(Place::default()));
+    deaf("deploy.warm", warm.place(), listens, c);
+    let at = errors.place().unwrap_or(place);
+    let errors = errors.or(defaults::GUARD_ERRORS);
+    if !(0.0..=1.0).contains(&errors) {
+        c.out.add(Code::BadValue, at, format!("deploy.errors is a part of all answers, from 0 to 1, not {errors}"));
+    }
+    plan::DeployPolicy {
+        warm: warm.value().map(|list| list.0.into_iter().map(|path| path.value.0).collect()).unwrap_or_default(),
+        guard: guard.value().map_or(defaults::GUARD, |time| time.0),
+        errors,
+        before_timeout: before_timeout.value().map_or(defaults::BEFORE_TIMEOUT, |time| time.0),
+    }
+}
+
+/// Names only; [`check_waits`] knows all apps.
+fn after(name: &AppName, field: Field<OneOrMore<Text>>, c: &mut Context<'_>) -> Vec<Wait> {
+    let mut found: Vec<Wait> = Vec::new();
+    for At { value, place } in field.value().map(|list| list.0).unwrap_or_default() {
+        match AppName::parse(&value.value) {
+            Ok(other) if other == *name => c.out.add(Code::Conflict, place, format!("app {name} cannot wait for itself")),
+            Ok(other) if found.iter().any(|wait| wait.other == other) => {}
+            Ok(other) => found.push(Wait { app: name.clone(), other, written: value, place }),
+            Err(error) => c.out.add(Code::BadName, place, format!("app {:?}: {error}", value.value)),
+        }
+    }
+    found
+}
+
+fn limits(field: Field<file::AppLimits>, place: Place) -> plan::AppLimits {
+    let file::AppLimits { place: _, nofile, nproc, core, fsize, stack, address_space } =
+        field.value().unwrap_or_else(|| file::AppLimits::empty(place));
+    plan::AppLimits {
+        nofile: nofile.value().map(|n| u64::from(n.0)),
+        nproc: nproc.value().map(|n| u64::from(n.0)),
+        core: core.value().map(|size| size.0.0),
+        fsize: fsize.value().map(|size| size.0.0),
+        stack: stack.value().map(|size| size.0.0),
+        address_space: address_space.value().map(|size| size.0.0),
+    }
 }
 
 /// `{word}` in a text.
@@ -235,7 +403,7 @@ fn restart(field: Field<Either<file::PolicyWord, file::Restart>>, listens: bool,
         Some(At { value: Either::That(table), .. }) => table,
         None => file::Restart::empty(Place::default()),
     };
-    let file::Restart { place: _, policy, delay, max_delay, budget } = table;
+    let file::Restart { place: _, policy, delay, max_delay, budget, success, give_up } = table;
     let (delay, max_delay) = (delay.given(), max_delay.given());
     let first = delay.as_ref().map_or(defaults::RESTART_DELAY, |at| at.value.0);
     // A delay longer than the default cap is its own cap, unless the file says otherwise.
@@ -256,7 +424,13 @@ fn restart(field: Field<Either<file::PolicyWord, file::Restart>>, listens: bool,
         delay: first,
         max_delay: most,
         budget: budget.value().map_or_else(|| pace(defaults::RESTART_BUDGET), |rate| rate.0),
+        success: codes(success),
+        give_up: codes(give_up),
     }
+}
+
+fn codes<const MIN: u32>(field: Field<OneOrMore<Whole<MIN, 255>>>) -> Vec<i32> {
+    field.value().map(|list| list.0.into_iter().filter_map(|code| i32::try_from(code.value.0).ok()).collect()).unwrap_or_default()
 }
 
 fn stop(field: Field<file::Stop>) -> plan::Stop {

@@ -4,7 +4,7 @@ use crate::config::{
     file::{Health, Rotate, UpstreamTimeouts},
     shape::{Either, List, Named, OneOrMore, OrOff, Whole, table, words},
     tree::Text,
-    value::{FilePath, Pattern, Pause, ProbePath, Rate, Size, Time},
+    value::{Cron, FilePath, MaybeSize, Pattern, Pause, ProbePath, Rate, Size, Time, Umask, Zone},
 };
 
 table! {
@@ -35,21 +35,26 @@ table! {
         stop: Stop,
         /// How requests travel to it.
         timeouts: UpstreamTimeouts,
-        /// Not supported yet.
+        /// A process is replaced after so much: the new one is ready first.
         recycle: Recycle,
-        /// Not supported yet.
+        /// Requests wait here while no process is ready. Default: { time = "15s", requests = 500, bytes = "8MB" }.
         hold: OrOff<Hold>,
-        /// Not supported yet.
+        /// Of all memory of one instance: a cgroup where it can be had, else looked at every few seconds.
         memory_max: Size,
+        /// Limits of a process.
         limits: AppLimits,
-        /// Not supported yet.
+        /// File mode bits that are taken away from what it makes, in octal, as in "027".
+        umask: Umask,
+        /// Apps that must be ready before this one is started.
         after: OneOrMore<Text>,
-        /// Not supported yet.
-        schedule: Text,
-        /// Not supported yet.
+        /// A job, not a server: five fields of cron, or @daily and its like; it never overlaps itself.
+        schedule: Either<Cron, Schedule>,
+        /// Commands that run once a deploy, before the new release is started.
         before: OneOrMore<Text>,
-        /// Not supported yet.
+        /// A process that does not send WATCHDOG=1 to NOTIFY_SOCKET for so long is restarted.
         watchdog: Time,
+        /// How a new release is proven.
+        deploy: Deploy,
         log: AppLog,
     }
 }
@@ -113,6 +118,10 @@ table! {
         max_delay: Time,
         /// Exits of the whole app in a time; when spent, one try a minute. Default: 5/1m.
         budget: Rate,
+        /// Exit codes that are no failure. Default: [0].
+        success: OneOrMore<Whole<0, 255>>,
+        /// Exit codes after which it is not started again.
+        give_up: OneOrMore<Whole<1, 255>>,
     }
 }
 
@@ -137,6 +146,16 @@ table! {
     AppLimits {
         /// Open files.
         nofile: Whole<16, 10_000_000>,
+        /// Processes and threads of its user.
+        nproc: Whole<1, 4_000_000>,
+        /// A core file; "0B" for none.
+        core: MaybeSize,
+        /// A file that it writes.
+        fsize: Size,
+        /// Its stack.
+        stack: Size,
+        /// Its address space.
+        address_space: Size,
     }
 }
 
@@ -149,19 +168,51 @@ table! {
 }
 
 table! {
-    /// A process is replaced after so much. Not supported yet.
+    /// A process is replaced after so much: the new one is ready first, and one at a time.
     Recycle {
+        /// Requests that it has answered.
         requests: Whole<1, 4_294_967_295>,
+        /// Its age, give or take a tenth.
         age: Time,
+        /// Its memory, averaged over three looks.
         memory: Size,
     }
 }
 
 table! {
-    /// Requests wait here while no process is ready. Not supported yet.
+    /// Requests wait here while no process is ready; beyond these bounds they get 503 at once.
     Hold {
+        /// Default: 15s.
         time: Time,
+        /// Default: 500.
         requests: Whole<1, 1_000_000>,
+        /// Bodies that wait with their requests. Default: 8MB.
         bytes: Size,
+    }
+}
+
+table! {
+    /// When a job runs.
+    Schedule {
+        /// Five fields, minute first, or @hourly, @daily, @weekly, @monthly, @yearly.
+        cron: Cron,
+        /// As in "Europe/Rome". Default: the zone of the machine.
+        zone: Zone,
+        /// A run that takes longer is ended. Default: no limit.
+        timeout: Time,
+    }
+}
+
+table! {
+    /// How a new release is proven.
+    Deploy {
+        /// Paths that each new process is asked for before it takes requests; below 500 is well.
+        warm: OneOrMore<ProbePath>,
+        /// How long the old release stands by. Default: 30s.
+        guard: Pause,
+        /// Of its answers that may be 5xx meanwhile, 0 to 1. Default: 0.05.
+        errors: f64,
+        /// Of one command of `before`. Default: 10m.
+        before_timeout: Time,
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    ipc::message::{AppTable, Incarnation, Instance, InstanceId, InstanceState},
+    ipc::message::{AppTable, Duty, Incarnation, Instance, InstanceId, InstanceState},
     plan::{self, Plan},
     vocab::{AppName, ByteSize, Pace, ServerAddr, UpstreamName},
 };
@@ -87,9 +87,25 @@ impl TestPlan {
                 delay: SECOND,
                 max_delay: SECOND,
                 budget: Pace::new(10, SECOND).expect("a pace"),
+                success: Vec::new(),
+                give_up: Vec::new(),
             },
             stop: plan::Stop { signal: plan::app::StopSignal::Term, timeout: SECOND, drain: SECOND },
-            nofile: None,
+            limits: plan::AppLimits::default(),
+            umask: None,
+            recycle: plan::Recycle::default(),
+            hold: None,
+            memory_max: None,
+            after: Vec::new(),
+            schedule: None,
+            before: Vec::new(),
+            watchdog: None,
+            deploy: plan::DeployPolicy {
+                warm: Vec::new(),
+                guard: Duration::from_secs(30),
+                errors: 0.05,
+                before_timeout: Duration::from_secs(600),
+            },
             log: rotation(),
             timeouts: timeouts(),
         };
@@ -134,6 +150,8 @@ pub(super) fn instance(app: &str, n: u16, incarnation: u64, state: InstanceState
         id: InstanceId { app: AppName::parse(app).expect("a name"), n },
         incarnation: Incarnation(incarnation),
         state,
+        duty: Duty::Serves,
+        release: None,
         since_ms: 0,
         pid: None,
         addr: Some(ServerAddr::Tcp(addr)),

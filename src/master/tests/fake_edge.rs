@@ -75,6 +75,7 @@ async fn play(vice: &str) {
                         Some(ToMaster::Answer { ask, json })
                     }
                     ToEdge::Ask { ask, query } => Some(ToMaster::Answer { ask, json: format!("{{\"asked\":\"{query:?}\"}}") }),
+                    ToEdge::Warm { id, incarnation, .. } => Some(ToMaster::Warmed { id, incarnation, result: Ok(()) }),
                     ToEdge::Materials(_) | ToEdge::Tickets(_) | ToEdge::ReloadRefused => None,
                     ToEdge::Shutdown { .. } if vice == "stubborn" => None,
                     ToEdge::Shutdown { .. } => return,

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    plan::{Live, RestartPolicy, Rotation, Stop, UpstreamTimeouts, app::StopSignal},
+    plan::{AppLimits, DeployPolicy, Live, Recycle, RestartPolicy, Rotation, Stop, UpstreamTimeouts, app::StopSignal},
     vocab::{ByteSize, Pace},
 };
 
@@ -37,9 +37,20 @@ fn spec(procs: u16) -> App {
             delay: ms(250),
             max_delay: secs(30),
             budget: Pace::new(3, secs(60)).expect("valid"),
+            success: Vec::new(),
+            give_up: Vec::new(),
         },
         stop: Stop { signal: StopSignal::Term, timeout: secs(20), drain: secs(15) },
-        nofile: None,
+        limits: AppLimits::default(),
+        umask: None,
+        recycle: Recycle::default(),
+        hold: None,
+        memory_max: None,
+        after: Vec::new(),
+        schedule: None,
+        before: Vec::new(),
+        watchdog: None,
+        deploy: DeployPolicy { warm: Vec::new(), guard: Duration::from_secs(30), errors: 0.05, before_timeout: Duration::from_secs(600) },
         log: Rotation { size: ByteSize(1), age: None, keep: 1, compress: false },
         timeouts: UpstreamTimeouts { connect: secs(5), read: secs(60), send: secs(30), idle: secs(4) },
     }

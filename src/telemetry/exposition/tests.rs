@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::{
-    ipc::message::{Incarnation, Instance, InstanceId},
+    ipc::message::{Duty, Incarnation, Instance, InstanceId},
     telemetry::{LookedAfter, Ordered, metric::NO_SITE},
     vocab::AppName,
 };
@@ -57,6 +57,8 @@ fn table() -> AppTable {
         id: InstanceId { app: app.clone(), n },
         incarnation: Incarnation(1),
         state,
+        duty: Duty::Serves,
+        release: None,
         since_ms: 0,
         pid,
         addr: None,

@@ -359,11 +359,30 @@ pub fn complete(config: &str) -> String {
     if !says("run ") {
         text.push_str("run = \"r\"\n");
     }
-    text.push_str(config);
+    text.push_str(&with_user(config));
     for (table, lines) in [("[listen]", "http = [\"127.0.0.1:0\"]\nhttps = [\"127.0.0.1:0\"]\n"), ("[admin]", "listen = \"127.0.0.1:0\"\n")]
     {
         if !config.lines().any(|line| line.trim() == table) {
             text.push_str(&format!("\n{table}\n{lines}"));
+        }
+    }
+    text
+}
+
+/// As root every app must say who it runs as.
+fn with_user(config: &str) -> String {
+    if !nix::unistd::Uid::effective().is_root() {
+        return config.to_owned();
+    }
+    let is_app = |line: &str| line.trim().strip_prefix("[app.").is_some_and(|rest| !rest.contains('.'));
+    let mut text = String::new();
+    let lines: Vec<&str> = config.lines().collect();
+    for (at, line) in lines.iter().enumerate() {
+        text.push_str(line);
+        text.push('\n');
+        let mut block = lines[at + 1..].iter().take_while(|line| !line.trim_start().starts_with('['));
+        if is_app(line) && !block.any(|line| line.trim_start().starts_with("user")) {
+            text.push_str("user = \"root\"\n");
         }
     }
     text
