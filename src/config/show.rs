@@ -229,6 +229,7 @@ fn app(to: &mut Writer, app: &plan::App) {
         before,
         watchdog,
         deploy,
+        release: _,
         log,
         timeouts,
     } = app;

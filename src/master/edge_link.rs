@@ -106,6 +106,7 @@ enum Command {
     Ask { query: Query, reply: oneshot::Sender<String> },
     Materials(Materials),
     Drain { id: InstanceId, incarnation: Incarnation, within: Duration },
+    Warm { id: InstanceId, incarnation: Incarnation, paths: Vec<String>, within: Duration },
     Refused,
     Shutdown { within: Duration, done: oneshot::Sender<()> },
     KillNow,
@@ -144,6 +145,12 @@ impl Handle {
     #[must_use]
     pub fn drain(&self, id: InstanceId, incarnation: Incarnation, within: Duration) -> bool {
         self.commands.try_send(Command::Drain { id, incarnation, within }).is_ok()
+    }
+
+    /// Has an instance asked for these paths before it serves; false: the edge cannot be told now.
+    #[must_use]
+    pub fn warm(&self, id: InstanceId, incarnation: Incarnation, paths: Vec<String>, within: Duration) -> bool {
+        self.commands.try_send(Command::Warm { id, incarnation, paths, within }).is_ok()
     }
 
     /// A reload was refused before the edge saw it.
@@ -230,6 +237,7 @@ pub struct EdgeLink {
     asks: HashMap<u64, oneshot::Sender<String>>,
     next_ask: u64,
     drains: Vec<(InstanceId, Incarnation)>,
+    warms: Vec<(InstanceId, Incarnation)>,
     deaths: usize,
     /// Since a shutdown was asked for: KILL at the moment, and whom to tell.
     stopping: Option<(Instant, Vec<oneshot::Sender<()>>)>,
@@ -269,6 +277,7 @@ impl EdgeLink {
             asks: HashMap::new(),
             next_ask: 0,
             drains: Vec::new(),
+            warms: Vec::new(),
             deaths: 0,
             stopping: None,
         };
@@ -465,6 +474,9 @@ impl EdgeLink {
         for (id, incarnation) in std::mem::take(&mut self.drains) {
             let _ = self.supervisor.send(supervisor::Message::Drained { id, incarnation }).await;
         }
+        for (id, incarnation) in std::mem::take(&mut self.warms) {
+            self.not_warmed(id, incarnation).await;
+        }
     }
 
     /// The pause before the next start; commands are answered meanwhile.
@@ -502,11 +514,17 @@ impl EdgeLink {
             Command::Drain { id, incarnation, .. } => {
                 let _ = self.supervisor.send(supervisor::Message::Drained { id, incarnation }).await;
             }
+            Command::Warm { id, incarnation, .. } => self.not_warmed(id, incarnation).await,
             Command::Refused => self.setting.reloads.1 += 1,
             Command::Shutdown { done, .. } => {
                 let _ = done.send(());
             }
         }
+    }
+
+    async fn not_warmed(&self, id: InstanceId, incarnation: Incarnation) {
+        let result = Err("the edge ended before it had asked".to_owned());
+        let _ = self.supervisor.send(supervisor::Message::Warmed { id, incarnation, result }).await;
     }
 
     fn put_on_trial(&mut self, setting: Setting, reply: oneshot::Sender<Result<(), ApplyError>>, fresh: bool) {
@@ -547,6 +565,10 @@ impl EdgeLink {
             Command::Drain { id, incarnation, within } => {
                 self.drains.push((id.clone(), incarnation));
                 send(ToEdge::Drain { id, incarnation, within }, Vec::new());
+            }
+            Command::Warm { id, incarnation, paths, within } => {
+                self.warms.push((id.clone(), incarnation));
+                send(ToEdge::Warm { id, incarnation, paths, within }, Vec::new());
             }
             Command::Refused => {
                 self.setting.reloads.1 += 1;
@@ -612,6 +634,7 @@ impl EdgeLink {
                 let _ = self.supervisor.send(supervisor::Message::Drained { id, incarnation }).await;
             }
             ToMaster::Warmed { id, incarnation, result } => {
+                self.warms.retain(|warm| *warm != (id.clone(), incarnation));
                 let _ = self.supervisor.send(supervisor::Message::Warmed { id, incarnation, result }).await;
             }
             ToMaster::Tallies(tallies) => {

@@ -7,7 +7,10 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
     os::unix::{fs::PermissionsExt, net::UnixDatagram as StdDatagram},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 use nix::{
@@ -50,6 +53,15 @@ pub struct Started {
     pub root: bool,
 }
 
+/// What is known of addresses when one is chosen.
+#[derive(Debug, Default)]
+pub struct Addresses {
+    /// Of the process before; kept if it can be had.
+    pub before: Option<ServerAddr>,
+    /// Of processes of the app that still run.
+    pub taken: Vec<ServerAddr>,
+}
+
 /// Where processes are made.
 pub struct Workshop {
     places: Places,
@@ -84,18 +96,18 @@ impl Workshop {
         self.places.forget(app);
     }
 
-    /// Starts one process. `before` is the address of the one before, which is kept if it can be had.
+    /// Starts one process.
     pub fn start(
         &mut self,
         id: &InstanceId,
         incarnation: u64,
         app: &App,
-        before: Option<&ServerAddr>,
+        addresses: &Addresses,
         notices: &UnboundedSender<Notice>,
     ) -> Result<Started, SpawnError> {
         while self.notifiers.try_join_next().is_some() {}
         let identity = Identity::of(app.user.as_deref(), app.group.as_deref())?;
-        let addr = self.address(id, app, &identity, before)?;
+        let addr = self.address(id, app, &identity, addresses)?;
         let fill = |text: &str| self.fill(text, id, addr.as_ref());
         let argv = app.command.iter().map(|word| OsString::from(fill(word))).collect();
         let mut env = environment(&identity);
@@ -112,19 +124,37 @@ impl Workshop {
         };
         let mut awaited = None;
         let mut notify = None;
+        if let Some(within) = app.watchdog {
+            env.insert("WATCHDOG_USEC".into(), within.as_micros().to_string().into());
+        }
         match &app.ready {
             Ready::Log { pattern, .. } => {
                 let pattern = Regex::new(pattern)
                     .map_err(|error| SpawnError::Prepare { what: "ready.log".to_owned(), source: io::Error::other(error) })?;
-                awaited = Some(Awaited { pattern, seen: Box::new(seen) });
+                awaited = Some(Awaited { pattern, seen: Box::new(seen.clone()) });
             }
-            Ready::Notify { .. } => {
-                let path = self.places.notify_socket(id)?;
-                let socket = listen(&path, &identity).map_err(|source| SpawnError::Prepare { what: path.display().to_string(), source })?;
-                env.insert("NOTIFY_SOCKET".into(), path.into());
-                notify = Some(self.notifiers.spawn(wait_for_ready(socket, seen)));
-            }
-            Ready::Http { .. } | Ready::Tcp { .. } | Ready::Started => {}
+            Ready::Notify { .. } | Ready::Http { .. } | Ready::Tcp { .. } | Ready::Started => {}
+        }
+        let notifies = matches!(app.ready, Ready::Notify { .. });
+        if notifies || app.watchdog.is_some() {
+            let path = self.places.notify_socket(id, incarnation)?;
+            let socket = listen(&path, &identity).map_err(|source| SpawnError::Prepare { what: path.display().to_string(), source })?;
+            env.insert("NOTIFY_SOCKET".into(), path.clone().into());
+            let told = Arc::new(AtomicBool::new(false));
+            let pings = app.watchdog.map(|_| {
+                let (id, notices) = (id.clone(), notices.clone());
+                move || {
+                    // One that has not been heard yet says the same.
+                    if !told.swap(true, Relaxed) {
+                        drop(notices.send(Notice::Pinged { id: id.clone(), incarnation, told: told.clone() }));
+                    }
+                }
+            });
+            let path = Unlink(path);
+            notify = Some(self.notifiers.spawn(async move {
+                let _path = path;
+                hear(socket, notifies.then_some(seen), pings).await;
+            }));
         }
         let pipes =
             self.output.app_pipes(id, awaited).map_err(|source| SpawnError::Prepare { what: "pipes for its output".to_owned(), source });
@@ -162,8 +192,9 @@ impl Workshop {
         id: &InstanceId,
         app: &App,
         identity: &Identity,
-        before: Option<&ServerAddr>,
+        addresses: &Addresses,
     ) -> Result<Option<ServerAddr>, SpawnError> {
+        let Addresses { before, taken } = addresses;
         let local = |port| Some(ServerAddr::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, port))));
         match app.port {
             AppPort::None => Ok(None),
@@ -171,7 +202,11 @@ impl Workshop {
                 Some(port) => Ok(local(port)),
                 None => Err(SpawnError::NoPort),
             },
-            AppPort::Socket => Ok(Some(ServerAddr::Unix(self.places.socket(id, identity)?))),
+            AppPort::Socket => {
+                // Beside a process that still has the one, the other.
+                let is_taken = |path: &Path| taken.iter().any(|addr| matches!(addr, ServerAddr::Unix(other) if other == path));
+                Ok(Some(ServerAddr::Unix(self.places.socket(id, identity, is_taken)?)))
+            }
             AppPort::Allotted => {
                 if let Some(ServerAddr::Tcp(addr)) = before {
                     if self.ports.contains_key(&addr.port()) && is_free(addr.port()) {
@@ -231,16 +266,31 @@ fn listen(path: &Path, identity: &Identity) -> io::Result<UnixDatagram> {
     UnixDatagram::from_std(socket)
 }
 
-/// Until READY=1 comes. The socket is the instance's own, so whoever may write to it is the instance.
-async fn wait_for_ready(socket: UnixDatagram, seen: impl FnOnce()) {
+/// A socket's file, which goes with whoever listens.
+struct Unlink(PathBuf);
+
+impl Drop for Unlink {
+    fn drop(&mut self) {
+        // Gone already: as good.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// READY=1 once, and each WATCHDOG=1. The socket is the instance's own, so whoever may write to it is the instance.
+async fn hear(socket: UnixDatagram, mut ready: Option<impl FnOnce()>, pings: Option<impl Fn()>) {
     let mut buffer = [0; 4096];
-    // An error of the socket itself ends the wait; the ready timeout then says the rest.
+    // An error of the socket itself ends the wait; the timeouts then say the rest. What else comes (STOPPING=1, STATUS=…) finds an open socket, not an error.
     while let Ok(bytes) = socket.recv(&mut buffer).await {
-        if buffer[..bytes].split(|byte| *byte == b'\n').any(|line| line == b"READY=1") {
-            seen();
-            break;
+        for line in buffer[..bytes].split(|byte| *byte == b'\n') {
+            match (line, &pings) {
+                (b"READY=1", _) => {
+                    if let Some(ready) = ready.take() {
+                        ready();
+                    }
+                }
+                (b"WATCHDOG=1", Some(ping)) => ping(),
+                (_, _) => {}
+            }
         }
     }
-    // What comes later (STOPPING=1, STATUS=…) finds an open socket, not an error.
-    while socket.recv(&mut buffer).await.is_ok() {}
 }

@@ -90,19 +90,23 @@ impl Places {
     }
 
     /// Makes the app's directory and gives the path of a socket in it, free of a stale one.
-    pub fn socket(&self, id: &InstanceId, identity: &Identity) -> Result<PathBuf, SpawnError> {
+    pub fn socket(&self, id: &InstanceId, identity: &Identity, is_taken: impl Fn(&Path) -> bool) -> Result<PathBuf, SpawnError> {
         let dir = self.app_dir(&id.app);
         let group = self.edge.map_or(identity.gid, |(_, gid)| gid);
         make(&dir, 0o2770, Some((identity.uid, group))).map_err(|error| match error {
             PlaceError::Make { path, source } => SpawnError::Prepare { what: path.display().to_string(), source },
             PlaceError::NoUser { user } => SpawnError::NoUser { user },
         })?;
-        free(dir.join(format!("{}.sock", id.n)))
+        let usual = dir.join(format!("{}.sock", id.n));
+        // At most two of an instance serve at a time; a third is on its way out, and its socket with it.
+        let others = (1..8).map(|k| dir.join(format!("{}.{k}.sock", id.n)));
+        let path = std::iter::once(usual.clone()).chain(others).find(|path| !is_taken(path));
+        free(path.unwrap_or(usual))
     }
 
     /// The path of an instance's NOTIFY_SOCKET, free of a stale one, in a directory that is not the app's.
-    pub fn notify_socket(&self, id: &InstanceId) -> Result<PathBuf, SpawnError> {
-        free(self.run.join("notify").join(format!("{}.{}", id.app, id.n)))
+    pub fn notify_socket(&self, id: &InstanceId, incarnation: u64) -> Result<PathBuf, SpawnError> {
+        free(self.run.join("notify").join(format!("{}.{}.{incarnation:x}", id.app, id.n)))
     }
 
     /// After an app is gone.
@@ -156,8 +160,8 @@ mod tests {
         let places = Places::prepare(&plan).expect("places");
         let id = InstanceId { app: AppName::parse("web").expect("valid"), n: 0 };
         let identity = Identity::of(None, None).expect("us");
-        let listening = places.socket(&id, &identity).expect("a path");
-        let notify = places.notify_socket(&id).expect("a path");
+        let listening = places.socket(&id, &identity, |_| false).expect("a path");
+        let notify = places.notify_socket(&id, 1).expect("a path");
         // What stands in the app's own directory is the app's to replace: nothing there is ever chmod-ed or chown-ed by us.
         assert_ne!(listening.parent(), notify.parent());
         let mode = fs::metadata(notify.parent().expect("a directory")).expect("there").permissions().mode();

@@ -4,7 +4,11 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    sync::{Arc, atomic::Ordering::Relaxed},
+    num::NonZeroU16,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -22,7 +26,7 @@ use super::{
     child::SpawnError,
     clock::Clock,
     edge_link,
-    launch::{Started, Workshop},
+    launch::{Addresses, Started, Workshop},
     nursery::Nursery,
     output::{Output, Tail},
     places::Places,
@@ -30,13 +34,15 @@ use super::{
 };
 use crate::{
     ipc::message::{AppTable, Duty, Health, Incarnation, Instance, InstanceId, InstanceState, Tally},
-    plan::{self, App, app::StopSignal},
-    rules::restart::{Effect, Event, Exit, Life, Reason, Report, State},
-    vocab::{AppName, ServerAddr},
+    plan::{self, App, AppPort, app::StopSignal},
+    rules::restart::{self, Effect, Event, Exit, Life, Reason, Report, State},
+    vocab::{AppName, ServerAddr, units::duration_text},
 };
 
 /// Between two looks at what processes use.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// For the answers of a new release where nothing says how long a start may take.
+const WARM_WITHIN: Duration = Duration::from_secs(30);
 
 /// What others ask of the supervisor.
 #[derive(Debug)]
@@ -48,6 +54,12 @@ pub enum Message {
     },
     /// The apps of a configuration that is now in force.
     Apps(BTreeMap<AppName, App>),
+    /// A new release beside the old one; it is back if the new one fails. `tell` hears how it goes, and last `Done` or `Failed`.
+    Deploy {
+        app: AppName,
+        spec: Arc<App>,
+        tell: mpsc::Sender<Word>,
+    },
     Health {
         id: InstanceId,
         incarnation: Incarnation,
@@ -78,6 +90,8 @@ pub enum Order {
     Start,
     Stop,
     Restart,
+    /// So many processes, until the configuration asks for another number.
+    Scale(NonZeroU16),
 }
 
 /// To whoever waits for an order. A full inbox loses progress, never the end.
@@ -101,6 +115,12 @@ pub enum Notice {
         id: InstanceId,
         incarnation: u64,
     },
+    /// WATCHDOG=1. `told` is cleared when it has been heard: one of a process at a time.
+    Pinged {
+        id: InstanceId,
+        incarnation: u64,
+        told: Arc<AtomicBool>,
+    },
 }
 
 /// The state of all apps, for the edge and for people.
@@ -114,7 +134,7 @@ pub struct Table {
 /// A process of an instance.
 #[derive(Default)]
 struct Process {
-    incarnation: u64,
+    n: u16,
     pid: Option<Pid>,
     addr: Option<ServerAddr>,
     tail: Option<Arc<Tail>>,
@@ -124,13 +144,25 @@ struct Process {
 }
 
 struct Waiter {
-    order: Order,
+    wish: Wish,
     tell: mpsc::Sender<Word>,
+}
+
+/// What somebody waits for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Wish {
+    Up,
+    Stopped,
+    Restarted,
+    Deployed,
 }
 
 struct Track {
     life: Life,
-    processes: BTreeMap<u16, Process>,
+    /// By incarnation.
+    processes: BTreeMap<u64, Process>,
+    /// How many processes a person asked for, and how many the configuration did at that time.
+    scaled: Option<(NonZeroU16, NonZeroU16)>,
     waiters: Vec<Waiter>,
     /// Removed by a reload and added by a later one before it was gone.
     again: Option<Arc<App>>,
@@ -210,6 +242,7 @@ impl Supervisor {
                 _ = look.tick(), if runs => self.look(),
             }
             self.go_on_stopping();
+            self.start_waiting();
             self.publish();
         }
     }
@@ -217,7 +250,7 @@ impl Supervisor {
     fn notice(&mut self, notice: Notice) {
         match notice {
             Notice::Exited { id, incarnation, exit } => {
-                if let Some(process) = self.process(&id).filter(|p| p.incarnation == incarnation) {
+                if let Some(process) = self.process(&id.app, incarnation) {
                     process.pid = None;
                     if let Some(task) = process.notify.take() {
                         task.abort();
@@ -226,11 +259,15 @@ impl Supervisor {
                 self.step(&id.app, Event::Exited { n: id.n, incarnation, exit });
             }
             Notice::Seen { id, incarnation } => self.step(&id.app, Event::Ready { n: id.n, incarnation }),
+            Notice::Pinged { id, incarnation, told } => {
+                told.store(false, Relaxed);
+                self.step(&id.app, Event::Pinged { n: id.n, incarnation });
+            }
         }
     }
 
-    fn process(&mut self, id: &InstanceId) -> Option<&mut Process> {
-        self.tracks.get_mut(&id.app)?.processes.get_mut(&id.n)
+    fn process(&mut self, app: &AppName, incarnation: u64) -> Option<&mut Process> {
+        self.tracks.get_mut(app)?.processes.get_mut(&incarnation)
     }
 
     fn message(&mut self, message: Message) {
@@ -250,7 +287,15 @@ impl Supervisor {
                 self.step(&app, event);
             }
             Message::Drained { id, incarnation } => self.step(&id.app, Event::Drained { n: id.n, incarnation: incarnation.0 }),
-            Message::Warmed { .. } | Message::Tallies(_) => {}
+            Message::Deploy { app, spec, tell } => self.deploy(&app, spec, tell),
+            Message::Warmed { id, incarnation, result } => {
+                self.step(&id.app, Event::Warmed { n: id.n, incarnation: incarnation.0, result });
+            }
+            Message::Tallies(tallies) => {
+                for Tally { id, incarnation, requests, failures } in tallies {
+                    self.step(&id.app, Event::Tallied { n: id.n, incarnation: incarnation.0, requests, failures });
+                }
+            }
             Message::EdgeDied => {
                 self.edge_restarts += 1;
                 self.changed = true;
@@ -259,7 +304,9 @@ impl Supervisor {
                 for track in self.tracks.values_mut() {
                     track.again = None;
                 }
-                self.stopping = Some(Stopping { queue: self.tracks.keys().rev().cloned().collect(), current: None, done: Some(done) });
+                let mut queue = self.in_order();
+                queue.reverse();
+                self.stopping = Some(Stopping { queue: queue.into(), current: None, done: Some(done) });
             }
             Message::KillAll => {
                 for app in self.names() {
@@ -300,14 +347,48 @@ impl Supervisor {
             let _ = tell.try_send(Word::Failed(format!("there is no app {:?}", app.as_str())));
             return;
         };
-        track.waiters.push(Waiter { order, tell });
-        let event = match order {
-            Order::Start => Event::Start,
-            Order::Stop => Event::Stop,
-            Order::Restart => Event::Restart(Reason::Command),
+        let (wish, event) = match order {
+            Order::Start => (Wish::Up, Event::Start),
+            Order::Stop => (Wish::Stopped, Event::Stop),
+            Order::Restart => (Wish::Restarted, Event::Restart(Reason::Command)),
+            Order::Scale(procs) => match track.scale(procs) {
+                Ok(spec) => (Wish::Up, Event::Change(spec)),
+                Err(why) => {
+                    let _ = tell.try_send(Word::Failed(why));
+                    return;
+                }
+            },
         };
+        track.waiters.push(Waiter { wish, tell });
         tracing::info!(%app, ?order, "told by the control socket");
         self.step(app, event);
+    }
+
+    fn deploy(&mut self, app: &AppName, spec: Arc<App>, tell: mpsc::Sender<Word>) {
+        let refused = match self.tracks.get(app) {
+            _ if self.stopping.is_some() => Some("gateway is stopping".to_owned()),
+            Some(track) if track.removed => Some(format!("there is no app {:?} any more", app.as_str())),
+            Some(track) if track.waiters.iter().any(|waiter| waiter.wish == Wish::Deployed) || track.life.is_deploying() => {
+                Some(format!("another deploy of {app} is under way"))
+            }
+            Some(_) => None,
+            None => Some(format!("there is no app {:?}", app.as_str())),
+        };
+        if let Some(why) = refused {
+            let _ = tell.try_send(Word::Failed(why));
+            return;
+        }
+        if let Some(track) = self.tracks.get_mut(app) {
+            let procs = track.life.spec().procs;
+            let mut spec = spec;
+            if spec.procs != procs {
+                // It was scaled by hand.
+                Arc::make_mut(&mut spec).procs = procs;
+            }
+            track.waiters.push(Waiter { wish: Wish::Deployed, tell });
+            tracing::info!(%app, release = spec.release.as_deref(), "a new release is deployed");
+            self.step(app, Event::Deploy(spec));
+        }
     }
 
     /// What a reload means for the apps: unchanged ones are not touched.
@@ -322,14 +403,15 @@ impl Supervisor {
                 self.step(&app, Event::Remove);
             }
         }
-        for (app, spec) in apps {
-            let spec = Arc::new(spec);
+        for (app, spec) in in_order(apps) {
+            let mut spec = Arc::new(spec);
             match self.tracks.get_mut(&app) {
                 Some(track) if track.removed => track.again = Some(spec),
-                Some(track) if **track.life.spec() == *spec => {}
-                Some(_) => {
-                    tracing::info!(%app, "changed by the configuration");
-                    self.step(&app, Event::Change(spec));
+                Some(track) => {
+                    if !track.is_at(&mut spec) {
+                        tracing::info!(%app, "changed by the configuration");
+                        self.step(&app, Event::Change(spec));
+                    }
                 }
                 None => self.add(&app, spec),
             }
@@ -340,9 +422,41 @@ impl Supervisor {
         self.lives += 1;
         // Incarnations of an app that comes again never meet those of its earlier life.
         let life = Life::new(spec, self.lives << 32);
-        let track = Track { life, processes: BTreeMap::new(), waiters: Vec::new(), again: None, removed: false };
+        let track = Track { life, processes: BTreeMap::new(), scaled: None, waiters: Vec::new(), again: None, removed: false };
         self.tracks.insert(app.clone(), track);
-        self.step(app, Event::Start);
+        let lacks = self.lacks(app);
+        if lacks.is_empty() {
+            self.step(app, Event::Start);
+        } else {
+            tracing::info!(%app, after = lacks.join(", "), "waits until these are ready");
+            self.step(app, Event::Await);
+        }
+    }
+
+    /// What an app must wait for at its start.
+    fn lacks(&self, app: &AppName) -> Vec<String> {
+        let Some(track) = self.tracks.get(app) else { return Vec::new() };
+        let there = |other: &&AppName| self.tracks.get(*other).is_some_and(|other| other.life.are(&[State::Ready, State::Exited]));
+        track.life.spec().after.iter().filter(|other| !there(other)).map(ToString::to_string).collect()
+    }
+
+    /// Starts what has waited long enough.
+    fn start_waiting(&mut self) {
+        if self.stopping.is_some() {
+            return;
+        }
+        let waiting: Vec<AppName> = self.tracks.iter().filter(|(_, track)| track.life.is_awaiting()).map(|(app, _)| app.clone()).collect();
+        for app in waiting {
+            if self.lacks(&app).is_empty() {
+                self.step(&app, Event::Start);
+            }
+        }
+    }
+
+    /// Every app after those that it needs.
+    fn in_order(&self) -> Vec<AppName> {
+        let apps = self.tracks.iter().map(|(app, track)| (app.clone(), (**track.life.spec()).clone())).collect();
+        in_order(apps).into_iter().map(|(app, _)| app).collect()
     }
 
     fn tick(&mut self) {
@@ -357,23 +471,29 @@ impl Supervisor {
     /// Event in, effects performed; what they give at once is the next event.
     fn step(&mut self, app: &AppName, event: Event) {
         let mut events = VecDeque::from([event]);
-        let mut drains = Vec::new();
+        let (mut drains, mut warm) = (Vec::new(), Vec::new());
         while let Some(event) = events.pop_front() {
             let now = self.clock.now();
             let Some(track) = self.tracks.get_mut(app) else { return };
             for effect in track.life.step(event, now, fastrand::u64(..)) {
                 match effect {
-                    Effect::Spawn { n, incarnation } => events.push_back(self.spawn(app, n, incarnation)),
+                    Effect::Spawn { n, incarnation, beside } => events.push_back(self.spawn(app, n, incarnation, beside)),
+                    Effect::Warm { n, incarnation } => warm.push((n, incarnation)),
                     Effect::Drain { n, incarnation, within } => drains.push((n, incarnation, within)),
-                    Effect::Signal { n, incarnation } => self.signal(app, n, incarnation, false),
-                    Effect::KillGroup { n, incarnation } => self.signal(app, n, incarnation, true),
+                    Effect::Signal { n, incarnation } => self.signal(app, incarnation, n, false),
+                    Effect::KillGroup { n, incarnation } => self.signal(app, incarnation, n, true),
                     Effect::Publish => self.changed = true,
                     Effect::Report(report) => self.report(app, &report),
                 }
             }
-            if events.is_empty() && !drains.is_empty() {
+            if events.is_empty() && !(drains.is_empty() && warm.is_empty()) {
                 // The table that shows them goes first.
                 self.publish();
+                for (n, incarnation) in warm.drain(..) {
+                    if let Err(why) = self.warm(app, n, incarnation) {
+                        events.push_back(Event::Warmed { n, incarnation, result: Err(why) });
+                    }
+                }
                 for (n, incarnation, within) in drains.drain(..) {
                     let id = InstanceId { app: app.clone(), n };
                     if !self.edge.drain(id, Incarnation(incarnation), within) {
@@ -389,8 +509,8 @@ impl Supervisor {
     fn settle(&mut self, app: &AppName) {
         let Some(track) = self.tracks.get_mut(app) else { return };
         track.waiters.retain(|waiter| !waiter.is_over(&track.life));
-        let known: BTreeSet<u16> = track.life.view().map(|view| view.n).collect();
-        track.processes.retain(|n, process| known.contains(n) || process.pid.is_some());
+        let known: BTreeSet<u64> = track.life.view().map(|view| view.incarnation).collect();
+        track.processes.retain(|incarnation, process| known.contains(incarnation) || process.pid.is_some());
         if track.life.is_gone() {
             let again = track.again.take();
             self.tracks.remove(app);
@@ -402,22 +522,32 @@ impl Supervisor {
         }
     }
 
-    fn spawn(&mut self, app: &AppName, n: u16, incarnation: u64) -> Event {
+    fn spawn(&mut self, app: &AppName, n: u16, incarnation: u64, beside: Option<u64>) -> Event {
         let Some(track) = self.tracks.get_mut(app) else {
             return Event::SpawnFailed { n, incarnation, why: "the app is gone".to_owned() };
         };
-        let id = InstanceId { app: app.clone(), n };
-        let spec = track.life.spec().clone();
-        let process = track.processes.entry(n).or_default();
-        if let Some(task) = process.notify.take() {
-            task.abort();
+        if let Some(why) = beside.and_then(|old| no_room_beside(track.processes.get(&old)?.memory())) {
+            return Event::NoRoom { n, incarnation, why };
         }
-        *process = Process { incarnation, addr: process.addr.take(), ..Process::default() };
-        match self.workshop.start(&id, incarnation, &spec, process.addr.as_ref(), &self.notices.0) {
+        let id = InstanceId { app: app.clone(), n };
+        let spec = track.life.spec_of(n, incarnation).clone();
+        let taken = track.processes.values().filter(|process| process.pid.is_some()).filter_map(|process| process.addr.clone()).collect();
+        // The address of the process before, where nothing has it any more.
+        let before = track
+            .processes
+            .values_mut()
+            .rev()
+            .find(|process| process.n == n && process.pid.is_none())
+            .and_then(|process| process.addr.take());
+        track.processes.retain(|_, process| process.n != n || process.pid.is_some());
+        track.processes.insert(incarnation, Process { n, ..Process::default() });
+        match self.workshop.start(&id, incarnation, &spec, &Addresses { before, taken }, &self.notices.0) {
             Ok(Started { pid, addr, tail, notify, root }) => {
                 tracing::info!(%app, instance = n, pid = pid.as_raw(), "started");
                 tail.pid.store(pid.as_raw().cast_unsigned(), Relaxed);
-                *process = Process { incarnation, pid: Some(pid), addr, tail: Some(tail), notify, cpu_ms: 0, memory_bytes: 0 };
+                if let Some(process) = self.process(app, incarnation) {
+                    *process = Process { n, pid: Some(pid), addr, tail: Some(tail), notify, cpu_ms: 0, memory_bytes: 0 };
+                }
                 if root && spec.user.as_deref() != Some("root") && self.as_root.insert(app.clone()) {
                     tracing::warn!(%app, "runs as root: set `user` to one without privileges, or write user = \"root\" if it must");
                 }
@@ -431,17 +561,28 @@ impl Supervisor {
         }
     }
 
-    fn signal(&self, app: &AppName, n: u16, incarnation: u64, kill: bool) {
+    fn warm(&self, app: &AppName, n: u16, incarnation: u64) -> Result<(), String> {
+        let Some(track) = self.tracks.get(app) else { return Err("the app is gone".to_owned()) };
+        let spec = track.life.spec_of(n, incarnation);
+        let within = spec.ready.timeout().unwrap_or(WARM_WITHIN);
+        let asked = self.edge.warm(InstanceId { app: app.clone(), n }, Incarnation(incarnation), spec.deploy.warm.clone(), within);
+        if asked { Ok(()) } else { Err("the edge does not listen: it is down or busy".to_owned()) }
+    }
+
+    fn signal(&self, app: &AppName, incarnation: u64, n: u16, kill: bool) {
         let Some(track) = self.tracks.get(app) else { return };
-        let process = track.processes.get(&n).filter(|process| process.incarnation == incarnation);
-        let Some(pid) = process.and_then(|process| process.pid) else { return };
-        if kill { self.nursery.kill_group(pid) } else { self.nursery.signal(pid, stop_signal(track.life.spec().stop.signal)) }
+        let Some(pid) = track.processes.get(&incarnation).and_then(|process| process.pid) else { return };
+        if kill {
+            self.nursery.kill_group(pid)
+        } else {
+            self.nursery.signal(pid, stop_signal(track.life.spec_of(n, incarnation).stop.signal))
+        }
     }
 
     fn report(&mut self, app: &AppName, report: &Report) {
         let Some(track) = self.tracks.get_mut(app) else { return };
         let last_line = |n: &u16| {
-            let tail = track.processes.get(n).and_then(|process| process.tail.as_ref());
+            let tail = track.processes.values().rev().find(|process| process.n == *n).and_then(|process| process.tail.as_ref());
             tail.and_then(|tail| tail.lines().pop()).unwrap_or_default()
         };
         let text = match report {
@@ -484,6 +625,32 @@ impl Supervisor {
                 tracing::error!(%app, instance = n, why, "restart given up, the rest stays as it is");
                 format!("the restart of {app} was given up at instance {n}: {why}")
             }
+            Report::NoRoom { n, why } => {
+                tracing::warn!(%app, instance = n, why, "no memory for two: the old one goes first, requests are held meanwhile");
+                format!("{app}.{n}: {why}: the old one goes first, requests are held meanwhile")
+            }
+            Report::Recycling { n, why } => {
+                tracing::info!(%app, instance = n, why, "is replaced");
+                format!("{app}.{n} is replaced: {why}")
+            }
+            Report::RecycleFailed { n, why } => {
+                tracing::error!(%app, instance = n, why, last_line = last_line(n), "its replacement did not come up: the old one goes on for a minute");
+                format!("the replacement of {app}.{n} did not come up: {why}")
+            }
+            Report::Warmed { n } => format!("{app}.{n} is warm"),
+            Report::Switched { guard } if guard.is_zero() => format!("switched: the new release of {app} serves"),
+            Report::Switched { guard } => {
+                tracing::info!(%app, guard_ms = millis(*guard), "the new release serves, the old one stands by");
+                format!("switched: the new release of {app} serves, the old one stands by for {}", duration_text(*guard))
+            }
+            Report::DeployDone => {
+                tracing::info!(%app, "deployed");
+                format!("{app} is deployed")
+            }
+            Report::DeployFailed { why } => {
+                tracing::error!(%app, why, "deploy failed, the old release serves");
+                format!("the deploy of {app} failed, the old release serves: {why}")
+            }
         };
         track.waiters.retain(|waiter| waiter.hears(report, &text));
     }
@@ -505,13 +672,13 @@ impl Supervisor {
         for (app, track) in &self.tracks {
             restarts.insert(app.clone(), track.life.restarts().map(|(reason, count)| (reason.as_str().to_owned(), count)).collect());
             for view in track.life.view() {
-                let process = track.processes.get(&view.n).filter(|process| process.incarnation == view.incarnation);
+                let process = track.processes.get(&view.incarnation);
                 instances.push(Instance {
                     id: InstanceId { app: app.clone(), n: view.n },
                     incarnation: Incarnation(view.incarnation),
                     state: state(view.state),
-                    duty: Duty::Serves,
-                    release: None,
+                    duty: duty(view.duty),
+                    release: view.release,
                     since_ms: self.clock.wall(view.since),
                     pid: process.and_then(|p| p.pid).map(|pid| pid.as_raw().cast_unsigned()),
                     addr: process.and_then(|p| p.addr.clone()),
@@ -528,11 +695,18 @@ impl Supervisor {
     }
 
     fn look(&mut self) {
-        for process in self.tracks.values_mut().flat_map(|track| track.processes.values_mut()) {
-            if let Some(usage) = process.pid.and_then(usage::of) {
-                process.cpu_ms = usage.cpu_ms;
-                process.memory_bytes = usage.memory_bytes;
+        let mut weights = Vec::new();
+        for (app, track) in &mut self.tracks {
+            for (incarnation, process) in &mut track.processes {
+                if let Some(usage) = process.pid.and_then(usage::of) {
+                    process.cpu_ms = usage.cpu_ms;
+                    process.memory_bytes = usage.memory_bytes;
+                    weights.push((app.clone(), Event::Weighed { n: process.n, incarnation: *incarnation, bytes: usage.memory_bytes }));
+                }
             }
+        }
+        for (app, event) in weights {
+            self.step(&app, event);
         }
         let apps = self.rows();
         self.table.send_if_modified(|table| {
@@ -543,16 +717,76 @@ impl Supervisor {
     }
 }
 
+impl Process {
+    /// As it is now, not as it was at the last look.
+    fn memory(&self) -> Option<u64> {
+        Some(self.pid.and_then(usage::of)?.memory_bytes)
+    }
+}
+
+impl Track {
+    fn scale(&mut self, procs: NonZeroU16) -> Result<Arc<App>, String> {
+        let spec = self.life.settled_spec();
+        if self.life.is_deploying() {
+            return Err("a deploy of it is under way".to_owned());
+        }
+        if let AppPort::Fixed { first } = spec.port
+            && first.get().checked_add(procs.get() - 1).is_none()
+        {
+            return Err(format!("{procs} processes from port {first} on would need ports beyond 65535"));
+        }
+        let configured = self.scaled.map_or(spec.procs, |(_, configured)| configured);
+        self.scaled = (procs != configured).then_some((procs, configured));
+        let mut spec = (**spec).clone();
+        spec.procs = procs;
+        Ok(Arc::new(spec))
+    }
+
+    /// Whether it is as `spec` of the configuration wants it. A number of processes that was asked for by hand stays while the configuration's is the same.
+    fn is_at(&mut self, spec: &mut Arc<App>) -> bool {
+        match self.scaled {
+            Some((asked, configured)) if configured == spec.procs => Arc::make_mut(spec).procs = asked,
+            Some(_) => self.scaled = None,
+            None => {}
+        }
+        **self.life.settled_spec() == **spec
+    }
+}
+
+/// Why there is no memory for one more process of this size, if there is not.
+///
+/// Source: supervision.md rule 10.
+fn no_room_beside(bytes: Option<u64>) -> Option<String> {
+    let (bytes, available) = (bytes?, usage::available()?);
+    let wanted = bytes.saturating_add(bytes / 5);
+    (available < wanted)
+        .then(|| format!("{} MB of memory are available, and a second process would need {} MB", available >> 20, wanted >> 20))
+}
+
+/// Every app after those that it needs, else by name.
+fn in_order(mut apps: BTreeMap<AppName, App>) -> Vec<(AppName, App)> {
+    let mut ordered = Vec::new();
+    while !apps.is_empty() {
+        let free = apps.iter().find(|(_, spec)| !spec.after.iter().any(|other| apps.contains_key(other))).map(|(app, _)| app.clone());
+        // A ring is refused at load.
+        let Some(next) = free.or_else(|| apps.keys().next().cloned()) else { break };
+        ordered.extend(apps.remove_entry(&next));
+    }
+    ordered
+}
+
 impl Waiter {
     /// False: it has heard the end.
     fn hears(&self, report: &Report, text: &str) -> bool {
-        let end = match (self.order, report) {
-            (Order::Restart, Report::RollDone) => Some(Word::Done(text.to_owned())),
-            (Order::Restart, Report::RollAborted { .. }) | (Order::Start, Report::Again { .. } | Report::BudgetSpent { .. }) => {
-                Some(Word::Failed(text.to_owned()))
-            }
+        let failed = || Some(Word::Failed(text.to_owned()));
+        let done = || Some(Word::Done(text.to_owned()));
+        let end = match (self.wish, report) {
+            (Wish::Restarted, Report::RollDone) | (Wish::Deployed, Report::DeployDone) => done(),
+            (Wish::Restarted, Report::RollAborted { .. })
+            | (Wish::Deployed, Report::DeployFailed { .. })
+            | (Wish::Up, Report::Again { .. } | Report::BudgetSpent { .. }) => failed(),
             (
-                Order::Start | Order::Stop | Order::Restart,
+                Wish::Up | Wish::Stopped | Wish::Restarted | Wish::Deployed,
                 Report::Ready { .. }
                 | Report::Again { .. }
                 | Report::Ended { .. }
@@ -561,8 +795,15 @@ impl Waiter {
                 | Report::Stubborn { .. }
                 | Report::BudgetSpent { .. }
                 | Report::Recovered
+                | Report::NoRoom { .. }
                 | Report::RollDone
-                | Report::RollAborted { .. },
+                | Report::RollAborted { .. }
+                | Report::Recycling { .. }
+                | Report::RecycleFailed { .. }
+                | Report::Warmed { .. }
+                | Report::Switched { .. }
+                | Report::DeployDone
+                | Report::DeployFailed { .. },
             ) => None,
         };
         match end {
@@ -582,11 +823,10 @@ impl Waiter {
     }
 
     fn is_over(&self, life: &Life) -> bool {
-        let all = |good: &[State]| life.view().all(|view| good.contains(&view.state));
-        let end = match self.order {
-            Order::Start => all(&[State::Ready, State::Exited]).then_some("all instances are up"),
-            Order::Stop => all(&[State::Stopped, State::Exited]).then_some("all instances are stopped"),
-            Order::Restart => None,
+        let end = match self.wish {
+            Wish::Up => life.are(&[State::Ready, State::Exited]).then_some("all instances are up"),
+            Wish::Stopped => life.is_at_rest().then_some("all instances are stopped"),
+            Wish::Restarted | Wish::Deployed => None,
         };
         if let Some(text) = end {
             let _ = self.tell.try_send(Word::Done(text.to_owned()));
@@ -605,6 +845,14 @@ fn state(state: State) -> InstanceState {
         State::Exited => InstanceState::Exited,
         State::Backoff => InstanceState::Backoff,
         State::Cooldown => InstanceState::Cooldown,
+    }
+}
+
+fn duty(duty: restart::Duty) -> Duty {
+    match duty {
+        restart::Duty::Serves => Duty::Serves,
+        restart::Duty::OnTrial => Duty::OnTrial,
+        restart::Duty::StandsBy => Duty::StandsBy,
     }
 }
 

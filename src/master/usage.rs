@@ -27,6 +27,14 @@ pub fn of(pid: Pid) -> Option<Usage> {
     Some(Usage { cpu_ms: ticks.saturating_mul(1000) / per_second, memory_bytes: pages.saturating_mul(page) })
 }
 
+/// What the machine can give without swapping; `None`: it does not say.
+#[must_use]
+pub fn available() -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
 /// After the name, which may hold spaces and brackets itself.
 fn cpu_ticks(stat: &str) -> Option<u64> {
     let (_, fields) = stat.rsplit_once(") ")?;
@@ -42,6 +50,11 @@ mod tests {
     fn our_own_use_is_something() {
         let usage = of(Pid::this()).expect("we live");
         assert!(usage.memory_bytes > 100_000);
+    }
+
+    #[test]
+    fn the_machine_has_memory() {
+        assert!(available().expect("Linux says so") > 1 << 20);
     }
 
     #[test]

@@ -45,6 +45,8 @@ pub struct App {
     /// The process must send WATCHDOG=1 at least so often.
     pub watchdog: Option<Duration>,
     pub deploy: DeployPolicy,
+    /// Which deploy put `dir` in the place of the configuration's own.
+    pub release: Option<String>,
     pub log: Rotation,
     /// How requests travel to it; the defaults of `[upstream]`.
     pub timeouts: UpstreamTimeouts,

@@ -289,6 +289,7 @@ pub fn same_process(old: &App, new: &App) -> bool {
         schedule: _,
         before: _,
         deploy: _,
+        release: _,
         procs: _,
         live: _,
         restart: _,
@@ -365,6 +366,7 @@ mod tests {
                 errors: 0.05,
                 before_timeout: Duration::from_secs(600),
             },
+            release: None,
             log: rotation(keep),
             timeouts: UpstreamTimeouts { connect: second, read: second, send: second, idle: second },
         }

@@ -5,12 +5,14 @@
 //! Shape: Stopped ─Start→ Spawning ─Spawned→ Starting ─Ready→ Ready ─Exited→ Backoff{due} ─Tick→ Spawning …
 //!        Ready ─Stop→ Draining ─Drained→ Stopping ─late→ Killing ─Exited→ Stopped.
 //!        Too many unexpected exits of the app in its window: Cooldown, one try of the app every [`COOLDOWN`], until a try has served.
-//!        Total: every state answers every event, so a late or doubled event is a no-op, not a bug. At most one process an instance.
+//!        Total: every state answers every event, so a late or doubled event is a no-op, not a bug.
+//!        One process an instance; while it is replaced one more, which takes its place when it may serve ([`succession`]). Three things replace: a restart goes
+//!        from instance to instance ([`roll`]), wear takes one at a time ([`recycle`]), a deploy all at once, on trial ([`deploy`]).
 //! Units: `now` is monotonic; the wall clock never enters.
-//! Source: supervision.md rules 1 to 7 and 16; intensity/window after OTP supervisors.
+//! Source: supervision.md rules 1 to 7, 10, 11 and 16; intensity/window after OTP supervisors.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     fmt,
     sync::Arc,
     time::Duration,
@@ -22,8 +24,17 @@ use crate::{
     vocab::units::duration_text,
 };
 
+mod deploy;
+mod recycle;
+mod roll;
+mod succession;
 #[cfg(test)]
 mod tests;
+
+use deploy::Deploy;
+use recycle::Wear;
+use roll::Roll;
+use succession::{Leaving, Successor};
 
 /// Between two tries of an app whose budget is spent.
 pub const COOLDOWN: Duration = Duration::from_secs(60);
@@ -35,9 +46,13 @@ const KILL_AGAIN: Duration = Duration::from_secs(5);
 pub enum Event {
     /// Also clears the budget and every delay.
     Start,
+    /// What it needs is not there yet: [`Event::Start`] follows.
+    Await,
     Stop,
     /// One instance after the other.
     Restart(Reason),
+    /// A new release: beside the old one, on trial, and back again if it fails.
+    Deploy(Arc<App>),
     /// A reload changed its block: what can be is applied live, the rest instance by instance.
     Change(Arc<App>),
     /// A reload took it away: stop, then [`Life::is_gone`].
@@ -79,13 +94,49 @@ pub enum Event {
         n: u16,
         incarnation: u64,
     },
+    /// There is not the memory for one more process.
+    NoRoom {
+        n: u16,
+        incarnation: u64,
+        why: String,
+    },
+    /// It was asked for what a new release must answer.
+    Warmed {
+        n: u16,
+        incarnation: u64,
+        result: Result<(), String>,
+    },
+    /// So many requests since it was started, and so many of them failed.
+    Tallied {
+        n: u16,
+        incarnation: u64,
+        requests: u64,
+        failures: u64,
+    },
+    /// A look at its memory.
+    Weighed {
+        n: u16,
+        incarnation: u64,
+        bytes: u64,
+    },
+    /// WATCHDOG=1
+    Pinged {
+        n: u16,
+        incarnation: u64,
+    },
 }
 
 /// What the shell must do.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Effect {
-    /// Answered by `Spawned` or `SpawnFailed`.
+    /// Answered by `Spawned` or `SpawnFailed`; with [`Life::spec_of`]. `beside` the process that it will replace, if there is memory for both: else `NoRoom`.
     Spawn {
+        n: u16,
+        incarnation: u64,
+        beside: Option<u64>,
+    },
+    /// Ask it for the paths of `deploy.warm`; answered by `Warmed`.
+    Warm {
         n: u16,
         incarnation: u64,
     },
@@ -144,9 +195,34 @@ pub enum Report {
     },
     /// A try in cooldown has served long enough.
     Recovered,
+    /// It goes first and the next one comes after it, because both have no room.
+    NoRoom {
+        n: u16,
+        why: String,
+    },
     RollDone,
     RollAborted {
         n: u16,
+        why: String,
+    },
+    Recycling {
+        n: u16,
+        why: String,
+    },
+    RecycleFailed {
+        n: u16,
+        why: String,
+    },
+    Warmed {
+        n: u16,
+    },
+    /// The new release takes the requests; the old one stands by for so long.
+    Switched {
+        guard: Duration,
+    },
+    DeployDone,
+    /// The old release serves on, or again.
+    DeployFailed {
         why: String,
     },
 }
@@ -161,6 +237,8 @@ pub enum Reason {
     Unhealthy,
     Command,
     Reload,
+    Recycle,
+    Deploy,
 }
 
 impl Reason {
@@ -173,6 +251,8 @@ impl Reason {
             Self::Unhealthy => "unhealthy",
             Self::Command => "command",
             Self::Reload => "reload",
+            Self::Recycle => "recycle",
+            Self::Deploy => "deploy",
         }
     }
 }
@@ -235,6 +315,8 @@ pub enum State {
 #[derive(Clone, Debug, Eq, PartialEq)]
 enum Phase {
     Stopped,
+    /// Until what it needs is there.
+    Awaiting,
     /// The policy leaves it so.
     Exited,
     /// `then`: it was told to stop meanwhile.
@@ -292,14 +374,27 @@ struct Cell {
     restarts: u64,
     last_exit: Option<(String, Duration)>,
     last_restart: Option<Duration>,
+    wear: Wear,
+    /// Its next process, which does not serve yet.
+    successor: Option<Successor>,
 }
 
-/// What is known of an instance.
+/// Which requests a process gets.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Duty {
+    Serves,
+    OnTrial,
+    StandsBy,
+}
+
+/// What is known of one process of an instance; the newest of an instance comes last.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct View {
     pub n: u16,
     pub incarnation: u64,
     pub state: State,
+    pub duty: Duty,
+    pub release: Option<String>,
     pub since: Duration,
     pub restarts: u64,
     pub last_exit: Option<(String, Duration)>,
@@ -308,19 +403,13 @@ pub struct View {
     pub due: Option<Duration>,
 }
 
-#[derive(Clone, Debug)]
-struct Roll {
-    queue: VecDeque<u16>,
-    /// The instances under way and the incarnations they must get rid of: one, or all when nothing served at first.
-    current: Vec<(u16, u64)>,
-    reason: Reason,
-}
-
 /// One app: all its instances and its budget.
 #[derive(Clone, Debug)]
 pub struct Life {
     spec: Arc<App>,
     cells: BTreeMap<u16, Cell>,
+    /// By incarnation: processes that another one has replaced.
+    leaving: BTreeMap<u64, Leaving>,
     wanted: bool,
     removed: bool,
     next_incarnation: u64,
@@ -329,6 +418,7 @@ pub struct Life {
     /// The budget is spent: no try before this.
     cooling: Option<Duration>,
     roll: Option<Roll>,
+    deploy: Option<Deploy>,
     restarts: BTreeMap<Reason, u64>,
     effects: Vec<Effect>,
     changed: bool,
@@ -340,12 +430,14 @@ impl Life {
     pub fn new(spec: Arc<App>, first: u64) -> Self {
         let mut life = Self {
             cells: BTreeMap::new(),
+            leaving: BTreeMap::new(),
             wanted: false,
             removed: false,
             next_incarnation: first,
             exits: VecDeque::new(),
             cooling: None,
             roll: None,
+            deploy: None,
             restarts: BTreeMap::new(),
             effects: Vec::new(),
             changed: false,
@@ -360,15 +452,33 @@ impl Life {
         &self.spec
     }
 
+    /// As the configuration has it: a release on trial does not count yet.
+    #[must_use]
+    pub fn settled_spec(&self) -> &Arc<App> {
+        self.deploy.as_ref().map_or(&self.spec, |deploy| &deploy.old)
+    }
+
+    /// What this process is, or is to be, made from.
+    #[must_use]
+    pub fn spec_of(&self, n: u16, incarnation: u64) -> &Arc<App> {
+        let successor = self.cells.get(&n).and_then(|cell| cell.successor.as_ref()).filter(|next| next.incarnation == incarnation);
+        let leaving = self.leaving.get(&incarnation).map(|leaving| &leaving.spec);
+        successor.map(|next| &next.spec).or(leaving).unwrap_or(&self.spec)
+    }
+
     /// When [`Event::Tick`] is wanted next.
     #[must_use]
     pub fn due(&self) -> Option<Duration> {
-        self.cells.values().filter_map(|cell| self.cell_due(cell)).min()
+        let cells = self.cells.values().filter_map(|cell| self.cell_due(cell));
+        let next = self.cells.values().filter_map(|cell| cell.successor.as_ref()?.due());
+        let leaving = self.leaving.values().filter_map(Leaving::due);
+        let deploy = self.deploy.as_ref().and_then(Deploy::due);
+        cells.chain(next).chain(leaving).chain(deploy).chain(self.wear_due()).min()
     }
 
     fn cell_due(&self, cell: &Cell) -> Option<Duration> {
         match &cell.phase {
-            Phase::Stopped | Phase::Exited | Phase::Spawning { .. } => None,
+            Phase::Stopped | Phase::Awaiting | Phase::Exited | Phase::Spawning { .. } => None,
             Phase::Ready => (cell.trial && self.cooling.is_some()).then(|| cell.since + cell.backoff.served_after()),
             Phase::Starting { deadline } => *deadline,
             Phase::Draining { deadline, .. } | Phase::Stopping { deadline, .. } => Some(*deadline),
@@ -380,13 +490,25 @@ impl Life {
 
     #[must_use]
     pub fn is_gone(&self) -> bool {
-        self.removed && self.cells.is_empty()
+        self.removed && self.cells.is_empty() && self.leaving.is_empty()
+    }
+
+    /// Whether every instance is in one of these states, whatever else of it is still going.
+    #[must_use]
+    pub fn are(&self, good: &[State]) -> bool {
+        self.cells.values().all(|cell| good.contains(&cell.phase.state()))
+    }
+
+    #[must_use]
+    pub fn is_awaiting(&self) -> bool {
+        self.cells.values().any(|cell| cell.phase == Phase::Awaiting)
     }
 
     /// Whether no process of it runs or is about to.
     #[must_use]
     pub fn is_at_rest(&self) -> bool {
-        self.cells.values().all(|cell| matches!(cell.phase, Phase::Stopped | Phase::Exited))
+        let rests = |cell: &Cell| matches!(cell.phase, Phase::Stopped | Phase::Exited) && cell.successor.is_none();
+        self.leaving.is_empty() && self.cells.values().all(rests)
     }
 
     #[must_use]
@@ -399,15 +521,34 @@ impl Life {
         self.roll.is_some()
     }
 
+    #[must_use]
+    pub fn is_deploying(&self) -> bool {
+        self.deploy.is_some()
+    }
+
     pub fn restarts(&self) -> impl Iterator<Item = (Reason, u64)> {
         self.restarts.iter().map(|(reason, count)| (*reason, *count))
     }
 
     pub fn view(&self) -> impl Iterator<Item = View> {
-        self.cells.iter().map(|(n, cell)| View {
-            n: *n,
+        let numbers: BTreeSet<u16> = self.cells.keys().copied().chain(self.leaving.values().map(|leaving| leaving.n)).collect();
+        numbers.into_iter().flat_map(|n| {
+            let cell = self.cells.get(&n);
+            let leaving = self.leaving.iter().filter(move |(_, leaving)| leaving.n == n);
+            let leaving = leaving.map(move |(incarnation, leaving)| leaving.view(*incarnation, cell));
+            let current = cell.map(|cell| self.view_of(n, cell));
+            let next = cell.and_then(|cell| Some(cell.successor.as_ref()?.view(n, cell)));
+            leaving.chain(current).chain(next)
+        })
+    }
+
+    fn view_of(&self, n: u16, cell: &Cell) -> View {
+        View {
+            n,
             incarnation: cell.incarnation,
             state: cell.phase.state(),
+            duty: if self.is_on_trial() { Duty::OnTrial } else { Duty::Serves },
+            release: self.spec.release.clone(),
             since: cell.since,
             restarts: cell.restarts,
             last_exit: cell.last_exit.clone(),
@@ -415,6 +556,7 @@ impl Life {
             due: match cell.phase {
                 Phase::Backoff { .. } | Phase::Cooldown { .. } => self.cell_due(cell),
                 Phase::Stopped
+                | Phase::Awaiting
                 | Phase::Exited
                 | Phase::Spawning { .. }
                 | Phase::Starting { .. }
@@ -423,13 +565,14 @@ impl Life {
                 | Phase::Stopping { .. }
                 | Phase::Killing { .. } => None,
             },
-        })
+        }
     }
 
     /// Answers one event.
     pub fn step(&mut self, event: Event, now: Duration, dice: u64) -> Vec<Effect> {
         match event {
             Event::Start => self.start(now),
+            Event::Await => self.wait_for_others(now),
             Event::Stop => self.stop(now, &After::Rest),
             Event::Remove => {
                 self.removed = true;
@@ -438,42 +581,65 @@ impl Life {
             Event::KillNow => self.kill_now(now),
             Event::Restart(reason) => self.begin_roll(reason, now),
             Event::Change(spec) => self.change(spec, now),
+            Event::Deploy(spec) => self.begin_deploy(spec, now),
             Event::Tick => self.tick(now),
-            Event::Spawned { n, incarnation } => self.spawned(n, incarnation, now),
-            Event::SpawnFailed { n, incarnation, why } => self.spawn_failed(n, incarnation, &why, now, dice),
-            Event::Exited { n, incarnation, exit } => self.exited(n, incarnation, exit, now, dice),
-            Event::Ready { n, incarnation } => self.ready(n, incarnation, now),
-            Event::Dead { n, incarnation, why } => {
-                if let Some(cell) = self.cells.get_mut(&n).filter(|c| c.incarnation == incarnation && c.phase == Phase::Ready) {
-                    self.effects.push(Effect::Report(Report::Unhealthy { n, why: why.clone() }));
-                    cell.dead = Some(why);
+            Event::Spawned { n, incarnation } => match self.role(n, incarnation) {
+                Role::Present => self.spawned(n, now, dice),
+                Role::Next => self.next_spawned(n, now, dice),
+                Role::Leaving => self.leaver_spawned(incarnation, now),
+                Role::Nobody => {}
+            },
+            Event::SpawnFailed { n, incarnation, why } => match self.role(n, incarnation) {
+                Role::Present => self.spawn_failed(n, &why, now, dice),
+                Role::Next => self.next_failed(n, why, now),
+                Role::Leaving => self.leaver_gone(incarnation),
+                Role::Nobody => {}
+            },
+            Event::NoRoom { n, incarnation, why } => match self.role(n, incarnation) {
+                Role::Next => self.no_room(n, why, now),
+                Role::Leaving => self.leaver_gone(incarnation),
+                Role::Present | Role::Nobody => {}
+            },
+            Event::Exited { n, incarnation, exit } => match self.role(n, incarnation) {
+                Role::Present => self.exited(n, exit, now, dice),
+                Role::Next => self.next_failed(n, exit.to_string(), now),
+                Role::Leaving => {
+                    if let Some(cell) = self.cells.get_mut(&n) {
+                        cell.last_exit = Some((exit.to_string(), now));
+                    }
+                    self.leaver_gone(incarnation);
                 }
-            }
+                Role::Nobody => {}
+            },
+            Event::Ready { n, incarnation } => match self.role(n, incarnation) {
+                Role::Present => self.ready(n, now, dice),
+                Role::Next => self.next_ready(n, now, dice),
+                Role::Leaving | Role::Nobody => {}
+            },
+            Event::Dead { n, incarnation, why } => self.dead(n, incarnation, why, now),
             Event::Alive { n, incarnation } => {
-                if let Some(cell) = self.cells.get_mut(&n).filter(|c| c.incarnation == incarnation) {
+                if let (Role::Present, Some(cell)) = (self.role(n, incarnation), self.cells.get_mut(&n)) {
                     cell.dead = None;
                 }
             }
-            Event::Drained { n, incarnation } => {
-                let draining = self.cells.get(&n).filter(|c| c.incarnation == incarnation).and_then(|c| match &c.phase {
-                    Phase::Draining { then, .. } => Some(then.clone()),
-                    Phase::Stopped
-                    | Phase::Exited
-                    | Phase::Spawning { .. }
-                    | Phase::Starting { .. }
-                    | Phase::Ready
-                    | Phase::Stopping { .. }
-                    | Phase::Killing { .. }
-                    | Phase::Backoff { .. }
-                    | Phase::Cooldown { .. } => None,
-                });
-                if let Some(then) = draining {
-                    self.signal(n, then, now);
+            Event::Drained { n, incarnation } => match self.role(n, incarnation) {
+                Role::Present => self.drained(n, now),
+                Role::Leaving => self.leaver_drained(incarnation, now),
+                Role::Next | Role::Nobody => {}
+            },
+            Event::Warmed { n, incarnation, result } => {
+                if self.role(n, incarnation) == Role::Next {
+                    self.warmed(n, result, now);
                 }
             }
+            Event::Tallied { n, incarnation, requests, failures } => self.tallied(n, incarnation, requests, failures, now),
+            Event::Weighed { n, incarnation, bytes } => self.weighed(n, incarnation, bytes),
+            Event::Pinged { n, incarnation } => self.pinged(n, incarnation, now),
         }
+        self.advance_deploy(now, dice);
         self.advance_roll(now);
         self.restart_a_dead_one(now);
+        self.recycle_one(now);
         if std::mem::take(&mut self.changed) {
             self.effects.push(Effect::Publish);
         }
@@ -508,6 +674,8 @@ impl Life {
                 restarts: 0,
                 last_exit: None,
                 last_restart: None,
+                wear: Wear::default(),
+                successor: None,
             });
         }
     }
@@ -525,7 +693,15 @@ impl Life {
             *self.restarts.entry(reason).or_default() += 1;
         }
         self.enter(n, Phase::Spawning { then: None }, now);
-        self.effects.push(Effect::Spawn { n, incarnation });
+        self.effects.push(Effect::Spawn { n, incarnation, beside: None });
+    }
+
+    fn wait_for_others(&mut self, now: Duration) {
+        for n in self.numbers() {
+            if self.cells.get(&n).is_some_and(|cell| cell.phase == Phase::Stopped) && !self.removed {
+                self.enter(n, Phase::Awaiting, now);
+            }
+        }
     }
 
     fn start(&mut self, now: Duration) {
@@ -540,7 +716,7 @@ impl Life {
             cell.backoff.forget();
             cell.trial = false;
             match &mut cell.phase {
-                Phase::Stopped | Phase::Exited | Phase::Backoff { .. } | Phase::Cooldown { .. } => self.spawn(n, now),
+                Phase::Stopped | Phase::Awaiting | Phase::Exited | Phase::Backoff { .. } | Phase::Cooldown { .. } => self.spawn(n, now),
                 Phase::Spawning { then: Some(then) }
                 | Phase::Draining { then, .. }
                 | Phase::Stopping { then, .. }
@@ -557,8 +733,10 @@ impl Life {
     fn stop(&mut self, now: Duration, then: &After) {
         self.wanted = false;
         self.abort_roll(None, "the app was stopped");
+        self.fail_deploy("the app was stopped", now);
         self.cooling = None;
         for n in self.numbers() {
+            self.dismiss(n, now);
             self.take_down(n, then.clone(), now);
         }
     }
@@ -567,7 +745,9 @@ impl Life {
     fn take_down(&mut self, n: u16, then: After, now: Duration) {
         let Some(cell) = self.cells.get_mut(&n) else { return };
         match &mut cell.phase {
-            Phase::Stopped | Phase::Exited | Phase::Backoff { .. } | Phase::Cooldown { .. } => self.settle(n, then, now, 0),
+            Phase::Stopped | Phase::Awaiting | Phase::Exited | Phase::Backoff { .. } | Phase::Cooldown { .. } => {
+                self.settle(n, then, now, 0);
+            }
             Phase::Spawning { then: later } => *later = Some(then),
             Phase::Starting { .. } => self.signal(n, then, now),
             Phase::Ready => self.drain(n, then, now),
@@ -600,17 +780,22 @@ impl Life {
     fn kill_now(&mut self, now: Duration) {
         self.wanted = false;
         self.abort_roll(None, "the app was killed");
+        self.fail_deploy("the app was killed", now);
         let end = if self.removed { After::Remove } else { After::Rest };
         for n in self.numbers() {
+            self.dismiss(n, now);
             let Some(cell) = self.cells.get_mut(&n) else { continue };
             match &mut cell.phase {
-                Phase::Stopped | Phase::Exited | Phase::Backoff { .. } | Phase::Cooldown { .. } => self.settle(n, end.clone(), now, 0),
+                Phase::Stopped | Phase::Awaiting | Phase::Exited | Phase::Backoff { .. } | Phase::Cooldown { .. } => {
+                    self.settle(n, end.clone(), now, 0);
+                }
                 Phase::Spawning { then } => *then = Some(end.clone()),
                 Phase::Starting { .. } | Phase::Ready | Phase::Draining { .. } | Phase::Stopping { .. } | Phase::Killing { .. } => {
                     self.kill(n, end.clone(), now);
                 }
             }
         }
+        self.kill_leavers(now);
     }
 
     /// No process of it is left: what `then` says.
@@ -653,7 +838,9 @@ impl Life {
         while self.exits.len() > count + 1 || self.exits.front().is_some_and(|at| *at + window <= now) {
             self.exits.pop_front();
         }
-        self.abort_roll(Some(n), &why);
+        if self.cells.get(&n).is_some_and(|cell| cell.successor.is_none()) {
+            self.abort_roll(Some(n), &why);
+        }
         if self.cooling.is_none() && self.exits.len() > count {
             self.cooling = Some(now + COOLDOWN);
             self.effects.push(Effect::Report(Report::BudgetSpent { exits: self.exits.len() }));
@@ -680,38 +867,56 @@ impl Life {
         self.enter(n, Phase::Exited, now);
     }
 
-    fn spawned(&mut self, n: u16, incarnation: u64, now: Duration) {
+    fn spawned(&mut self, n: u16, now: Duration, dice: u64) {
         let timeout = self.spec.ready.timeout();
-        let Some(cell) = self.cells.get(&n).filter(|c| c.incarnation == incarnation) else { return };
-        let Phase::Spawning { then } = cell.phase.clone() else { return };
+        let Some(Phase::Spawning { then }) = self.cells.get(&n).map(|cell| cell.phase.clone()) else { return };
         match then {
             Some(then) => self.signal(n, then, now),
             None => {
                 self.enter(n, Phase::Starting { deadline: timeout.map(|t| now + t) }, now);
                 if self.spec.ready == Ready::Started {
-                    self.ready(n, incarnation, now);
+                    self.ready(n, now, dice);
                 }
             }
         }
     }
 
-    fn spawn_failed(&mut self, n: u16, incarnation: u64, why: &str, now: Duration, dice: u64) {
-        let Some(cell) = self.cells.get_mut(&n).filter(|c| c.incarnation == incarnation) else { return };
+    fn spawn_failed(&mut self, n: u16, why: &str, now: Duration, dice: u64) {
+        let Some(cell) = self.cells.get_mut(&n) else { return };
         let Phase::Spawning { then } = cell.phase.clone() else { return };
         cell.last_exit = Some((why.to_owned(), now));
         self.settle(n, then.unwrap_or_else(|| After::Fail(Reason::Unready, why.to_owned())), now, dice);
     }
 
-    fn ready(&mut self, n: u16, incarnation: u64, now: Duration) {
-        let Some(cell) = self.cells.get(&n).filter(|c| c.incarnation == incarnation) else { return };
+    fn ready(&mut self, n: u16, now: Duration, dice: u64) {
+        let Some(cell) = self.cells.get(&n) else { return };
         if matches!(cell.phase, Phase::Starting { .. }) {
             self.effects.push(Effect::Report(Report::Ready { n, took: now.saturating_sub(cell.spawned) }));
             self.enter(n, Phase::Ready, now);
+            self.begin_wear(n, now, dice);
         }
     }
 
-    fn exited(&mut self, n: u16, incarnation: u64, exit: Exit, now: Duration, dice: u64) {
-        let Some(cell) = self.cells.get_mut(&n).filter(|c| c.incarnation == incarnation) else { return };
+    fn drained(&mut self, n: u16, now: Duration) {
+        if let Some(Phase::Draining { then, .. }) = self.cells.get(&n).map(|cell| cell.phase.clone()) {
+            self.signal(n, then, now);
+        }
+    }
+
+    fn dead(&mut self, n: u16, incarnation: u64, why: String, now: Duration) {
+        if self.role(n, incarnation) != Role::Present {
+            return;
+        }
+        let Some(cell) = self.cells.get_mut(&n).filter(|cell| cell.phase == Phase::Ready) else { return };
+        self.effects.push(Effect::Report(Report::Unhealthy { n, why: why.clone() }));
+        if self.deploy.as_ref().is_some_and(Deploy::is_guarding) {
+            return self.fail_deploy(&format!("instance {n} of the new release is unhealthy: {why}"), now);
+        }
+        cell.dead = Some(why);
+    }
+
+    fn exited(&mut self, n: u16, exit: Exit, now: Duration, dice: u64) {
+        let Some(cell) = self.cells.get_mut(&n) else { return };
         let why = exit.to_string();
         let reason = match exit {
             Exit::Code(_) => Reason::Exit,
@@ -720,7 +925,7 @@ impl Life {
         let phase = cell.phase.clone();
         match phase {
             // Nothing of it ran.
-            Phase::Stopped | Phase::Exited | Phase::Backoff { .. } | Phase::Cooldown { .. } => return,
+            Phase::Stopped | Phase::Awaiting | Phase::Exited | Phase::Backoff { .. } | Phase::Cooldown { .. } => return,
             Phase::Draining { then, .. }
             | Phase::Stopping { then, .. }
             | Phase::Killing { then, .. }
@@ -736,13 +941,30 @@ impl Life {
             Phase::Spawning { then: None } | Phase::Starting { .. } => {}
         }
         cell.last_exit = Some((why.clone(), now));
-        if self.spec.restart.policy == Policy::OnFailure && exit == Exit::Code(0) {
+        if self.deploy.as_ref().is_some_and(Deploy::is_guarding) {
+            self.enter(n, Phase::Stopped, now);
+            return self.fail_deploy(&format!("instance {n} of the new release ended: {why}"), now);
+        }
+        let restart = &self.spec.restart;
+        let well = matches!(exit, Exit::Code(code) if code == 0 || restart.success.contains(&code));
+        let for_good = matches!(exit, Exit::Code(code) if restart.give_up.contains(&code));
+        if for_good || (restart.policy == Policy::OnFailure && well) {
             return self.end(n, why, now);
         }
         self.fail(n, reason, why, now, dice);
     }
 
     fn tick(&mut self, now: Duration) {
+        self.tick_next(now);
+        self.tick_leavers(now);
+        self.look_at_watchdogs(now);
+        // What recovers lets the others go on in this very turn.
+        for n in self.numbers() {
+            let served = |cell: &&Cell| cell.phase == Phase::Ready && self.cell_due(cell).is_some_and(|due| due <= now);
+            if self.cells.get(&n).filter(served).is_some() {
+                self.recover(n, now);
+            }
+        }
         for n in self.numbers() {
             let Some(cell) = self.cells.get(&n) else { continue };
             let late = self.cell_due(cell).is_some_and(|due| due <= now);
@@ -759,8 +981,8 @@ impl Life {
                 }
                 Phase::Killing { then, .. } if late => self.kill(n, then, now),
                 Phase::Backoff { .. } if late => self.spawn(n, now),
-                Phase::Ready if late => self.recover(n, now),
                 Phase::Stopped
+                | Phase::Awaiting
                 | Phase::Exited
                 | Phase::Spawning { .. }
                 | Phase::Starting { .. }
@@ -772,6 +994,7 @@ impl Life {
                 | Phase::Cooldown { .. } => {}
             }
         }
+        self.end_guard(now);
         self.try_one(now);
     }
 
@@ -819,9 +1042,11 @@ impl Life {
         if self.removed {
             return;
         }
+        self.fail_deploy("the configuration of the app was changed", now);
         let old = std::mem::replace(&mut self.spec, spec);
         let procs = self.spec.procs.get();
         for n in self.numbers().into_iter().filter(|n| *n >= procs) {
+            self.dismiss(n, now);
             self.take_down(n, After::Remove, now);
         }
         let kept: Vec<u16> = self.numbers().into_iter().filter(|n| *n < procs).collect();
@@ -839,6 +1064,7 @@ impl Life {
                     }
                     Phase::Spawning { then: None }
                     | Phase::Stopped
+                    | Phase::Awaiting
                     | Phase::Exited
                     | Phase::Starting { .. }
                     | Phase::Ready
@@ -857,86 +1083,17 @@ impl Life {
         }
         if !same_process(&old, &self.spec) {
             self.thaw(now);
-            self.roll = Some(Roll { queue: kept.into(), current: Vec::new(), reason: Reason::Reload });
-        }
-    }
-
-    fn begin_roll(&mut self, reason: Reason, now: Duration) {
-        if self.removed {
-            return;
-        }
-        self.abort_roll(None, "another restart was asked for");
-        self.wanted = true;
-        self.thaw(now);
-        for cell in self.cells.values_mut() {
-            cell.backoff.forget();
-        }
-        let procs = self.spec.procs.get();
-        let mut roll = Roll { queue: self.numbers().into_iter().filter(|n| *n < procs).collect(), current: Vec::new(), reason };
-        if self.is_at_rest() {
-            // Nothing serves: all at once.
-            roll.current = roll.queue.drain(..).filter_map(|n| Some((n, self.cells.get(&n)?.incarnation))).collect();
-            self.start(now);
-        }
-        self.roll = Some(roll);
-    }
-
-    /// One instance after the other, the next when this one is ready.
-    fn advance_roll(&mut self, now: Duration) {
-        while let Some(roll) = &mut self.roll {
-            let cells = &self.cells;
-            roll.current.retain(|(n, old)| cells.get(n).is_some_and(|c| c.incarnation == *old || c.phase != Phase::Ready));
-            if !roll.current.is_empty() {
-                return;
+            for n in &kept {
+                self.dismiss(*n, now);
             }
-            let reason = roll.reason;
-            let Some(n) = roll.queue.pop_front() else {
-                self.roll = None;
-                self.effects.push(Effect::Report(Report::RollDone));
-                return;
-            };
-            let Some(cell) = self.cells.get_mut(&n) else { continue };
-            roll.current.push((n, cell.incarnation));
-            match cell.phase {
-                Phase::Stopped | Phase::Exited | Phase::Backoff { .. } | Phase::Cooldown { .. } => {
-                    cell.pending = Some(reason);
-                    self.spawn(n, now);
-                }
-                Phase::Spawning { .. }
-                | Phase::Starting { .. }
-                | Phase::Ready
-                | Phase::Draining { .. }
-                | Phase::Stopping { .. }
-                | Phase::Killing { .. } => self.take_down(n, After::Again(reason), now),
-            }
+            self.roll = Some(Roll::new(kept.into(), Reason::Reload));
         }
-    }
-
-    /// Ends a roll: because of `n` if that is the instance under way, or whatever is under way.
-    fn abort_roll(&mut self, n: Option<u16>, why: &str) {
-        let Some(roll) = &self.roll else { return };
-        let current = roll.current.iter().map(|(current, _)| *current).find(|current| n.is_none_or(|n| n == *current));
-        if n.is_none() || current.is_some() {
-            self.roll = None;
-            self.effects.push(Effect::Report(Report::RollAborted { n: current.unwrap_or(0), why: why.to_owned() }));
-        }
+        self.rearm(&old, now);
     }
 
     /// One at a time, and while another comes or goes none: so never below what serves.
     fn restart_a_dead_one(&mut self, now: Duration) {
-        if !self.wanted || self.roll.is_some() {
-            return;
-        }
-        let in_motion = |cell: &Cell| match cell.phase {
-            Phase::Spawning { .. }
-            | Phase::Starting { .. }
-            | Phase::Draining { .. }
-            | Phase::Stopping { .. }
-            | Phase::Killing { .. }
-            | Phase::Backoff { .. } => true,
-            Phase::Stopped | Phase::Exited | Phase::Ready | Phase::Cooldown { .. } => false,
-        };
-        if self.cells.values().any(in_motion) {
+        if !self.wanted || self.roll.is_some() || self.deploy.is_some() || self.is_in_motion() {
             return;
         }
         let dead = self.cells.iter().find_map(|(n, cell)| cell.dead.clone().filter(|_| cell.phase == Phase::Ready).map(|why| (*n, why)));
@@ -951,10 +1108,50 @@ impl Life {
     }
 }
 
+impl Life {
+    /// Some process comes or goes.
+    fn is_in_motion(&self) -> bool {
+        let moves = |cell: &Cell| match cell.phase {
+            Phase::Spawning { .. }
+            | Phase::Starting { .. }
+            | Phase::Draining { .. }
+            | Phase::Stopping { .. }
+            | Phase::Killing { .. }
+            | Phase::Backoff { .. } => true,
+            Phase::Stopped | Phase::Awaiting | Phase::Exited | Phase::Ready | Phase::Cooldown { .. } => cell.successor.is_some(),
+        };
+        !self.leaving.is_empty() || self.cells.values().any(moves)
+    }
+
+    /// Which of an instance's processes is meant.
+    fn role(&self, n: u16, incarnation: u64) -> Role {
+        let cell = self.cells.get(&n);
+        if cell.is_some_and(|cell| cell.incarnation == incarnation) {
+            Role::Present
+        } else if cell.and_then(|cell| cell.successor.as_ref()).is_some_and(|next| next.incarnation == incarnation) {
+            Role::Next
+        } else if self.leaving.get(&incarnation).is_some_and(|leaving| leaving.n == n) {
+            Role::Leaving
+        } else {
+            Role::Nobody
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Role {
+    Present,
+    Next,
+    Leaving,
+    /// It is gone: what is said of it is void.
+    Nobody,
+}
+
 impl Phase {
     fn state(&self) -> State {
         match self {
             Self::Stopped => State::Stopped,
+            Self::Awaiting => State::Starting,
             Self::Exited => State::Exited,
             Self::Spawning { .. } | Self::Starting { .. } => State::Starting,
             Self::Ready => State::Ready,

@@ -141,7 +141,7 @@ fn app(name: &AppName, named: Place, table: file::App, around: &mut Around<'_>, 
     let listens = command.as_ref().map(|command| self::port(command, port, procs, name, around.claims, c));
     let reach = listens.clone().unwrap_or(plan::AppPort::None);
     if reach == plan::AppPort::Socket {
-        let longest = around.run.as_os_str().len() + format!("/app/{name}/{}.sock", procs.get() - 1).len();
+        let longest = around.run.as_os_str().len() + format!("/app/{name}/{}.1.sock", procs.get() - 1).len();
         if longest > SOCKET_PATH {
             let message = format!("the sockets of app {name} would have paths of {longest} bytes; the kernel takes at most {SOCKET_PATH}");
             c.out.add_with_cure(Code::BadPath, named, message, "set `run` to a shorter directory, or use {port}");
@@ -190,6 +190,7 @@ fn app(name: &AppName, named: Place, table: file::App, around: &mut Around<'_>, 
         before,
         watchdog: watchdog.value().map(|time| time.0),
         deploy,
+        release: None,
         log: own.value().map_or_else(|| around.rotate.clone(), |table| rotation(table, around.rotate)),
         timeouts: timeouts(travel),
         command: command?.0,

@@ -106,6 +106,7 @@ impl TestPlan {
                 errors: 0.05,
                 before_timeout: Duration::from_secs(600),
             },
+            release: None,
             log: rotation(),
             timeouts: timeouts(),
         };

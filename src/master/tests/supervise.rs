@@ -64,6 +64,7 @@ fn app(script: &str) -> App {
         before: Vec::new(),
         watchdog: None,
         deploy: DeployPolicy { warm: Vec::new(), guard: Duration::from_secs(30), errors: 0.05, before_timeout: Duration::from_secs(600) },
+        release: None,
         log: Rotation { size: ByteSize(1 << 20), age: None, keep: 1, compress: false },
         timeouts: UpstreamTimeouts { connect: second, read: second, send: second, idle: second },
     }
