@@ -17,6 +17,7 @@ mod pingora;
 mod real;
 mod reload;
 mod resume;
+mod rolling;
 mod scan;
 mod selftest;
 mod stop;

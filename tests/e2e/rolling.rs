@@ -1,0 +1,159 @@
+//! An app is restarted, recycled, changed and scaled while clients are being served, and none of them notices.
+//!
+//! GATEWAY_TEST_LONG=1: with apps that take 3 s to boot, for a minute, as a person would try it.
+
+use std::{collections::BTreeSet, fs, time::Duration};
+
+use crate::{
+    harness::{Gateway, Load, demo_app, eventually, heavy, load::How, wait::secs},
+    real::venv,
+};
+
+fn is_long() -> bool {
+    std::env::var_os("GATEWAY_TEST_LONG").is_some()
+}
+
+fn boot() -> &'static str {
+    if is_long() { "3s" } else { "700ms" }
+}
+
+fn web(words: &str, more: &str) -> String {
+    format!("[app.web]\ncommand = \"{}\"\n{more}\n[[site]]\nhost = \"a.test\"\ntls = \"off\"\napp = \"web\"\n", demo_app(words))
+}
+
+fn pids(gateway: &Gateway) -> BTreeSet<u32> {
+    gateway.instances().into_iter().filter_map(|instance| instance.pid).collect()
+}
+
+fn restart(gateway: &Gateway) {
+    let output = gateway.cli(&["restart", "web"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Restarts it five times under load: every request is answered 200, and every process is another one each time.
+async fn five_restarts(config: &str, files: &[(&str, &str)], path: &str, procs: usize) {
+    let _turn = heavy().await;
+    let gateway = Gateway::start_beside(files, config);
+    gateway.wait_app_for("web", "ready", secs(60));
+    let mut before = pids(&gateway);
+    assert_eq!(before.len(), procs);
+    let load = Load::new(gateway.http(), How::Plain, "a.test", path, 50).start();
+    load.more(200).await;
+    for round in 0..5 {
+        restart(&gateway);
+        let now = pids(&gateway);
+        assert!(now.len() == procs && now.is_disjoint(&before), "round {round}: {before:?} became {now:?}");
+        before = now;
+        load.more(200).await;
+    }
+    load.stop().await.assert_all_200();
+    gateway.counts("gateway_app_restarts_total", &["app=\"web\"", "reason=\"command\""], 5.0 * procs as f64).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_restarts_of_an_app_of_two_processes_are_seen_by_no_client() {
+    five_restarts(&web(&format!("--port {{port}} --boot {}", boot()), "procs = 2\nhealth = \"/healthz\""), &[], "/healthz", 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_restarts_of_the_only_process_are_seen_by_no_client() {
+    five_restarts(&web(&format!("--socket {{socket}} --boot {}", boot()), "health = \"/healthz\""), &[], "/healthz", 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_restarts_of_a_node_app_are_seen_by_no_client() {
+    let program = "const http = require('http');\nhttp.createServer((q, s) => s.end('ok')).listen(process.env.PORT, '127.0.0.1');\n";
+    let config = "[app.web]\ncommand = \"node app.js # {port}\"\nprocs = 2\nhealth = \"/\"\n[[site]]\nhost = \"a.test\"\ntls = \"off\"\napp = \"web\"\n";
+    let config = config.replace(" # {port}", " {port}");
+    five_restarts(&config, &[("app.js", program)], "/", 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_restarts_of_fastapi_under_gunicorn_are_seen_by_no_client() {
+    let program = "from fastapi import FastAPI\napp = FastAPI()\n@app.get('/healthz')\ndef healthz(): return {'ok': True}\n";
+    let config = format!(
+        "[app.web]\ncommand = \"{}/bin/gunicorn main:app -k uvicorn_worker.UvicornWorker -w 1 --bind unix:{{socket}}\"\nhealth = \"/healthz\"\nready = \"/healthz\"\n[[site]]\nhost = \"a.test\"\ntls = \"off\"\napp = \"web\"\n",
+        venv().display()
+    )
+    .replace("health = \"/healthz\"\nready", "ready");
+    five_restarts(&config, &[("main.py", program)], "/healthz", 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_does_not_come_up_ends_the_restart_and_the_old_ones_serve_on() {
+    let gateway = Gateway::start(&web("--port {port}", "procs = 2\nready = { http = \"/healthz\", timeout = \"2s\" }"));
+    gateway.wait_app("web", "ready");
+    let before = pids(&gateway);
+    let load = Load::new(gateway.http(), How::Plain, "a.test", "/healthz", 8).start();
+    load.more(100).await;
+    gateway
+        .reload(&web("--port {port} --never-listen", "procs = 2\nready = { http = \"/healthz\", timeout = \"2s\" }"))
+        .expect("the file is good");
+    eventually("it is given up", secs(30), || {
+        let output = gateway.output();
+        if output.contains("restart given up") { Ok(()) } else { Err(output) }
+    });
+    load.more(100).await;
+    load.stop().await.assert_all_200();
+    eventually("the one that failed is gone", secs(30), || if pids(&gateway) == before { Ok(()) } else { Err(pids(&gateway)) });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_app_on_a_fixed_port_is_restarted_all_the_same() {
+    let [port] = crate::harness::pebble::free();
+    let gateway = Gateway::start(&web("--port {port}", &format!("port = {port}\nhealth = \"/healthz\"")));
+    let before = gateway.wait_app("web", "ready")[0].pid;
+    restart(&gateway);
+    assert_ne!(gateway.wait_app("web", "ready")[0].pid, before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn worn_processes_are_replaced_under_load_and_no_client_sees_it() {
+    let _turn = heavy().await;
+    let gateway = Gateway::start(&web("--port {port}", "procs = 4\nhealth = \"/healthz\"\nrecycle = { requests = 100 }"));
+    gateway.wait_app("web", "ready");
+    let load = Load::new(gateway.http(), How::Plain, "a.test", "/healthz", 4).start();
+    let wanted = if is_long() { 100.0 } else { 12.0 };
+    let end = std::time::Instant::now() + secs(90);
+    while gateway.metric("gateway_app_restarts_total", &["app=\"web\"", "reason=\"recycle\""]).await < wanted {
+        assert!(std::time::Instant::now() < end, "{}", gateway.output());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    load.stop().await.assert_all_200();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn apps_start_after_those_they_need_and_stop_before_them() {
+    let config = "[app.aaa]\ncommand = \"sh -c 'echo up; exec sleep 1000'\"\nready = { log = \"up\" }\nafter = [\"zzz\"]\n\
+                  [app.zzz]\ncommand = \"sh -c 'while [ ! -e go ]; do sleep 0.05; done; echo up; exec sleep 1000'\"\nready = { log = \"up\" }\n";
+    let mut gateway = Gateway::launch(config);
+    eventually("both are starting", secs(30), || {
+        let output = gateway.output();
+        if output.contains("waits until these are ready") && output.contains("started app=zzz") { Ok(()) } else { Err(output) }
+    });
+    assert_eq!(gateway.instance("aaa", 0).pid, None);
+    assert_eq!(gateway.instance("aaa", 0).state, "starting");
+    fs::write(gateway.dir().join("go"), "").expect("written");
+    gateway.wait_app("aaa", "ready");
+    gateway.signal(nix::sys::signal::Signal::SIGTERM);
+    assert!(gateway.wait_end(secs(30)).success());
+    let output = gateway.output();
+    let stopped = |app: &str| output.find(&format!("stopped app={app}")).unwrap_or_else(|| panic!("{output}"));
+    assert!(stopped("aaa") < stopped("zzz"), "{output}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_app_whose_watchdog_is_not_fed_is_restarted() {
+    let script = "#!/usr/bin/env python3\nimport os, socket, time\ns = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\n\
+                  say = lambda word: s.sendto(word, os.environ['NOTIFY_SOCKET'])\nassert os.environ['WATCHDOG_USEC'] == '2000000'\nsay(b'READY=1')\n\
+                  for _ in range(12):\n    time.sleep(0.25)\n    say(b'WATCHDOG=1')\nopen('silent', 'w').close()\ntime.sleep(1000)\n";
+    let config = "[app.dog]\ncommand = \"python3 dog.py\"\nready = { notify = true }\nwatchdog = \"2s\"\n";
+    let gateway = Gateway::start_beside(&[("dog.py", script)], config);
+    let first = gateway.wait_app("dog", "ready")[0].pid;
+    let then = eventually("it is another one", secs(60), || {
+        let dog = gateway.instance("dog", 0);
+        if dog.pid != first && dog.state == "ready" { Ok(dog) } else { Err(dog) }
+    });
+    assert!(gateway.dir().join("silent").exists(), "not while it was fed");
+    assert!(then.last_exit.contains("no WATCHDOG=1 for 2s"), "{then:?}");
+}
