@@ -157,3 +157,64 @@ async fn an_app_whose_watchdog_is_not_fed_is_restarted() {
     assert!(gateway.dir().join("silent").exists(), "not while it was fed");
     assert!(then.last_exit.contains("no WATCHDOG=1 for 2s"), "{then:?}");
 }
+
+/// A measurement beside ours: the same app under nginx and supervisord, restarted as their manuals say.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement: prints what nginx and supervisord lose at five restarts; see benches/RESULTS.md"]
+async fn what_nginx_and_supervisord_lose() {
+    let _turn = heavy().await;
+    let dir = crate::harness::gateway::workdir();
+    let [front, first, second] = crate::harness::pebble::free();
+    let at = |path: &str| dir.path().join(path);
+    let app = |port: u16| {
+        format!("[program:web{port}]\ncommand={} demo-app --port {port} --boot {}\nautostart=true\n", crate::harness::binary(), boot())
+    };
+    let supervisord = format!(
+        "[supervisord]\nnodaemon=true\nlogfile={}\npidfile={}\n[unix_http_server]\nfile={sock}\n[supervisorctl]\nserverurl=unix://{sock}\n[rpcinterface:supervisor]\nsupervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface\n{}{}[group:web]\nprograms=web{first},web{second}\n",
+        at("supervisord.log").display(),
+        at("supervisord.pid").display(),
+        app(first),
+        app(second),
+        sock = at("s.sock").display(),
+    );
+    fs::write(at("supervisord.conf"), supervisord).expect("written");
+    let nginx = format!(
+        "daemon off;\nworker_processes 2;\npid {dir}/nginx.pid;\nerror_log {dir}/error.log;\nevents {{}}\nhttp {{\naccess_log off;\nupstream web {{ server 127.0.0.1:{first}; server 127.0.0.1:{second}; keepalive 32; }}\nserver {{ listen 127.0.0.1:{front}; location / {{ proxy_pass http://web; proxy_http_version 1.1; proxy_set_header Connection \"\"; }} }}\n}}\n",
+        dir = dir.path().display()
+    );
+    fs::write(at("nginx.conf"), nginx).expect("written");
+    let run = |program: std::path::PathBuf, words: &[&str]| {
+        std::process::Command::new(program)
+            .args(words)
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .expect("it runs")
+    };
+    let config = at("supervisord.conf").display().to_string();
+    let mut supervisord = run(venv().join("bin/supervisord"), &["-c", &config]);
+    let mut nginx =
+        run("/usr/sbin/nginx".into(), &["-p", &dir.path().display().to_string(), "-c", &at("nginx.conf").display().to_string()]);
+    let addr = std::net::SocketAddr::from(([127, 0, 0, 1], front));
+    crate::harness::wait::eventually_async("both serve", secs(30), || async {
+        match crate::harness::get(addr, "a.test", "/healthz").await {
+            Ok(answer) if answer.status == 200 => Ok(()),
+            other => Err(format!("{:?}", other.map(|answer| answer.status))),
+        }
+    })
+    .await;
+    tokio::time::sleep(secs(4)).await;
+    let load = Load::new(addr, How::Plain, "a.test", "/healthz", 50).start();
+    load.more(200).await;
+    for _ in 0..5 {
+        let mut restart = run(venv().join("bin/supervisorctl"), &["-c", &config, "restart", "web:"]);
+        tokio::task::spawn_blocking(move || restart.wait()).await.expect("joined").expect("waited");
+        tokio::time::sleep(secs(5)).await;
+    }
+    let tally = load.stop().await;
+    for child in [&mut nginx, &mut supervisord] {
+        crate::harness::proc::kill(child.id(), nix::sys::signal::Signal::SIGTERM);
+        child.wait().expect("waited");
+    }
+    println!("nginx and supervisord, five restarts of two processes with a boot of {}: {tally:?}", boot());
+}
