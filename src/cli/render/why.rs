@@ -88,13 +88,13 @@ fn who(fate: &Fate, look: Look) -> String {
     let Fate { instance, release, pid, started_ms, restart, .. } = fate;
     let release = release.as_deref().map(|release| format!(" of release {}", escape(release))).unwrap_or_default();
     let restart = if *restart == 0 { "its first start".to_owned() } else { format!("restart {restart}") };
-    format!("{}{release}, pid {pid}, {restart}, {}", escape(instance), moment(*started_ms, look))
+    format!("{}{release}, pid {pid}, {restart}, started {}", escape(instance), moment(*started_ms, look))
 }
 
 fn end(end: Option<&End>, look: Look) -> String {
     let Some(End { how, signal, oom, at_ms, .. }) = end else { return "it still runs".to_owned() };
     let oom = match (oom, signal) {
-        (Some(true), _) => ", out of memory: the kernel has killed for memory meanwhile",
+        (Some(true), _) => ", most likely out of memory: the kernel has killed for that meanwhile",
         (None, Some(9)) => ", perhaps out of memory: the kernel does not say",
         (Some(false) | None, _) => "",
     };
