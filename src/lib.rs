@@ -34,6 +34,8 @@
 //! - **D14** Challenges are answered before any gate and before TLS asks for anything: whoever could shut the CA out would have no certificate.
 //! - **D15** The keys of session tickets are the master's: an edge that is replaced opens the tickets of the one before. Sites that ask for client certificates
 //!   have keys of their own, derived from their CAs, so that no session crosses over.
+//! - **D16** What failed is told to the one who runs the gateway alone: the edge keeps the last failed requests ([`edge::blackbox`]), the master the last processes of each
+//!   instance ([`master::obituary`]), and `gateway why` joins the two by app, instance and incarnation. Neither survives its process: files have the rest.
 //!
 //! # Lexicon
 //! **site** a set of host names · **route** which of a site's requests go where · **upstream** servers to balance over · **server** one of them ·

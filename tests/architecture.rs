@@ -35,10 +35,10 @@ const FLOORS: [(&str, u8); 16] = [
 ];
 
 /// Files of a higher room that are pure shapes, and may be imported as if they lay on the ground floor.
-const SHAPES: [&[&str]; 2] = [&["ipc", "message"], &["ipc", "control"]];
+const SHAPES: [&[&str]; 3] = [&["ipc", "message"], &["ipc", "control"], &["ipc", "why"]];
 
 /// P: no tokio, I/O, clock, dice, logging. A prefix of the path under `src/`.
-const PURE: [&str; 14] = [
+const PURE: [&str; 15] = [
     "pki/",
     "rules/",
     "plan/",
@@ -49,6 +49,7 @@ const PURE: [&str; 14] = [
     "config/complaint",
     "ipc/message",
     "ipc/control",
+    "ipc/why",
     "ipc/codec",
     "telemetry/access.rs",
     "acme/explain",

@@ -22,6 +22,7 @@ use crate::{
         handle::Handle,
         materials,
         nursery::{Nursery, Strangers},
+        obituary::Register,
         output::{Files, Output},
         places::{PlaceError, Places},
         reload::{self, Conductor, InForce, Load, Score},
@@ -239,10 +240,12 @@ async fn conduct(parts: Parts) -> Result<(), Fatal> {
         },
         setting,
     );
+    let register = Register::default();
     let supervisor = Supervisor::new(supervisor::Wiring {
         clock,
         nursery: nursery.clone(),
         output: output.clone(),
+        register: register.clone(),
         places: places.clone(),
         edge: edge.clone(),
         inbox,
@@ -259,7 +262,8 @@ async fn conduct(parts: Parts) -> Result<(), Fatal> {
         materials: material_plan,
     };
     let sources = status::Sources { clock, table: table_out, edge: edge.facts(), score: score_out };
-    let handle = Handle { supervisor: to_supervisor, edge: edge.clone(), reloads, sources: sources.clone() };
+    let handle =
+        Handle { supervisor: to_supervisor, edge: edge.clone(), reloads, sources: sources.clone(), register, output: output.clone() };
     let listener = UnixListener::from_std(listener).map_err(os("open the control socket"))?;
 
     tracing::info!(version = env!("CARGO_PKG_VERSION"), pid = std::process::id(), "gateway starts");

@@ -6,7 +6,10 @@ use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::vocab::{AppName, Host};
+use crate::{
+    ipc::{control::MOST_LINES, why::RequestId},
+    vocab::{AppName, Host},
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -16,6 +19,8 @@ Examples:
   gateway reload                      take up a changed configuration without dropping a request
   gateway status --watch              see how it goes
   gateway restart web                 one instance of the app after the other
+  gateway logs web -f                 what the app says
+  gateway why ID                      why the request of this id was answered with 502, 503 or 504
   gateway certs                       which certificates there are, when they are renewed, and what went wrong
 
 Signals: HUP reload · USR1 reopen logs · TERM, INT drain and stop · a second one: stop now
@@ -96,6 +101,22 @@ pub enum Command {
     Stop(App),
     /// Restart an app, one instance after the other
     Restart(App),
+    /// What an app said last, and with -f what it says from now on
+    #[command(
+        after_help = "Examples:\n  gateway logs web -f\n  gateway logs web -n 1000 | less\n  gateway logs web -f --json | jq -r 'select(.stream == \"stderr\") | .msg'\n\nA line is shown as `web.0 | text`, one of stderr as `web.0 ! text`."
+    )]
+    Logs(Logs),
+    /// Why a request was answered with 502, 503 or 504
+    #[command(
+        after_help = "Examples:\n  gateway why 4bf92f3577b34da6a3ce929d0e0e4736\n  gateway why 4bf92f3577b34da6a3ce929d0e0e4736 --json\n\nThe id stands on the error page and in X-Request-Id."
+    )]
+    Why {
+        /// The id of the request
+        #[arg(value_parser = RequestId::parse)]
+        id: RequestId,
+        #[command(flatten)]
+        form: Form,
+    },
     /// Write completions for a shell to standard output
     #[command(after_help = "Example:\n  gateway completions bash > /etc/bash_completion.d/gateway")]
     Completions { shell: clap_complete::Shell },
@@ -116,9 +137,6 @@ pub enum Command {
     /// Not supported yet: go back to the release before
     #[command(hide = true)]
     Rollback(Rest),
-    /// Not supported yet: show the output of an app
-    #[command(hide = true)]
-    Logs(Rest),
     /// Not supported yet: list banned addresses
     #[command(hide = true)]
     Bans(Rest),
@@ -137,9 +155,6 @@ pub enum Command {
     /// Not supported yet: show a maintenance page
     #[command(hide = true)]
     Maintenance(Rest),
-    /// Not supported yet: tell what became of a request
-    #[command(hide = true)]
-    Why(Rest),
     /// Not supported yet: change the number of processes of an app
     #[command(hide = true)]
     Scale(Rest),
@@ -181,6 +196,21 @@ pub struct App {
 }
 
 #[derive(Clone, Debug, Args)]
+pub struct Logs {
+    /// The NAME of [app.NAME]
+    #[arg(value_parser = AppName::parse)]
+    pub app: AppName,
+    /// Go on with what comes, until interrupted
+    #[arg(long, short)]
+    pub follow: bool,
+    /// How many lines of the past
+    #[arg(long, short = 'n', default_value_t = 50, value_parser = clap::value_parser!(u32).range(0..=i64::from(MOST_LINES)))]
+    pub lines: u32,
+    #[command(flatten)]
+    pub form: Form,
+}
+
+#[derive(Clone, Debug, Args)]
 pub struct Rest {
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
     pub args: Vec<OsString>,
@@ -210,6 +240,8 @@ mod tests {
         insta::assert_snapshot!("help_config", help(&["config"]));
         insta::assert_snapshot!("help_certs", help(&["certs"]));
         insta::assert_snapshot!("help_restart", help(&["restart"]));
+        insta::assert_snapshot!("help_logs", help(&["logs"]));
+        insta::assert_snapshot!("help_why", help(&["why"]));
     }
 
     #[test]
@@ -229,12 +261,15 @@ mod tests {
         assert_eq!(kind(&["gateway", "start", "../x"]), ErrorKind::ValueValidation);
         assert_eq!(kind(&["gateway", "certs", "renew"]), ErrorKind::MissingRequiredArgument);
         assert_eq!(kind(&["gateway", "certs", "renew", "https://a.example"]), ErrorKind::ValueValidation);
+        assert_eq!(kind(&["gateway", "why", "two words"]), ErrorKind::ValueValidation);
+        assert_eq!(kind(&["gateway", "why", &"x".repeat(129)]), ErrorKind::ValueValidation);
+        assert_eq!(kind(&["gateway", "logs", "web", "-n", "10001"]), ErrorKind::ValueValidation);
         assert_eq!(kind(&["gateway", "--version"]), ErrorKind::DisplayVersion);
     }
 
     #[test]
     fn what_is_not_built_yet_takes_any_words_so_that_it_can_be_refused_by_name() {
-        for words in [&["gateway", "logs", "web", "-f"][..], &["gateway", "ban", "1.2.3.4", "--for", "1h"], &["gateway", "deploy"]] {
+        for words in [&["gateway", "scale", "web", "-f"][..], &["gateway", "ban", "1.2.3.4", "--for", "1h"], &["gateway", "deploy"]] {
             assert!(Cli::try_parse_from(words).is_ok(), "{words:?}");
         }
     }

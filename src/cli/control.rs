@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
+    ops::ControlFlow,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     time::Duration,
@@ -10,7 +11,7 @@ use std::{
 use thiserror::Error;
 
 use super::exit::Exit;
-use crate::ipc::control::{Answer, Failure, MAX_LINE, Request};
+use crate::ipc::control::{Answer, Failure, LogLine, MAX_LINE, Request};
 
 /// Between two lines of a gateway that only has to look.
 const LOOK: Duration = Duration::from_secs(30);
@@ -76,29 +77,65 @@ impl ControlError {
     }
 }
 
+/// What comes before the answer.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum News {
+    Progress(String),
+    Line(LogLine),
+    /// So many lines are missing here.
+    Lost(u64),
+}
+
 /// Asks and waits for the answer. Each line of progress goes to `progress` as it comes.
 ///
 /// Errors: [`ControlError`]
 pub fn ask(socket: &Path, request: &Request, progress: &mut dyn FnMut(&str)) -> Result<serde_json::Value, ControlError> {
+    let heard = listen(socket, request, &mut |news| {
+        match news {
+            News::Progress(text) => progress(&text),
+            News::Line(_) | News::Lost(_) => {}
+        }
+        ControlFlow::Continue(())
+    });
+    heard.map(Option::unwrap_or_default)
+}
+
+/// Asks and hears everything that comes. `None`: `hear` had heard enough before the answer.
+///
+/// Errors: [`ControlError`]
+pub fn listen(
+    socket: &Path,
+    request: &Request,
+    hear: &mut dyn FnMut(News) -> ControlFlow<()>,
+) -> Result<Option<serde_json::Value>, ControlError> {
     let patience = match request {
-        Request::Status | Request::Apps | Request::Upstreams | Request::Zones | Request::Certs | Request::RenewCert { .. } => LOOK,
-        Request::Reload | Request::Start { .. } | Request::Stop { .. } | Request::Restart { .. } => ACT,
+        Request::Status
+        | Request::Apps
+        | Request::Upstreams
+        | Request::Zones
+        | Request::Certs
+        | Request::RenewCert { .. }
+        | Request::Why { .. }
+        | Request::Logs { follow: false, .. } => Some(LOOK),
+        Request::Reload | Request::Start { .. } | Request::Stop { .. } | Request::Restart { .. } => Some(ACT),
+        // An app may say nothing for days; whoever follows it ends that.
+        Request::Logs { follow: true, .. } => None,
     };
     let stream = UnixStream::connect(socket).map_err(|source| match source.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ControlError::NotRunning { socket: socket.into() },
         io::ErrorKind::PermissionDenied => ControlError::Denied { socket: socket.into() },
         _ => ControlError::Connect { socket: socket.into(), source },
     })?;
-    converse(stream, request, patience, progress)
+    converse(stream, request, patience, hear)
 }
 
 fn converse(
     mut stream: UnixStream,
     request: &Request,
-    patience: Duration,
-    progress: &mut dyn FnMut(&str),
-) -> Result<serde_json::Value, ControlError> {
-    stream.set_read_timeout(Some(patience)).map_err(ControlError::Talk)?;
+    patience: Option<Duration>,
+    hear: &mut dyn FnMut(News) -> ControlFlow<()>,
+) -> Result<Option<serde_json::Value>, ControlError> {
+    stream.set_read_timeout(patience).map_err(ControlError::Talk)?;
     stream.set_write_timeout(Some(LOOK)).map_err(ControlError::Talk)?;
     let mut line = serde_json::to_vec(request).map_err(ControlError::Garbled)?;
     line.push(b'\n');
@@ -114,15 +151,20 @@ fn converse(
             Ok(_) if !line.ends_with(b"\n") => return Err(ControlError::Closed),
             Ok(_) => {}
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
-                return Err(ControlError::Silent(patience));
+                return Err(ControlError::Silent(patience.unwrap_or_default()));
             }
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Err(ControlError::Closed),
             Err(error) => return Err(ControlError::Talk(error)),
         }
-        match serde_json::from_slice(&line).map_err(ControlError::Garbled)? {
-            Answer::Progress { text } => progress(&text),
-            Answer::Done { result } => return Ok(result),
+        let news = match serde_json::from_slice(&line).map_err(ControlError::Garbled)? {
+            Answer::Progress { text } => News::Progress(text),
+            Answer::Line(line) => News::Line(line),
+            Answer::Lost { lines } => News::Lost(lines),
+            Answer::Done { result } => return Ok(Some(result)),
             Answer::Failed { error, kind } => return Err(ControlError::Failed { error, kind }),
+        };
+        if hear(news).is_break() {
+            return Ok(None);
         }
     }
 }
@@ -143,8 +185,15 @@ mod tests {
                 let _ = theirs.write_all(said);
                 asked
             });
-            let result = converse(ours, &Request::Reload, Duration::from_secs(5), &mut |text| heard.push(text.to_owned()));
-            (result, peer.join().expect("no panic"))
+            let result = converse(ours, &Request::Reload, Some(Duration::from_secs(5)), &mut |news| {
+                match news {
+                    News::Progress(text) => heard.push(text),
+                    News::Line(line) => heard.push(line.msg),
+                    News::Lost(lines) => heard.push(lines.to_string()),
+                }
+                if heard.last().is_some_and(|last| last == "enough") { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            });
+            (result.map(Option::unwrap_or_default), peer.join().expect("no panic"))
         });
         (result, heard, asked)
     }
@@ -156,6 +205,14 @@ mod tests {
         assert_eq!(result.expect("done"), serde_json::json!({ "generation": 2 }));
         assert_eq!(heard, ["one", "two"]);
         assert_eq!(asked, "{\"command\":\"reload\"}\n");
+    }
+
+    #[test]
+    fn who_has_heard_enough_does_not_wait_for_the_answer() {
+        let said = b"{\"answer\":\"line\",\"app\":\"web\",\"msg\":\"one\"}\n{\"answer\":\"lost\",\"lines\":7}\n{\"answer\":\"progress\",\"text\":\"enough\"}\n";
+        let (result, heard, _) = talk(said);
+        assert_eq!(result.expect("no answer"), serde_json::Value::Null);
+        assert_eq!(heard, ["one", "7", "enough"]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The command line: words in, exit code out.
 
 use std::{
+    path::PathBuf,
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -21,6 +22,7 @@ pub mod check;
 pub mod control;
 pub mod exit;
 pub mod init;
+pub mod logs;
 pub mod render;
 pub mod start;
 pub mod terminal;
@@ -91,6 +93,10 @@ fn dispatch(cli: &Cli, command: &Command) -> Exit {
             look(cli, &Request::Certs, *form, |value, look| Some(render::certs(&typed::<Vec<_>>(value)?, look)))
         }
         Command::Certs { form: _, command: Some(Certs::Renew { host }) } => act(cli, &Request::RenewCert { host: host.clone() }),
+        Command::Logs(args) => logs(cli, args),
+        Command::Why { id, form } => {
+            look(cli, &Request::Why { id: id.clone() }, *form, |value, look| Some(render::why::why(&typed(value)?, look)))
+        }
         // `run` has taken these already where they come first.
         Command::Edge | Command::DemoApp(_) => {
             say("error: this command comes before any option");
@@ -99,14 +105,12 @@ fn dispatch(cli: &Cli, command: &Command) -> Exit {
         Command::Upgrade(_) => not_yet("upgrade", "stop gateway and start the new binary"),
         Command::Deploy(_) => not_yet("deploy", "put the new files in place, then `gateway restart APP`"),
         Command::Rollback(_) => not_yet("rollback", "put the old files in place, then `gateway restart APP`"),
-        Command::Logs(_) => not_yet("logs", "read APP.log in the directory of [log] dir"),
         Command::Bans(_) => not_yet("bans", "nobody is banned: `deny` of a site refuses addresses"),
         Command::Ban(_) => not_yet("ban", "add the address to `deny` of the site, then `gateway reload`"),
         Command::Unban(_) => not_yet("unban", "take the address out of `deny` of the site, then `gateway reload`"),
         Command::Drain(_) => not_yet("drain", "take the server out of its [upstream], then `gateway reload`"),
         Command::Undrain(_) => not_yet("undrain", "put the server back into its [upstream], then `gateway reload`"),
         Command::Maintenance(_) => not_yet("maintenance", "a route with `respond` answers in place of the app"),
-        Command::Why(_) => not_yet("why", "look for the request id in the access log"),
         Command::Scale(_) => not_yet("scale", "change `procs` of the app, then `gateway reload`"),
         Command::Import(_) => not_yet("import", "`gateway init` writes a first configuration with comments"),
     }
@@ -155,23 +159,35 @@ fn completions(shell: clap_complete::Shell) -> String {
 
 /// Asks the gateway that is meant, showing progress as it comes.
 fn ask(cli: &Cli, request: &Request) -> Result<serde_json::Value, Exit> {
-    let socket = whereabouts::socket(cli.socket.as_deref(), cli.config.as_deref()).map_err(|error| {
+    let socket = socket(cli)?;
+    control::ask(&socket, request, &mut |text| say(&escape(text))).map_err(|error| failed(&error))
+}
+
+fn socket(cli: &Cli) -> Result<PathBuf, Exit> {
+    whereabouts::socket(cli.socket.as_deref(), cli.config.as_deref()).map_err(|error| {
         complain(&error, Some(error.advice()));
         Exit::Configuration
-    })?;
-    control::ask(&socket, request, &mut |text| say(&escape(text))).map_err(|error| {
-        match &error {
-            // Its own words, which may be the report on a configuration.
-            ControlError::Failed { error, .. } => {
-                let text = escape_lines(error);
-                let text = text.trim_end();
-                let head = if text.starts_with("error") { String::new() } else { Paint::stderr().with(Tone::Bad, "error:") + " " };
-                say(&format!("{head}{text}"));
-            }
-            _ => complain(&error, error.advice()),
-        }
-        error.exit()
     })
+}
+
+/// Tells why there is no good answer.
+fn failed(error: &ControlError) -> Exit {
+    match error {
+        // Its own words, which may be the report on a configuration.
+        ControlError::Failed { error, .. } => {
+            let text = escape_lines(error);
+            let text = text.trim_end();
+            let head = if text.starts_with("error") { String::new() } else { Paint::stderr().with(Tone::Bad, "error:") + " " };
+            say(&format!("{head}{text}"));
+        }
+        _ => complain(error, error.advice()),
+    }
+    error.exit()
+}
+
+fn logs(cli: &Cli, args: &args::Logs) -> Exit {
+    let shown = socket(cli).and_then(|socket| logs::show(&socket, args).map_err(|error| failed(&error)));
+    shown.unwrap_or_else(|exit| exit)
 }
 
 fn act(cli: &Cli, request: &Request) -> Exit {
@@ -266,9 +282,7 @@ mod tests {
 
     #[test]
     fn what_is_not_built_yet_is_a_usage_error() {
-        for name in
-            ["upgrade", "deploy", "rollback", "logs", "bans", "ban", "unban", "drain", "undrain", "maintenance", "why", "scale", "import"]
-        {
+        for name in ["upgrade", "deploy", "rollback", "bans", "ban", "unban", "drain", "undrain", "maintenance", "scale", "import"] {
             assert_eq!(words(&[name, "x", "--y"]), Exit::Usage, "{name}");
         }
         assert_eq!(words(&["check", "--live"]), Exit::Usage);
@@ -279,6 +293,9 @@ mod tests {
         for name in ["status", "apps", "upstreams", "zones", "certs", "reload"] {
             assert_eq!(words(&[name, "--socket", "/nowhere/gateway.sock"]), Exit::NotRunning, "{name}");
         }
+        for name in ["why", "logs"] {
+            assert_eq!(words(&[name, "x", "--socket", "/nowhere/gateway.sock"]), Exit::NotRunning, "{name}");
+        }
         assert_eq!(words(&["check", "-c", "/nowhere/gateway.toml"]), Exit::Configuration);
         assert_eq!(words(&["config", "show", "-c", "/nowhere/gateway.toml"]), Exit::Configuration);
     }
@@ -287,7 +304,7 @@ mod tests {
     fn completions_offer_what_works() {
         for shell in [clap_complete::Shell::Bash, clap_complete::Shell::Zsh, clap_complete::Shell::Fish] {
             let script = completions(shell);
-            assert!(script.contains("upstreams") && script.contains("restart"), "{script}");
+            assert!(["upstreams", "restart", "logs", "why"].iter().all(|word| script.contains(word)), "{script}");
             assert!(!script.contains("demo-app") && !script.contains("rollback"), "{script}");
         }
     }

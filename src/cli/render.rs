@@ -8,6 +8,8 @@ use jiff::{SignedDuration, Timestamp};
 use super::terminal::{Paint, Tone, escape};
 use crate::{admin::view, ipc::message::InstanceState, vocab::units::duration_text};
 
+pub mod why;
+
 /// How the text is to look.
 #[derive(Clone, Copy, Debug)]
 pub struct Look {

@@ -73,6 +73,7 @@ impl ProxyHttp for Engine {
     }
 
     async fn upstream_request_filter(&self, session: &mut Session, upstream: &mut RequestHeader, exchange: &mut Self::CTX) -> Result<()> {
+        exchange.connected();
         request::forward(session.req_header(), upstream, exchange)
     }
 
@@ -104,7 +105,7 @@ impl ProxyHttp for Engine {
     }
 
     fn fail_to_connect(&self, _: &mut Session, _: &HttpPeer, exchange: &mut Self::CTX, mut error: Box<Error>) -> Box<Error> {
-        report::trouble(exchange, &error);
+        report::trouble(exchange, &error, Cause::Connect);
         error.set_retry(exchange.fail_try(Cause::Connect, true));
         error
     }
@@ -127,7 +128,7 @@ impl ProxyHttp for Engine {
             // Judged and picked anew already.
             Some(Cause::Status(_)) => exchange.has_next(),
             Some(cause) => {
-                report::trouble(exchange, &error);
+                report::trouble(exchange, &error, cause);
                 exchange.fail_try(cause, may_repeat(session))
             }
         };

@@ -15,7 +15,14 @@ use super::{
     tls::mutual::ClientCertificate,
     upstream::{Cause, Lease, Pool, ServerId},
 };
-use crate::telemetry::{InFlight, SiteMetrics};
+use crate::{
+    ipc::{
+        message::{Incarnation, InstanceId},
+        why::Fault,
+    },
+    rules::balance::Refused,
+    telemetry::{InFlight, SiteMetrics},
+};
 
 /// The status by which the access log knows a client that left before its answer; nginx's word.
 pub const CLIENT_GONE: u16 = 499;
@@ -25,8 +32,32 @@ pub const CLIENT_GONE: u16 = 499;
 pub struct Try {
     pub lease: Lease,
     pub began: Instant,
+    /// When the connection stood.
+    pub connected: Option<Duration>,
     /// Its answer has begun with this status.
     pub status: Option<u16>,
+}
+
+/// What went wrong last, for the black box.
+#[derive(Debug)]
+pub struct Trouble {
+    pub fault: Fault,
+    /// That has passed.
+    pub deadline: Option<Duration>,
+    pub detail: Option<String>,
+}
+
+impl From<Fault> for Trouble {
+    fn from(fault: Fault) -> Self {
+        Self { fault, deadline: None, detail: None }
+    }
+}
+
+/// Who wrote the answer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Author {
+    Upstream,
+    Us,
 }
 
 /// Whether a kept connection to a server has failed this request.
@@ -62,8 +93,13 @@ pub struct Exchange {
     upstream_took: Duration,
     /// Why the last server did not answer.
     pub failed: Option<Cause>,
+    pub trouble: Option<Trouble>,
+    /// Where the last try failed.
+    failed_on: Option<(InstanceId, Incarnation)>,
+    connected: Option<Duration>,
     /// What went to the client.
     pub status: Option<u16>,
+    pub author: Author,
 }
 
 impl Exchange {
@@ -91,7 +127,11 @@ impl Exchange {
             server: None,
             upstream_took: Duration::ZERO,
             failed: None,
+            trouble: None,
+            failed_on: None,
+            connected: None,
             status: None,
+            author: Author::Upstream,
         }
     }
 
@@ -138,7 +178,7 @@ impl Exchange {
         let lease = self.next.take()?;
         self.tried.push(lease.id());
         self.tries += 1;
-        self.on = Some(Try { lease, began: Instant::now(), status: None });
+        self.on = Some(Try { lease, began: Instant::now(), connected: None, status: None });
         self.on.as_ref().map(|on| &on.lease)
     }
 
@@ -148,13 +188,28 @@ impl Exchange {
     pub fn pick(&mut self) -> Result<(), Duration> {
         let Some(pool) = self.pool() else { return Err(Duration::from_secs(1)) };
         let picked = pool.pick(self.live.now(), &self.tried, &mut || fastrand::u64(..));
-        self.next = Some(picked.map_err(|none| none.retry_after)?);
-        Ok(())
+        match picked {
+            Ok(lease) => {
+                self.next = Some(lease);
+                Ok(())
+            }
+            Err(none) => {
+                // After a try, that is what the failure is about.
+                if self.tries == 0 {
+                    self.trouble = Some(Trouble::from(match none.why {
+                        Refused::Down => Fault::NoServer,
+                        Refused::Full | Refused::Tried => Fault::Full,
+                    }));
+                }
+                Err(none.retry_after)
+            }
+        }
     }
 
     /// The server did not do. Whether the request goes to another, which is then picked already.
     pub fn fail_try(&mut self, cause: Cause, idempotent: bool) -> bool {
         self.failed = Some(cause);
+        self.blame();
         self.end_try(|on, now, _| on.lease.failed(now, cause));
         if let (Cause::Stale, Some(server)) = (cause, self.tried.last()) {
             self.stale = Stale::On(*server);
@@ -199,8 +254,29 @@ impl Exchange {
             return false;
         }
         self.failed = Some(cause);
+        self.blame();
         self.end_try(|on, now, _| on.lease.failed(now, cause));
         true
+    }
+
+    fn blame(&mut self) {
+        if let Some(on) = &self.on {
+            self.failed_on = on.lease.instance().cloned();
+            self.connected = on.connected;
+        }
+    }
+
+    /// Where the last try failed, and when its connection had stood.
+    #[must_use]
+    pub fn blamed(&self) -> (Option<&(InstanceId, Incarnation)>, Option<Duration>) {
+        (self.failed_on.as_ref(), self.connected)
+    }
+
+    /// The connection to the server stands.
+    pub fn connected(&mut self) {
+        if let Some(on) = &mut self.on {
+            on.connected = Some(on.began.elapsed());
+        }
     }
 
     /// The answer has begun.

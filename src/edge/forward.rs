@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use regex::{Regex, RegexBuilder};
 
 use super::tls::mutual::ClientCertificate;
-use crate::{plan::Rewrite, rules::route};
+use crate::{ipc::why::LONGEST_ID, plan::Rewrite, rules::route};
 
 pub const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -31,9 +31,6 @@ pub const HEARSAY: [HeaderName; 7] = [
 pub const X_CLIENT_CERT_SUBJECT: HeaderName = HeaderName::from_static("x-client-cert-subject");
 pub const X_CLIENT_CERT_FINGERPRINT: HeaderName = HeaderName::from_static("x-client-cert-fingerprint");
 pub const X_CLIENT_CERT_SERIAL: HeaderName = HeaderName::from_static("x-client-cert-serial");
-
-/// The longest request id that is taken from a trusted peer.
-const LONGEST_ID: usize = 128;
 
 /// How a route changes the path.
 #[derive(Debug, Default)]

@@ -10,6 +10,7 @@ use http::{HeaderValue, StatusCode};
 use thiserror::Error;
 
 use super::{
+    blackbox::BlackBox,
     conn::Allowance,
     forward::Rewriter,
     gate::{Demand, GateRoute, GateSite, ZoneSet},
@@ -59,6 +60,7 @@ pub struct Base {
     pub access: Option<Arc<AccessWriter>>,
     pub screen: Arc<Screen>,
     pub board: Arc<Board>,
+    pub blackbox: Arc<BlackBox>,
 }
 
 pub struct Live {
@@ -75,6 +77,8 @@ pub struct Live {
     pub tls: Option<Tls>,
     /// Challenges that a CA may ask for.
     pub board: Arc<Board>,
+    /// Where failed requests are remembered.
+    pub blackbox: Arc<BlackBox>,
     pub access: Option<AccessLog>,
 }
 
@@ -141,6 +145,7 @@ impl Live {
             zones,
             tls,
             board: base.board.clone(),
+            blackbox: base.blackbox.clone(),
             access,
         })
     }

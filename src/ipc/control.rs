@@ -1,13 +1,18 @@
 //! What the command line and the master say over RUN/gateway.sock.
 //!
-//! Pure shapes. One JSON document a line; the client sends one [`Request`], the master answers with any number of `Progress` and then one `Done` or `Failed`.
+//! Pure shapes. One JSON document a line; the client sends one [`Request`], the master answers with any number of `Progress`, `Line` and `Lost`, and then one
+//! `Done` or `Failed`.
 
 use serde::{Deserialize, Serialize};
 
+use super::why::RequestId;
 use crate::vocab::{AppName, Host};
 
 /// The longest line either side accepts; a longer one ends the conversation with an error.
 pub const MAX_LINE: usize = 16 * 1024 * 1024;
+
+/// How many lines of the past can be asked for.
+pub const MOST_LINES: u32 = 10_000;
 
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "snake_case")]
@@ -21,6 +26,17 @@ pub enum Request {
     /// Orders the certificate that is for this host now; answers when that has begun.
     RenewCert {
         host: Host,
+    },
+    /// What became of a request that was answered with 502, 503 or 504: an [`Account`](super::why::Account).
+    Why {
+        id: RequestId,
+    },
+    /// The last lines of an app's output; with `follow` those that come, until the client leaves or the app is removed.
+    Logs {
+        app: AppName,
+        /// At most [`MOST_LINES`].
+        lines: u32,
+        follow: bool,
     },
     /// Loads the configuration again; answers when it is in force or refused.
     Reload,
@@ -43,6 +59,12 @@ pub enum Answer {
     Progress {
         text: String,
     },
+    /// Of an app's output.
+    Line(LogLine),
+    /// So many lines are missing here: they came faster than the client read.
+    Lost {
+        lines: u64,
+    },
     Done {
         result: serde_json::Value,
     },
@@ -50,6 +72,23 @@ pub enum Answer {
         error: String,
         kind: Failure,
     },
+}
+
+/// A line that an app wrote. What is not known of one that was read from a file is left out.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct LogLine {
+    /// RFC 3339, with milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub t: Option<String>,
+    pub app: AppName,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub n: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// `stdout` or `stderr`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream: Option<String>,
+    pub msg: String,
 }
 
 /// Chooses the exit code.

@@ -12,6 +12,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use super::why::RequestId;
 use crate::{
     plan::Plan,
     vocab::{AppName, Host, Secret, ServerAddr},
@@ -276,8 +277,8 @@ pub enum Query {
     Certificates,
     /// Order the certificate that is for this host now. Answered by `{"message": …}` or `{"error": …}`.
     Renew(Host),
-    /// What became of the request of this id. Answered by an object, or `{"error": …}`.
-    Why(String),
+    /// What became of the request of this id. Answered by a [`Failed`](super::why::Failed), or `{"error": …}`.
+    Why(RequestId),
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

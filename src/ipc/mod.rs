@@ -1,7 +1,8 @@
-//! The socket pair between master and edge: messages, frames, descriptors.
+//! The socket pair between master and edge: messages, frames, descriptors; and what else crosses from process to process.
 
 pub mod codec;
 pub mod control;
 pub mod fds;
 pub mod link;
 pub mod message;
+pub mod why;

@@ -15,20 +15,24 @@ use serde_json::{Value, json};
 use thiserror::Error;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    net::{UnixListener, UnixStream},
-    sync::Semaphore,
+    net::{
+        UnixListener, UnixStream,
+        unix::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::{Semaphore, mpsc::Receiver},
     task::JoinSet,
     time::timeout,
 };
 
 use super::{
     handle::Handle,
+    output::hub::News,
     reload::{self, ReloadError},
     supervisor::{Order, Word},
 };
 use crate::{
     ipc::{
-        control::{Answer, Failure, Request},
+        control::{Answer, Failure, LogLine, MOST_LINES, Request},
         message::Query,
     },
     vocab::AppName,
@@ -38,8 +42,14 @@ const CONNECTIONS: usize = 32;
 /// A request names a command and an app: it is short.
 const LONGEST_REQUEST: u64 = 64 * 1024;
 const IDLE: Duration = Duration::from_secs(30);
+/// A follower may pause so long, as in a pager.
+const FOLLOWER_WITHIN: Duration = Duration::from_secs(3600);
+/// Lines are joined up to this.
+const JOIN: usize = 64 * 1024;
 /// An order is bounded by the app's own deadlines; this is for those who set them to a day.
 const ORDER_WITHIN: Duration = Duration::from_secs(3600);
+
+const NO_EDGE: &str = "the edge does not answer: it is down or busy, try again";
 
 /// Why there is no control socket.
 #[derive(Debug, Error)]
@@ -115,14 +125,14 @@ pub async fn serve(listener: UnixListener, handle: Handle) {
 async fn converse(stream: UnixStream, handle: Handle) -> io::Result<()> {
     let uid = stream.peer_cred()?.uid();
     let (read, write) = stream.into_split();
-    let mut speaker = Speaker { write };
+    let mut speaker = Speaker { write, write_within: IDLE };
     if uid != 0 && uid != Uid::effective().as_raw() {
         let error = format!("user {uid} may not command this gateway: it runs as user {}", Uid::effective());
         return speaker.say(&Answer::Failed { error, kind: Failure::Permission }).await;
     }
     let mut line = String::new();
-    let mut lines = BufReader::new(read.take(LONGEST_REQUEST));
-    let got = timeout(IDLE, lines.read_line(&mut line)).await;
+    let mut lines_in = BufReader::new(read.take(LONGEST_REQUEST));
+    let got = timeout(IDLE, lines_in.read_line(&mut line)).await;
     if !matches!(got, Ok(Ok(1..))) || !line.ends_with('\n') {
         return speaker.refuse("no request came: one line of JSON, in time and not too long".to_owned()).await;
     }
@@ -140,6 +150,26 @@ async fn converse(stream: UnixStream, handle: Handle) -> io::Result<()> {
         Request::Zones => speaker.ask(&handle, Query::Zones).await,
         Request::Certs => speaker.ask(&handle, Query::Certificates).await,
         Request::RenewCert { host } => speaker.ask(&handle, Query::Renew(host)).await,
+        Request::Logs { app, lines, follow: false } => match handle.output.last(&app, bounded(lines)).await {
+            Ok(past) => {
+                speaker.lines(past.into_iter()).await?;
+                speaker.done(Value::Null).await
+            }
+            Err(error) => speaker.refuse(error.to_string()).await,
+        },
+        Request::Logs { app, lines, follow: true } => match handle.output.follow(&app, bounded(lines)).await {
+            Ok((past, news)) => {
+                speaker.write_within = FOLLOWER_WITHIN;
+                speaker.lines(past.into_iter()).await?;
+                speaker.follow(news, lines_in.into_inner().into_inner()).await
+            }
+            Err(error) => speaker.refuse(error.to_string()).await,
+        },
+        Request::Why { id } => match handle.why(id).await {
+            Some(Ok(account)) => speaker.done(json!(account)).await,
+            Some(Err(error)) => speaker.refuse(error).await,
+            None => speaker.refuse(NO_EDGE.to_owned()).await,
+        },
         Request::Reload => match handle.reload().await {
             Ok(generation) => speaker.done(json!({ "generation": generation })).await,
             Err(error) => {
@@ -157,14 +187,24 @@ async fn converse(stream: UnixStream, handle: Handle) -> io::Result<()> {
 }
 
 struct Speaker {
-    write: tokio::net::unix::OwnedWriteHalf,
+    write: OwnedWriteHalf,
+    /// How long a client may leave us waiting with a line.
+    write_within: Duration,
+}
+
+fn bounded(lines: u32) -> usize {
+    usize::try_from(lines.min(MOST_LINES)).unwrap_or(0)
 }
 
 impl Speaker {
     async fn say(&mut self, answer: &Answer) -> io::Result<()> {
         let mut line = serde_json::to_vec(answer)?;
         line.push(b'\n');
-        timeout(IDLE, self.write.write_all(&line)).await?
+        self.write(&line).await
+    }
+
+    async fn write(&mut self, text: &[u8]) -> io::Result<()> {
+        timeout(self.write_within, self.write.write_all(text)).await?
     }
 
     async fn done(&mut self, result: Value) -> io::Result<()> {
@@ -175,13 +215,47 @@ impl Speaker {
         self.say(&Answer::Failed { error, kind: Failure::Refused }).await
     }
 
+    /// Many lines in few writes.
+    async fn lines(&mut self, lines: impl Iterator<Item = LogLine>) -> io::Result<()> {
+        let mut text = Vec::new();
+        for line in lines {
+            serde_json::to_writer(&mut text, &Answer::Line(line))?;
+            text.push(b'\n');
+            if text.len() >= JOIN {
+                self.write(&text).await?;
+                text.clear();
+            }
+        }
+        self.write(&text).await
+    }
+
+    /// Until the client leaves, or the app is removed.
+    async fn follow(&mut self, mut news: Receiver<News>, mut read: OwnedReadHalf) -> io::Result<()> {
+        let mut byte = [0; 64];
+        loop {
+            let one = tokio::select! {
+                one = news.recv() => one,
+                // It has nothing to say any more: this is its end, or noise.
+                read = read.read(&mut byte) => match read {
+                    Ok(1..) => continue,
+                    Ok(0) | Err(_) => return Ok(()),
+                },
+            };
+            match one {
+                Some(News::Lines(batch)) => self.lines(batch.lines().map(|line| batch.line(line))).await?,
+                Some(News::Lost(lines)) => self.say(&Answer::Lost { lines }).await?,
+                None => return self.done(json!({ "message": "the app was removed by the configuration" })).await,
+            }
+        }
+    }
+
     async fn ask(&mut self, handle: &Handle, query: Query) -> io::Result<()> {
         match handle.ask(query).await {
             Some(result) => match result.get("error").and_then(Value::as_str) {
                 Some(error) => self.refuse(error.to_owned()).await,
                 None => self.done(result).await,
             },
-            None => self.refuse("the edge does not answer: it is down or busy, try again".to_owned()).await,
+            None => self.refuse(NO_EDGE.to_owned()).await,
         }
     }
 

@@ -7,12 +7,17 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     edge_link,
+    obituary::Register,
+    output::Output,
     reload::{self, ReloadError},
     status::Sources,
     supervisor::{Message, Order, Word},
 };
 use crate::{
-    ipc::message::{AppTable, Generation, Query},
+    ipc::{
+        message::{AppTable, Generation, Query},
+        why::{Account, RequestId},
+    },
     vocab::AppName,
 };
 
@@ -26,6 +31,8 @@ pub struct Handle {
     pub edge: edge_link::Handle,
     pub reloads: mpsc::Sender<reload::Ask>,
     pub sources: Sources,
+    pub register: Register,
+    pub output: Output,
 }
 
 impl Handle {
@@ -53,6 +60,18 @@ impl Handle {
     pub async fn ask(&self, query: Query) -> Option<Value> {
         let json = self.edge.ask(query, ASK_WITHIN).await?;
         serde_json::from_str(&json).ok()
+    }
+
+    /// What became of a request. `None`: the edge is down or silent.
+    ///
+    /// Errors: its words, if it remembers no such request.
+    pub async fn why(&self, id: RequestId) -> Option<Result<Account, String>> {
+        let answer = self.ask(Query::Why(id)).await?;
+        if let Some(error) = answer.get("error").and_then(Value::as_str) {
+            return Some(Err(error.to_owned()));
+        }
+        let request = serde_json::from_value(answer).ok()?;
+        Some(Ok(self.register.account(request, &self.sources.table.borrow().apps)))
     }
 
     /// The edge's status with the master's under `master`; without an edge the latter alone, and `edge` says so.

@@ -27,6 +27,7 @@ use tokio::{
 use super::{
     child::{Identity, Launch, SpawnError},
     nursery::Nursery,
+    obituary::Register,
     output::{Awaited, Output, Tail},
     places::Places,
     supervisor::Notice,
@@ -67,6 +68,7 @@ pub struct Workshop {
     places: Places,
     nursery: Nursery,
     output: Output,
+    register: Register,
     /// `{exe}`
     exe: PathBuf,
     /// Soft and hard limit of open files that we were started with.
@@ -78,11 +80,12 @@ pub struct Workshop {
 
 impl Workshop {
     #[must_use]
-    pub fn new(places: Places, nursery: Nursery, output: Output) -> Self {
+    pub fn new(places: Places, nursery: Nursery, output: Output, register: Register) -> Self {
         Self {
             places,
             nursery,
             output,
+            register,
             exe: std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into()),
             nofile: getrlimit(Resource::RLIMIT_NOFILE).ok(),
             ports: HashMap::new(),
@@ -172,9 +175,15 @@ impl Workshop {
                 stderr,
                 descriptors: Vec::new(),
             };
-            let (id, notices) = (id.clone(), notices.clone());
-            let tell = move |exit| drop(notices.send(Notice::Exited { id, incarnation, exit }));
-            Ok((self.nursery.spawn(launch, tell)?, tail, root))
+            let (reaped, notices, register) = (id.clone(), notices.clone(), self.register.clone());
+            let tell = move |exit| {
+                register.died(&reaped, incarnation, exit);
+                drop(notices.send(Notice::Exited { id: reaped, incarnation, exit }));
+            };
+            // Reaping waits for us: both are on the master's one thread.
+            let pid = self.nursery.spawn(launch, tell)?;
+            self.register.born(id, incarnation, pid.as_raw().cast_unsigned(), tail.clone());
+            Ok((pid, tail, root))
         });
         match started {
             Ok((pid, tail, root)) => Ok(Started { pid, addr, tail, notify, root }),

@@ -10,6 +10,7 @@ pub mod handle;
 mod launch;
 pub mod materials;
 pub mod nursery;
+pub mod obituary;
 pub mod output;
 pub mod places;
 pub mod reload;

@@ -22,21 +22,24 @@ use regex::bytes::Regex;
 use tokio::{
     io::AsyncReadExt,
     net::unix::pipe,
-    sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender, unbounded_channel},
     task::JoinSet,
 };
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::{
-    ipc::message::InstanceId,
+    ipc::{control::LogLine, message::InstanceId},
     plan::{Log, LogFormat, Plan, Rotation},
     vocab::AppName,
 };
 use file::LogFile;
+use hub::{Batch, FollowError, Hub, News};
 use lines::Cutter;
 use queue::{Item, Queue, Target};
 
 mod file;
+mod history;
+pub mod hub;
 mod lines;
 mod queue;
 
@@ -45,7 +48,10 @@ mod tests;
 
 /// Kept of an instance's stderr.
 const TAIL_LINES: usize = 20;
-const TAIL_LINE: usize = 400;
+/// A longer line is cut.
+const TAIL_LINE: usize = 1024;
+/// What a look at the past waits for the writer.
+const FLUSH_WITHIN: Duration = Duration::from_millis(500);
 const ACCESS_PIPE: i32 = 1024 * 1024;
 
 /// The door to the room; cloneable.
@@ -55,6 +61,9 @@ pub struct Output {
     /// Unbounded: one message for each process that is started.
     streams: UnboundedSender<Stream>,
     shape: Arc<AtomicU8>,
+    hub: Arc<Hub>,
+    /// Where the files of apps are.
+    dir: Arc<Mutex<Option<PathBuf>>>,
 }
 
 /// What is written, where, and how it is put aside.
@@ -146,7 +155,10 @@ impl Tail {
     }
 
     fn add(&self, line: &[u8]) {
-        let line = String::from_utf8_lossy(&line[..line.len().min(TAIL_LINE)]);
+        let whole = String::from_utf8_lossy(&line[..line.len().min(TAIL_LINE)]);
+        // What is no UTF-8 takes three bytes for one.
+        let cut = &whole[..whole.floor_char_boundary(TAIL_LINE)];
+        let line: String = cut.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         let line = line.trim_end();
         if line.is_empty() {
             return;
@@ -155,7 +167,7 @@ impl Tail {
         if lines.len() == TAIL_LINES {
             lines.pop_front();
         }
-        lines.push_back(line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect());
+        lines.push_back(line.to_owned());
     }
 }
 
@@ -170,12 +182,14 @@ impl Output {
             let queue = queue.clone();
             move || writer.run(&queue)
         })?;
+        let hub: Arc<Hub> = Arc::default();
+        hub.know(&files.apps.keys().cloned().collect());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
         std::thread::Builder::new().name("log-reader".into()).stack_size(512 * 1024).spawn({
-            let (queue, shape) = (queue.clone(), shape.clone());
-            move || runtime.block_on(read_all(incoming, queue, shape))
+            let sinks = Sinks { queue: queue.clone(), shape: shape.clone(), hub: hub.clone() };
+            move || runtime.block_on(read_all(incoming, sinks))
         })?;
-        Ok(Self { queue, streams, shape })
+        Ok(Self { queue, streams, shape, hub, dir: Arc::new(Mutex::new(files.dir.clone())) })
     }
 
     /// Where `tracing` writes.
@@ -187,12 +201,55 @@ impl Output {
     /// After a reload.
     pub fn configure(&self, files: Files) {
         self.shape.store(Shape::of(&files) as u8, Relaxed);
+        self.hub.know(&files.apps.keys().cloned().collect());
+        self.dir.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&files.dir);
         self.queue.order(Order::Files(Box::new(files)));
     }
 
     /// Opens every file again.
     pub fn reopen(&self) {
         self.queue.order(Order::Reopen);
+    }
+
+    /// The last `lines` lines that the app wrote.
+    ///
+    /// Errors: [`FollowError::Unknown`]
+    pub async fn last(&self, app: &AppName, lines: usize) -> Result<Vec<LogLine>, FollowError> {
+        let held = self.hub.last(app, lines)?;
+        Ok(self.past(app, &held, lines).await)
+    }
+
+    /// As [`Output::last`], and what comes after it.
+    ///
+    /// Errors: [`FollowError`]
+    pub async fn follow(&self, app: &AppName, lines: usize) -> Result<(Vec<LogLine>, Receiver<News>), FollowError> {
+        let (held, news) = self.hub.follow(app, lines)?;
+        Ok((self.past(app, &held, lines).await, news))
+    }
+
+    /// What memory holds, and where that is too little what stands before it in the app's file.
+    async fn past(&self, app: &AppName, held: &[Arc<Batch>], lines: usize) -> Vec<LogLine> {
+        let mut told: VecDeque<LogLine> = held.iter().flat_map(|batch| batch.lines().map(|line| batch.line(line))).collect();
+        let dir = self.dir.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(dir) = dir.filter(|_| told.len() < lines) {
+            let shape = Shape::load(&self.shape);
+            let known = known(held, shape);
+            let (name, count, wanted) = (app.clone(), told.len(), lines - told.len());
+            // A slow disk must not hold up a restart.
+            let queue = self.queue.clone();
+            let read = tokio::task::spawn_blocking(move || {
+                flush(&queue, FLUSH_WITHIN);
+                let lines = history::before(history::read(&dir, &name)?, &known, count);
+                io::Result::Ok(lines.into_iter().rev().take(wanted).collect::<Vec<_>>())
+            });
+            match read.await {
+                Ok(Ok(before)) => before.iter().for_each(|line| told.push_front(from_file(app, line))),
+                Ok(Err(error)) => tracing::warn!(%app, %error, "log file could not be read"),
+                Err(error) => tracing::error!(%app, %error, "reading of a log file ended"),
+            }
+        }
+        let surplus = told.len().saturating_sub(lines);
+        told.into_iter().skip(surplus).collect()
     }
 
     /// The write ends of stdout and stderr for a process of an app.
@@ -222,9 +279,7 @@ impl Output {
 
     /// Waits until everything queued so far is written, but not longer than `within`, and ends the writer. Blocks: for the end of the process.
     pub fn finish(&self, within: Duration) {
-        let (done, wait) = sync_channel(1);
-        self.queue.order(Order::Flush(done));
-        let _ = wait.recv_timeout(within);
+        flush(&self.queue, within);
         self.queue.close();
     }
 }
@@ -270,14 +325,55 @@ fn log_line(queue: &Queue<Order>, line: &[u8], error: bool) {
     }
 }
 
+/// Waits until everything queued so far is written, but not longer than `within`. Blocks.
+fn flush(queue: &Queue<Order>, within: Duration) {
+    let (done, wait) = sync_channel(1);
+    queue.order(Order::Flush(done));
+    // Late or lost: what is in the files is what there is.
+    let _ = wait.recv_timeout(within);
+}
+
+/// So many lines tell a place in a file from others.
+const KNOWN: usize = 3;
+
+/// The first lines of what is in memory, as they stand in the file.
+fn known(held: &[Arc<Batch>], shape: Shape) -> Vec<Vec<u8>> {
+    let lines = held.iter().flat_map(|batch| batch.lines().map(move |line| (batch, line)));
+    let text = lines.take(KNOWN).map(|(batch, line)| {
+        let mut text = Vec::new();
+        app_line(&mut text, shape, batch, line);
+        text.pop();
+        text
+    });
+    text.collect()
+}
+
+/// A line of a file: the envelope where it is one, else the bare text.
+fn from_file(app: &AppName, line: &[u8]) -> LogLine {
+    let envelope = serde_json::from_slice::<LogLine>(line).ok().filter(|read| read.app == *app);
+    envelope.unwrap_or_else(|| {
+        let text = String::from_utf8_lossy(line);
+        let msg = text.strip_suffix('\r').unwrap_or(&text).to_owned();
+        LogLine { t: None, app: app.clone(), n: None, pid: None, stream: None, msg }
+    })
+}
+
+/// Where lines go.
+#[derive(Clone)]
+struct Sinks {
+    queue: Arc<Queue<Order>>,
+    shape: Arc<AtomicU8>,
+    hub: Arc<Hub>,
+}
+
 /// The reader thread.
-async fn read_all(mut incoming: UnboundedReceiver<Stream>, queue: Arc<Queue<Order>>, shape: Arc<AtomicU8>) {
+async fn read_all(mut incoming: UnboundedReceiver<Stream>, sinks: Sinks) {
     let mut streams = JoinSet::new();
     loop {
         tokio::select! {
             stream = incoming.recv() => {
                 let Some(stream) = stream else { break };
-                streams.spawn(read_one(stream, queue.clone(), shape.clone()));
+                streams.spawn(read_one(stream, sinks.clone()));
             }
             Some(_) = streams.join_next() => {}
         }
@@ -286,7 +382,8 @@ async fn read_all(mut incoming: UnboundedReceiver<Stream>, queue: Arc<Queue<Orde
     while streams.join_next().await.is_some() {}
 }
 
-async fn read_one(stream: Stream, queue: Arc<Queue<Order>>, shape: Arc<AtomicU8>) {
+async fn read_one(stream: Stream, sinks: Sinks) {
+    let Sinks { queue, shape, hub } = sinks;
     let Stream { from, kind } = stream;
     let Ok(mut pipe) = pipe::Receiver::from_owned_fd(from) else { return };
     let size = match &kind {
@@ -305,8 +402,12 @@ async fn read_one(stream: Stream, queue: Arc<Queue<Order>>, shape: Arc<AtomicU8>
         match &kind {
             Kind::App { err, id, tail, awaited, .. } => {
                 let shape = Shape::load(&shape);
+                let pid = tail.pid.load(Relaxed);
+                let mut said = Batch { id: id.clone(), pid, err: *err, at: Timestamp::now(), text: Vec::with_capacity(bytes) };
                 let mut line = |line: &[u8]| {
-                    app_line(&mut batch, shape, id, *err, tail, line);
+                    app_line(&mut batch, shape, &said, line);
+                    said.text.extend_from_slice(line);
+                    said.text.push(b'\n');
                     if *err {
                         tail.add(line);
                     }
@@ -317,6 +418,7 @@ async fn read_one(stream: Stream, queue: Arc<Queue<Order>>, shape: Arc<AtomicU8>
                     cutter.finish(&mut line);
                 }
                 queue.push(&Target::App(id.app.clone()), &batch);
+                hub.push(said);
             }
             Kind::EdgeLog => {
                 let mut line = |line: &[u8]| edge_line(&queue, &mut level, line);
@@ -349,7 +451,8 @@ fn look_for(awaited: &Mutex<Option<Awaited>>, line: &[u8]) {
     }
 }
 
-fn app_line(batch: &mut Vec<u8>, shape: Shape, id: &InstanceId, err: bool, tail: &Tail, line: &[u8]) {
+fn app_line(batch: &mut Vec<u8>, shape: Shape, said: &Batch, line: &[u8]) {
+    let Batch { id, pid, err, at, .. } = said;
     match shape {
         Shape::Raw => batch.extend_from_slice(line),
         Shape::Prefix => {
@@ -357,14 +460,12 @@ fn app_line(batch: &mut Vec<u8>, shape: Shape, id: &InstanceId, err: bool, tail:
             batch.extend_from_slice(line);
         }
         Shape::Json => {
-            let stream = if err { "stderr" } else { "stdout" };
-            let pid = tail.pid.load(Relaxed);
+            let stream = if *err { "stderr" } else { "stdout" };
             let text = String::from_utf8_lossy(line);
             let text = serde_json::Value::from(text.strip_suffix('\r').unwrap_or(&text));
-            let t = format!("{:.3}", Timestamp::now());
             let mut json = String::new();
             // Writing to a String cannot fail.
-            let _ = write!(json, r#"{{"t":"{t}","app":"{}","n":{},"pid":{pid},"stream":"{stream}","msg":{text}}}"#, id.app, id.n);
+            let _ = write!(json, r#"{{"t":"{at:.3}","app":"{}","n":{},"pid":{pid},"stream":"{stream}","msg":{text}}}"#, id.app, id.n);
             batch.extend_from_slice(json.as_bytes());
         }
     }

@@ -28,6 +28,7 @@ use super::{
     edge_link,
     launch::{Addresses, Started, Workshop},
     nursery::Nursery,
+    obituary::Register,
     output::{Output, Tail},
     places::Places,
     usage,
@@ -196,6 +197,7 @@ pub struct Wiring {
     pub clock: Clock,
     pub nursery: Nursery,
     pub output: Output,
+    pub register: Register,
     pub places: Places,
     pub edge: edge_link::Handle,
     pub inbox: mpsc::Receiver<Message>,
@@ -205,10 +207,10 @@ pub struct Wiring {
 impl Supervisor {
     #[must_use]
     pub fn new(wiring: Wiring) -> Self {
-        let Wiring { clock, nursery, output, places, edge, inbox, table } = wiring;
+        let Wiring { clock, nursery, output, register, places, edge, inbox, table } = wiring;
         Self {
             clock,
-            workshop: Workshop::new(places, nursery.clone(), output),
+            workshop: Workshop::new(places, nursery.clone(), output, register),
             nursery,
             edge,
             tracks: BTreeMap::new(),

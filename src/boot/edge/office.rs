@@ -12,8 +12,9 @@ use tokio::{
 use super::{Doors, EdgeSource, Fatal, LogHandle, Threads};
 use crate::{
     acme::{handle::Handle as Steward, steward::Setting},
-    admin::api,
+    admin::{api, view::moment},
     edge::{
+        blackbox::KEPT,
         listen::Common,
         live::{Base, Live},
         tls::OnBadPair,
@@ -22,6 +23,7 @@ use crate::{
     ipc::{
         link::{Receiver, Sender},
         message::{AppTable, Config, Incarnation, InstanceId, Materials, Query, ToEdge, ToMaster},
+        why::RequestId,
     },
     vocab::{Host, chain},
 };
@@ -201,13 +203,23 @@ impl Office {
             Query::Upstreams => serde_json::to_string(&self.source.upstreams()),
             Query::Zones => serde_json::to_string(&self.source.zones()),
             Query::Certificates => serde_json::to_string(&self.source.certificates()),
-            Query::Why(_) => return Some("{\"error\":\"not built\"}".to_owned()),
+            Query::Why(id) => return Some(self.why(&id)),
             Query::Renew(host) => {
                 self.renew(ask, host);
                 return None;
             }
         };
         Some(json.unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}")))
+    }
+
+    fn why(&self, id: &RequestId) -> String {
+        let started_ms = self.source.edge_started_ms();
+        let found = self.common.live.load().blackbox.find(id, started_ms);
+        let unknown = || {
+            let since = moment(started_ms);
+            json!({ "error": format!("no failed request of this id is remembered: the last {KEPT} are, since the edge was started at {since}") })
+        };
+        found.map_or_else(unknown, |failed| json!(failed)).to_string()
     }
 
     fn renew(&mut self, ask: u64, host: Host) {

@@ -58,6 +58,11 @@ impl EdgeSource {
         }
     }
 
+    #[must_use]
+    pub fn edge_started_ms(&self) -> u64 {
+        self.edge_started_ms
+    }
+
     pub fn apps_are(&self, table: AppTable) {
         *self.table() = table;
     }

@@ -4,10 +4,11 @@ use http::{HeaderMap, HeaderName, Method, StatusCode, header, response::Parts};
 use pingora::{Result, http::ResponseHeader, proxy::Session};
 
 use super::super::{
-    exchange::{CLIENT_GONE, Exchange},
+    exchange::{Author, CLIENT_GONE, Exchange, Trouble},
     forward::X_REQUEST_ID,
     reply::{self, Reply},
 };
+use crate::ipc::why::Fault;
 
 /// Writes an answer of ours. The connection lives on unless a body was left unread.
 pub async fn send(session: &mut Session, exchange: &mut Exchange, reply: Reply) -> Result<()> {
@@ -20,6 +21,7 @@ pub async fn send(session: &mut Session, exchange: &mut Exchange, reply: Reply) 
         fields.insert(header::CONTENT_LENGTH, body.len().into());
     }
     exchange.status = Some(status.as_u16());
+    exchange.author = Author::Us;
     let silent = bodiless || body.is_empty() || session.req_header().method == Method::HEAD;
     let answer = Box::new(head(status, fields));
     session.write_response_header(answer, silent).await?;
@@ -82,6 +84,7 @@ pub async fn fail(session: &mut Session, exchange: &mut Exchange, status: u16) {
         exchange.status = Some(CLIENT_GONE);
         return;
     };
+    exchange.trouble.get_or_insert(Trouble::from(Fault::Other));
     let accept = session.req_header().headers.get(header::ACCEPT).cloned();
     let mut reply = Reply::page(status, accept.as_ref(), exchange.id());
     if matches!(status, StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT) {

@@ -2,17 +2,22 @@
 
 use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use http::header;
-use pingora::{Error, proxy::Session};
+use pingora::{Error, ErrorType, proxy::Session};
 
 use super::super::{
-    exchange::{CLIENT_GONE, Exchange},
+    blackbox::Failure,
+    exchange::{Author, CLIENT_GONE, Exchange, Trouble},
     intake,
+    live::LiveAction,
+    upstream::Cause,
 };
 use crate::{
+    ipc::why::Fault,
+    plan::UpstreamTimeouts,
     rules::header::HostBuf,
     telemetry::{NO_SITE, access::AccessRecord},
 };
@@ -24,13 +29,14 @@ pub fn done(session: &Session, error: Option<&Error>, exchange: &mut Exchange) {
     let status = exchange.status.unwrap_or(if error.is_some() { CLIENT_GONE } else { 500 });
     let (received, sent) = (session.body_bytes_read() as u64, session.body_bytes_sent() as u64);
     exchange.metrics().done(status, took, received, sent);
+    remember(session, exchange, status, took);
     let Some(access) = exchange.live.access.as_ref().filter(|access| access.wants(exchange.id(), status)) else { return };
     let head = session.req_header();
     let mut buf = HostBuf::new();
     let (server, upstream_took, tries) = exchange.upstream();
     let bytes = |name| head.headers.get(name).map(|value| value.as_bytes());
     access.record(&AccessRecord {
-        at_ms: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |at| i64::try_from(at.as_millis()).unwrap_or(i64::MAX)),
+        at_ms: i64::try_from(unix_ms()).unwrap_or(i64::MAX),
         id: exchange.id(),
         client: exchange.client,
         method: head.method.as_str(),
@@ -53,8 +59,88 @@ pub fn done(session: &Session, error: Option<&Error>, exchange: &mut Exchange) {
     });
 }
 
-/// An upstream's failure, at most one line a second: the metrics count them all.
-pub fn trouble(exchange: &Exchange, error: &Error) {
+fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, millis)
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What we answered because an upstream failed goes into the black box; what a route is told to answer is no failure.
+fn remember(session: &Session, exchange: &Exchange, status: u16, took: Duration) {
+    let told = exchange.route().is_some_and(|route| matches!(route.action, LiveAction::Respond { .. }));
+    if exchange.author != Author::Us || !matches!(status, 502..=504) || told {
+        return;
+    }
+    let head = session.req_header();
+    // A query may hold what is nobody's business.
+    let path = head.raw_path().split(|byte| *byte == b'?').next().unwrap_or_default();
+    let (server, upstream_took, tries) = exchange.upstream();
+    let (instance, connected) = exchange.blamed();
+    // Nothing went wrong, and yet it was turned away: by a gate.
+    let (fault, deadline, detail) = exchange
+        .trouble
+        .as_ref()
+        .map_or((Fault::Refused, None, None), |trouble| (trouble.fault, trouble.deadline, trouble.detail.as_deref()));
+    exchange.live.blackbox.keep(&Failure {
+        id: exchange.id(),
+        at_ms: unix_ms(),
+        site: exchange.site().map(|site| &*site.name),
+        route: exchange.route().map(|route| &*route.label),
+        method: head.method.as_str(),
+        path,
+        status,
+        upstream: exchange.pool().map(|pool| pool.name()),
+        app: exchange.pool().and_then(|pool| pool.app()),
+        server,
+        instance,
+        tries,
+        fault,
+        deadline_ms: deadline.map(millis),
+        detail,
+        // Nothing is held yet: a request goes to a server at once or is answered.
+        queue_ms: 0,
+        connect_ms: connected.map(millis),
+        upstream_ms: upstream_took.map_or(0, millis),
+        total_ms: millis(took),
+    });
+}
+
+/// What the failure of a try was, in more words than [`Cause`] has.
+fn fault(error: &Error, cause: Cause) -> Fault {
+    match (cause, error.etype()) {
+        (Cause::Connect, ErrorType::ConnectRefused) => Fault::ConnectRefused,
+        (Cause::Connect, ErrorType::ConnectTimedout) => Fault::ConnectTimeout,
+        (Cause::Connect, _) => Fault::Connect,
+        (Cause::Stale | Cause::Reset, _) => Fault::Reset,
+        (Cause::Timeout, ErrorType::WriteTimedout) => Fault::SendTimeout,
+        (Cause::Timeout, _) => Fault::ReadTimeout,
+        (Cause::Status(_) | Cause::Broken, _) => Fault::BadAnswer,
+    }
+}
+
+fn deadline(fault: Fault, timeouts: &UpstreamTimeouts) -> Option<Duration> {
+    match fault {
+        Fault::ConnectTimeout => Some(timeouts.connect),
+        Fault::ReadTimeout => Some(timeouts.read),
+        Fault::SendTimeout => Some(timeouts.send),
+        Fault::NoServer
+        | Fault::Full
+        | Fault::ConnectRefused
+        | Fault::Connect
+        | Fault::Reset
+        | Fault::BadAnswer
+        | Fault::Refused
+        | Fault::Other => None,
+    }
+}
+
+/// An upstream's failure: noted for the black box, and told in our log, at most one line a second: the metrics count them all.
+pub fn trouble(exchange: &mut Exchange, error: &Error, cause: Cause) {
+    let fault = fault(error, cause);
+    let deadline = exchange.pool().and_then(|pool| deadline(fault, pool.timeouts()));
+    exchange.trouble = Some(Trouble { fault, deadline, detail: Some(error.to_string()) });
     static LAST: AtomicU64 = AtomicU64::new(0);
     static HELD: AtomicU64 = AtomicU64::new(0);
     let now = exchange.live.now().as_secs() + 1;

@@ -132,6 +132,15 @@ impl Pool {
         &self.shared.name
     }
 
+    /// The app whose instances its servers are.
+    #[must_use]
+    pub fn app(&self) -> Option<&AppName> {
+        match &self.spec {
+            Spec::Upstream(_) => None,
+            Spec::App(app) => Some(&app.name),
+        }
+    }
+
     #[must_use]
     pub fn timeouts(&self) -> &UpstreamTimeouts {
         &self.timeouts

@@ -211,6 +211,8 @@ pub struct Server {
     pub(super) max_conns: Option<NonZeroU32>,
     /// Everything but the address that two kept connections must agree in.
     group: u64,
+    /// Which start of which instance it is, of an app.
+    instance: Option<(InstanceId, Incarnation)>,
     pub(super) vitals: Arc<Vitals>,
     pub(super) metrics: Arc<ServerMetrics>,
     pub(super) shared: Arc<Shared>,
@@ -234,7 +236,7 @@ impl Server {
     pub(super) fn new(parts: Parts) -> Arc<Self> {
         let Parts { label, address, weight, role, max_conns, spec, instance, vitals, metrics, shared } = parts;
         let group = hash(&(shared.name.as_str(), &label, spec, &instance));
-        Arc::new(Self { id: ServerId::next(), label, address, weight, role, max_conns, group, vitals, metrics, shared })
+        Arc::new(Self { id: ServerId::next(), label, address, weight, role, max_conns, group, instance, vitals, metrics, shared })
     }
 
     #[must_use]
@@ -345,6 +347,12 @@ impl Lease {
     #[must_use]
     pub fn label(&self) -> &str {
         &self.server.label
+    }
+
+    /// Which start of which instance it is, of an app.
+    #[must_use]
+    pub fn instance(&self) -> Option<&(InstanceId, Incarnation)> {
+        self.server.instance.as_ref()
     }
 
     /// Kept connections may be shared by leases of the same group only: same upstream, server, spec, resolved address and, for an app, the same incarnation.

@@ -127,3 +127,68 @@ fn what_was_said_before_the_end_is_written() {
     output.finish(Duration::from_secs(20));
     assert_eq!(text(&dir.path().join("gateway.log")), "goodbye\n");
 }
+
+/// As [`files`], and the app is one of the configuration.
+fn with_web(dir: &Path, format: LogFormat) -> Files {
+    let mut files = files(Some(dir), format);
+    files.apps.insert(id("web").app, files.rotate.clone());
+    files
+}
+
+async fn told(output: &Output, lines: usize, enough: impl Fn(&[LogLine]) -> bool) -> Vec<LogLine> {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let told = output.last(&id("web").app, lines).await.expect("known");
+        if enough(&told) {
+            return told;
+        }
+        assert!(Instant::now() < deadline, "{told:?}");
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn the_past_is_told_from_memory_and_what_was_before_from_the_file() {
+    for (format, before) in [
+        (LogFormat::Text, "old\nsame\nsame\n"),
+        (LogFormat::Json, "{\"app\":\"web\",\"msg\":\"old\"}\n{\"app\":\"web\",\"msg\":\"same\"}\n{\"app\":\"web\",\"msg\":\"same\"}\n"),
+    ] {
+        let dir = tempfile::tempdir().expect("dir");
+        fs::write(dir.path().join("web.log"), before).expect("written");
+        let output = Output::start(&with_web(dir.path(), format)).expect("started");
+        let (out, err, tail) = output.app_pipes(&id("web"), None).expect("pipes");
+        tail.pid.store(42, Relaxed);
+        fs::File::from(out).write_all(b"same\n").expect("written");
+        told(&output, 1, |told| told.iter().any(|line| line.n == Some(1))).await;
+        fs::File::from(err).write_all(b"new\n").expect("written");
+        let all = told(&output, 10, |told| told.iter().any(|line| line.msg == "new")).await;
+        let seen: Vec<_> = all.iter().map(|line| (&*line.msg, line.n, line.pid, line.stream.as_deref())).collect();
+        let (out, err) = ((Some(1), Some(42), Some("stdout")), (Some(1), Some(42), Some("stderr")));
+        let expected = [
+            ("old", None, None, None),
+            ("same", None, None, None),
+            ("same", None, None, None),
+            ("same", out.0, out.1, out.2),
+            ("new", err.0, err.1, err.2),
+        ];
+        assert_eq!(seen, expected, "{format:?}");
+        assert_eq!(told(&output, 4, |told| told.len() == 4).await, all[1..], "{format:?}");
+    }
+}
+
+#[test]
+fn last_words_are_cut_and_hold_nothing_that_a_terminal_obeys() {
+    let tail = Tail::default();
+    for _ in 0..30 {
+        tail.add(&[b'x'; 16 * 1024]);
+    }
+    let lines = tail.lines();
+    assert_eq!(lines.len(), TAIL_LINES);
+    assert!(lines.iter().all(|line| line.len() <= TAIL_LINE && !line.chars().any(char::is_control)));
+    let tail = Tail::default();
+    tail.add(&[0xff; 16 * 1024]);
+    tail.add(b"\t\x1b[31mred\x07\r");
+    let lines = tail.lines();
+    assert!(lines[0].len() <= TAIL_LINE && lines[0].starts_with('\u{fffd}'), "{}", lines[0].len());
+    assert_eq!(lines[1], "  [31mred");
+}

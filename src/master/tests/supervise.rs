@@ -14,6 +14,7 @@ use crate::{
         clock::Clock,
         edge_link::{self, EdgeLink, Setting},
         nursery::{Nursery, Strangers},
+        obituary::Register,
         output::{Files, Output},
         places::Places,
         sockets::Sockets,
@@ -123,7 +124,7 @@ impl Scene {
             let facts = handle.facts();
             until("the edge", || facts.borrow().ready).await;
         }
-        let wiring = Wiring { clock, nursery: nursery.clone(), output, places, edge: handle, inbox, table };
+        let wiring = Wiring { clock, nursery: nursery.clone(), output, register: Register::default(), places, edge: handle, inbox, table };
         tasks.spawn(Supervisor::new(wiring).run());
         let scene = Self { supervisor, table: table_out, nursery, dir, tasks };
         scene.apply(apps).await;

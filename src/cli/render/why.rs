@@ -1,0 +1,239 @@
+//! `gateway why ID`: what became of a request, and what to do next.
+//!
+//! Pure. Every text that came over the socket is escaped here.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{Look, span};
+use crate::{
+    cli::terminal::{Tone, escape},
+    ipc::{
+        message::InstanceState,
+        why::{Account, End, Failed, Fate, Fault, Now},
+    },
+};
+
+/// In a few lines, the cause before the details.
+#[must_use]
+pub fn why(account: &Account, look: Look) -> String {
+    let Account { request, process, now } = account;
+    let mut text = head(request, look);
+    let mut row = |title: &str, value: &str| text += &format!("  {title:<9} {value}\n");
+    row("cause", &cause(request));
+    row("times", &times(request));
+    let had = request.n.is_some();
+    match process {
+        Some(fate) => {
+            row(if had { "process" } else { "before it" }, &who(fate, look));
+            row("ended", &end(fate.end.as_ref(), look));
+        }
+        None if had => row("process", "nothing is remembered of it any more: of each instance the last starts are"),
+        None => {}
+    }
+    for Now { instance, state, pid, last_exit } in now {
+        let pid = pid.map(|pid| format!(", pid {pid}")).unwrap_or_default();
+        let last = last_exit.as_deref().map(|exit| format!(", last exit: {}", escape(exit))).unwrap_or_default();
+        row("now", &format!("{} is {}{pid}{last}", escape(instance), state.as_str()));
+    }
+    if let Some(Fate { stderr, .. }) = process.as_ref().filter(|fate| !fate.stderr.is_empty()) {
+        text += "  its last lines on stderr:\n";
+        for line in stderr {
+            text += &format!("  | {}\n", escape(line));
+        }
+    }
+    text + &format!("{} {}\n", look.paint.with(Tone::Bold, "next:"), next(account))
+}
+
+fn head(request: &Failed, look: Look) -> String {
+    let Failed { at_ms, site, route, method, path, status, .. } = request;
+    let site = site.as_deref().map(|site| format!(" on {}", escape(site))).unwrap_or_default();
+    let route = route.as_deref().map(|route| format!(" (route {})", escape(route))).unwrap_or_default();
+    let what = format!("{status} for {} {}{site}{route}", escape(method), escape(path));
+    format!("{}, {}\n", look.paint.with(Tone::Bad, &what), moment(*at_ms, look))
+}
+
+fn cause(request: &Failed) -> String {
+    let Failed { upstream, server, tries, fault, deadline_ms, detail, .. } = request;
+    let upstream = escape(upstream.as_deref().unwrap_or("the upstream"));
+    let server = escape(server.as_deref().unwrap_or(&upstream));
+    let within = deadline_ms.map(|ms| format!(" within {}", time(ms))).unwrap_or_default();
+    let tries = if *tries > 1 { format!("; {tries} tries, this was the last") } else { String::new() };
+    let detail = detail.as_deref().map(|detail| format!(" [{}]", escape(detail))).unwrap_or_default();
+    let words = match fault {
+        Fault::NoServer => format!("nothing of {upstream} was up"),
+        Fault::Full => format!("every server of {upstream} had all the requests it may have"),
+        Fault::ConnectRefused => format!("{server} refused the connection: nothing listened there"),
+        Fault::ConnectTimeout => format!("{server} took no connection{within}"),
+        Fault::Connect => format!("no connection to {server} could be made"),
+        Fault::Reset => format!("{server} broke the connection off before its answer began"),
+        Fault::ReadTimeout => format!("{server} did not begin to answer{within}"),
+        Fault::SendTimeout => format!("{server} did not take the request{within}"),
+        Fault::BadAnswer => format!("what {server} answered was no HTTP, or broke off"),
+        Fault::Refused => "a rule of the configuration answers so".to_owned(),
+        Fault::Other => "none that is known".to_owned(),
+    };
+    format!("{words}{tries}{detail}")
+}
+
+fn times(request: &Failed) -> String {
+    let Failed { queue_ms, connect_ms, upstream_ms, total_ms, tries, .. } = request;
+    let queued = (*queue_ms > 0).then(|| format!("{} in the queue", time(*queue_ms)));
+    let connected = connect_ms.map(|ms| format!("connected after {}", time(ms)));
+    let upstream = (*tries > 0).then(|| format!("{} on the upstream", time(*upstream_ms)));
+    let all: Vec<_> = queued.into_iter().chain(connected).chain(upstream).chain([format!("{} in all", time(*total_ms))]).collect();
+    all.join(", ")
+}
+
+fn who(fate: &Fate, look: Look) -> String {
+    let Fate { instance, release, pid, started_ms, restart, .. } = fate;
+    let release = release.as_deref().map(|release| format!(" of release {}", escape(release))).unwrap_or_default();
+    let restart = if *restart == 0 { "its first start".to_owned() } else { format!("restart {restart}") };
+    format!("{}{release}, pid {pid}, {restart}, started {}", escape(instance), moment(*started_ms, look))
+}
+
+fn end(end: Option<&End>, look: Look) -> String {
+    let Some(End { how, signal, oom, at_ms, .. }) = end else { return "it still runs".to_owned() };
+    let oom = match (oom, signal) {
+        (Some(true), _) => ", most likely out of memory: the kernel has killed for that meanwhile",
+        (None, Some(9)) => ", perhaps out of memory: the kernel does not say",
+        (Some(false) | None, _) => "",
+    };
+    format!("{}{oom}, {}", escape(how), moment(*at_ms, look))
+}
+
+/// What to do.
+fn next(account: &Account) -> String {
+    let Account { request, process, now } = account;
+    let app = request.app.as_ref().map(|app| escape(app.as_str()));
+    let end = process.as_ref().and_then(|fate| fate.end.as_ref());
+    let logs = |app: &str| format!("`gateway logs {app}` has more of its output");
+    match (request.fault, app) {
+        (Fault::Refused, _) => "`gateway zones` shows what is limited; the access log has the client".to_owned(),
+        (Fault::Full, _) => "raise `max_conns` or add servers; `gateway upstreams` shows how many requests each has".to_owned(),
+        (_, Some(app)) if end.is_some_and(|end| end.oom == Some(true)) => {
+            format!("give {app} more memory or fewer processes, or look for what it keeps; {}", logs(&app))
+        }
+        (Fault::NoServer, Some(app)) => {
+            let stopped = !now.is_empty() && now.iter().all(|one| one.state == InstanceState::Stopped);
+            if stopped {
+                format!("`gateway start {app}`: it was stopped")
+            } else {
+                format!("`gateway apps` shows when it is tried again; {}", logs(&app))
+            }
+        }
+        (Fault::ReadTimeout | Fault::SendTimeout, Some(app)) => {
+            format!("find out what {app} waits for; the deadline is `timeouts` of [app.{app}]; {}", logs(&app))
+        }
+        (_, Some(app)) if end.is_some() => format!("its process ended, the lines above may say why; {}", logs(&app)),
+        (_, Some(app)) => format!("its process still runs; {}", logs(&app)),
+        (_, None) => "`gateway upstreams` shows who is up and why not; the rest is in the logs of that server".to_owned(),
+    }
+}
+
+fn moment(ms: u64, look: Look) -> String {
+    let at = i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok()).unwrap_or_default();
+    let ago = look.now.duration_since(at);
+    let ago = if ago < SignedDuration::ZERO { SignedDuration::ZERO } else { ago };
+    format!("{} ago ({at:.3})", span(ago).unwrap_or_default())
+}
+
+fn time(ms: u64) -> String {
+    if ms < 10_000 { format!("{ms} ms") } else { format!("{:.1} s", ms as f64 / 1000.0) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{cli::terminal::Paint, ipc::message::Incarnation, vocab::AppName};
+
+    const AT: u64 = 1_768_473_000_000;
+
+    fn look() -> Look {
+        let now = i64::try_from(AT + 65_000).expect("small");
+        Look { paint: Paint::Plain, now: Timestamp::from_millisecond(now).expect("a moment") }
+    }
+
+    fn died() -> Account {
+        Account {
+            request: Failed {
+                id: "4bf92f".into(),
+                at_ms: AT,
+                site: Some("example.com".into()),
+                route: Some("/".into()),
+                method: "POST".into(),
+                path: "/orders".into(),
+                status: 502,
+                upstream: Some("web".into()),
+                app: Some(AppName::parse("web").expect("valid")),
+                server: Some("web.0".into()),
+                n: Some(0),
+                incarnation: Some(Incarnation(3)),
+                tries: 1,
+                fault: Fault::Reset,
+                deadline_ms: None,
+                detail: Some("Upstream ConnectionClosed".into()),
+                queue_ms: 0,
+                connect_ms: Some(1),
+                upstream_ms: 12,
+                total_ms: 13,
+                edge_started_ms: 0,
+            },
+            process: Some(Fate {
+                instance: "web.0".into(),
+                incarnation: Incarnation(3),
+                release: None,
+                pid: 4711,
+                started_ms: AT - 3_600_000,
+                restart: 2,
+                end: Some(End { how: "exit 3".into(), code: Some(3), signal: None, oom: Some(false), at_ms: AT + 1 }),
+                stderr: vec!["Traceback (most recent call last):".into(), "KeyError: \u{1b}[31m'id'".into()],
+            }),
+            now: vec![Now { instance: "web.0".into(), state: InstanceState::Ready, pid: Some(4712), last_exit: Some("exit 3".into()) }],
+        }
+    }
+
+    #[test]
+    fn a_request_whose_process_died_of_it() {
+        insta::assert_snapshot!("why_died", why(&died(), look()));
+    }
+
+    #[test]
+    fn a_request_that_hung_and_one_for_which_there_was_nobody() {
+        let mut hung = died();
+        hung.request = Failed {
+            status: 504,
+            fault: Fault::ReadTimeout,
+            deadline_ms: Some(60_000),
+            upstream_ms: 60_001,
+            total_ms: 60_002,
+            tries: 2,
+            ..hung.request
+        };
+        hung.process = hung.process.map(|fate| Fate { end: None, stderr: Vec::new(), ..fate });
+        let mut nobody = died();
+        nobody.request = Failed {
+            status: 503,
+            fault: Fault::NoServer,
+            server: None,
+            n: None,
+            incarnation: None,
+            tries: 0,
+            detail: None,
+            connect_ms: None,
+            ..nobody.request
+        };
+        nobody.process = nobody.process.map(|fate| Fate {
+            end: Some(End { how: "signal 9 (KILL)".into(), code: None, signal: Some(9), oom: Some(true), at_ms: AT - 500 }),
+            ..fate
+        });
+        insta::assert_snapshot!("why_hung", why(&hung, look()));
+        insta::assert_snapshot!("why_nobody", why(&nobody, look()));
+    }
+
+    #[test]
+    fn nothing_that_a_terminal_obeys_comes_through() {
+        let text = why(&died(), look());
+        assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{text:?}");
+        assert!(text.contains("\\u{1b}[31m'id'"), "{text}");
+    }
+}

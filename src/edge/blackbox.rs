@@ -1,0 +1,294 @@
+//! The black box: the last requests that we answered with 502, 503 or 504, so that one can be asked for by its id.
+//!
+//! Shape: a bounded ring that grows only as requests fail; the oldest falls out. Every text is cut when it comes in, so [`MOST_BYTES`] holds whatever clients send.
+//!        It dies with the edge.
+
+use std::{
+    collections::VecDeque,
+    fmt::Write as _,
+    mem::size_of,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use crate::{
+    ipc::{
+        message::{Incarnation, InstanceId},
+        why::{Failed, Fault, LONGEST_ID, RequestId},
+    },
+    vocab::{AppName, UpstreamName},
+};
+
+/// How many failed requests are remembered.
+pub const KEPT: usize = 4096;
+/// The longest of a text but the id.
+const LONGEST: usize = 200;
+/// Of every text that comes from outside.
+const TEXTS: usize = 6;
+/// What the ring can take at most: about 7 MB, where every request brings the longest texts.
+pub const MOST_BYTES: usize = KEPT * (size_of::<Entry>() + LONGEST_ID + TEXTS * LONGEST);
+
+/// A request that failed, as the engine knows it when it is over.
+#[derive(Debug)]
+pub struct Failure<'a> {
+    pub id: &'a str,
+    pub at_ms: u64,
+    pub site: Option<&'a str>,
+    pub route: Option<&'a str>,
+    pub method: &'a str,
+    /// As received.
+    pub path: &'a [u8],
+    pub status: u16,
+    pub upstream: Option<&'a UpstreamName>,
+    pub app: Option<&'a AppName>,
+    pub server: Option<&'a str>,
+    pub instance: Option<&'a (InstanceId, Incarnation)>,
+    pub tries: u32,
+    pub fault: Fault,
+    pub deadline_ms: Option<u64>,
+    pub detail: Option<&'a str>,
+    pub queue_ms: u64,
+    pub connect_ms: Option<u64>,
+    pub upstream_ms: u64,
+    pub total_ms: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    id: Box<str>,
+    at_ms: u64,
+    site: Option<Box<str>>,
+    route: Option<Box<str>>,
+    method: Box<str>,
+    path: Box<str>,
+    status: u16,
+    upstream: Option<UpstreamName>,
+    app: Option<AppName>,
+    server: Option<Box<str>>,
+    instance: Option<(u16, Incarnation)>,
+    tries: u32,
+    fault: Fault,
+    deadline_ms: Option<u64>,
+    detail: Option<Box<str>>,
+    queue_ms: u64,
+    connect_ms: Option<u64>,
+    upstream_ms: u64,
+    total_ms: u64,
+}
+
+#[derive(Debug, Default)]
+pub struct BlackBox {
+    ring: Mutex<VecDeque<Entry>>,
+}
+
+impl BlackBox {
+    pub fn keep(&self, failure: &Failure<'_>) {
+        // Made before the lock is taken: a burst of failures must not line up the threads.
+        let entry = Entry::of(failure);
+        let mut ring = self.ring();
+        let oldest = if ring.len() == KEPT { ring.pop_front() } else { None };
+        ring.push_back(entry);
+        drop(ring);
+        drop(oldest);
+    }
+
+    /// The newest of this id: a trusted peer may have sent it more than once.
+    #[must_use]
+    pub fn find(&self, id: &RequestId, edge_started_ms: u64) -> Option<Failed> {
+        let ring = self.ring();
+        ring.iter().rev().find(|entry| &*entry.id == id.as_str()).map(|entry| entry.tell(edge_started_ms))
+    }
+
+    fn ring(&self) -> MutexGuard<'_, VecDeque<Entry>> {
+        // An entry is in or not in: whoever panicked left it whole.
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entry {
+    fn of(failure: &Failure<'_>) -> Self {
+        let Failure {
+            id,
+            at_ms,
+            site,
+            route,
+            method,
+            path,
+            status,
+            upstream,
+            app,
+            server,
+            instance,
+            tries,
+            fault,
+            deadline_ms,
+            detail,
+            queue_ms,
+            connect_ms,
+            upstream_ms,
+            total_ms,
+        } = *failure;
+        let text = |text: &str| plain(text.as_bytes(), LONGEST);
+        Self {
+            id: plain(id.as_bytes(), LONGEST_ID),
+            at_ms,
+            site: site.map(text),
+            route: route.map(text),
+            method: text(method),
+            path: plain(path, LONGEST),
+            status,
+            upstream: upstream.cloned(),
+            app: app.cloned(),
+            server: server.map(text),
+            instance: instance.map(|(id, incarnation)| (id.n, *incarnation)),
+            tries,
+            fault,
+            deadline_ms,
+            detail: detail.map(text),
+            queue_ms,
+            connect_ms,
+            upstream_ms,
+            total_ms,
+        }
+    }
+
+    fn tell(&self, edge_started_ms: u64) -> Failed {
+        let text = |text: &Option<Box<str>>| text.as_deref().map(str::to_owned);
+        Failed {
+            id: self.id.to_string(),
+            at_ms: self.at_ms,
+            site: text(&self.site),
+            route: text(&self.route),
+            method: self.method.to_string(),
+            path: self.path.to_string(),
+            status: self.status,
+            upstream: self.upstream.as_ref().map(ToString::to_string),
+            app: self.app.clone(),
+            server: text(&self.server),
+            n: self.instance.map(|(n, _)| n),
+            incarnation: self.instance.map(|(_, incarnation)| incarnation),
+            tries: self.tries,
+            fault: self.fault,
+            deadline_ms: self.deadline_ms,
+            detail: text(&self.detail),
+            queue_ms: self.queue_ms,
+            connect_ms: self.connect_ms,
+            upstream_ms: self.upstream_ms,
+            total_ms: self.total_ms,
+            edge_started_ms,
+        }
+    }
+}
+
+/// Visible ASCII and spaces as they are, any other byte as `\xNN`; at most `longest` bytes, of which the last ones say where it was cut.
+fn plain(text: &[u8], longest: usize) -> Box<str> {
+    const CUT: &str = "...";
+    let mut out = String::with_capacity(text.len().min(longest));
+    // Where the text may end if it turns out to be too long.
+    let mut fits = 0;
+    for byte in text {
+        if byte.is_ascii_graphic() || *byte == b' ' {
+            out.push(char::from(*byte));
+        } else {
+            // Writing to a String cannot fail.
+            let _ = write!(out, "\\x{byte:02x}");
+        }
+        if out.len() <= longest - CUT.len() {
+            fits = out.len();
+        }
+        if out.len() > longest {
+            out.truncate(fits);
+            out.push_str(CUT);
+            break;
+        }
+    }
+    out.into_boxed_str()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn failure<'a>(id: &'a str, path: &'a [u8]) -> Failure<'a> {
+        Failure {
+            id,
+            at_ms: 1,
+            site: Some("a.test"),
+            route: None,
+            method: "GET",
+            path,
+            status: 502,
+            upstream: None,
+            app: None,
+            server: None,
+            instance: None,
+            tries: 1,
+            fault: Fault::Reset,
+            deadline_ms: None,
+            detail: None,
+            queue_ms: 0,
+            connect_ms: None,
+            upstream_ms: 3,
+            total_ms: 4,
+        }
+    }
+
+    fn id(text: &str) -> RequestId {
+        RequestId::parse(text).expect("an id")
+    }
+
+    #[test]
+    fn the_newest_are_remembered_and_found_by_their_whole_id() {
+        let all = BlackBox::default();
+        for n in 0..KEPT + 10 {
+            all.keep(&failure(&format!("id-{n}"), b"/"));
+        }
+        assert_eq!(all.ring().len(), KEPT);
+        assert_eq!(all.find(&id("id-9"), 0), None, "the oldest fell out");
+        assert_eq!(all.find(&id("id-10"), 7).map(|found| (found.id, found.edge_started_ms)), Some(("id-10".to_owned(), 7)));
+        assert_eq!(all.find(&id("id-"), 0), None, "no part of an id is one");
+        assert_eq!(all.find(&id("ID-10"), 0), None);
+    }
+
+    #[test]
+    fn of_two_with_one_id_the_newer_is_told() {
+        let all = BlackBox::default();
+        all.keep(&failure("same", b"/old"));
+        all.keep(&failure("same", b"/new"));
+        assert_eq!(all.find(&id("same"), 0).map(|found| found.path), Some("/new".to_owned()));
+    }
+
+    #[test]
+    fn whatever_comes_in_the_box_stays_within_its_bytes() {
+        let all = BlackBox::default();
+        let (long, bytes) = ("\u{202e}".repeat(100_000), vec![0xff; 100_000]);
+        let hostile = Failure {
+            site: Some(&long),
+            route: Some(&long),
+            method: &long,
+            server: Some(&long),
+            detail: Some(&long),
+            ..failure(&long, &bytes)
+        };
+        all.keep(&hostile);
+        let ring = all.ring();
+        let entry = ring.front().expect("one");
+        let texts = [&entry.site, &entry.route, &entry.server, &entry.detail].map(|text| text.as_ref().expect("given"));
+        let bytes: usize = texts.into_iter().chain([&entry.id, &entry.method, &entry.path]).map(|text| text.len()).sum();
+        assert!(KEPT * (size_of::<Entry>() + bytes) <= MOST_BYTES);
+        const { assert!(MOST_BYTES <= 7 << 20) };
+    }
+
+    proptest! {
+        #[test]
+        fn a_text_is_short_and_plain_and_whole_where_it_fits(text: Vec<u8>, longest in 4usize..300) {
+            let cut = plain(&text, longest);
+            prop_assert!(cut.len() <= longest);
+            prop_assert!(cut.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' '));
+            if text.is_ascii() && text.iter().all(u8::is_ascii_graphic) && text.len() <= longest {
+                prop_assert_eq!(cut.as_bytes(), &text[..]);
+            }
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! What is remembered of processes: who they were, how they ended, their last words.
+//!
+//! Shape: the last [`KEPT`] starts of each instance, of at most [`INSTANCES`] instances; the instance that was not started for longest is forgotten first.
+//!        Written where processes are started and reaped, read by `gateway why`; the lock is held for moments.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fs,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
+};
+
+use super::output::Tail;
+use crate::{
+    ipc::{
+        message::{AppTable, Incarnation, Instance, InstanceId},
+        why::{Account, End, Failed, Fate, Now},
+    },
+    rules::restart::Exit,
+    vocab::AppName,
+};
+
+/// Starts that are remembered of an instance.
+pub const KEPT: usize = 8;
+/// With the twenty lines of each start that is 40 MB where all of them write the longest lines; some hundred KB where programs crash as they do.
+const INSTANCES: usize = 256;
+const SIGKILL: i32 = 9;
+
+#[derive(Debug)]
+struct Entry {
+    incarnation: u64,
+    pid: u32,
+    started_ms: u64,
+    restart: u64,
+    /// The kernel's count of kills for memory, when it was started.
+    kills: Option<u64>,
+    tail: Arc<Tail>,
+    end: Option<(Exit, Option<bool>, u64)>,
+}
+
+#[derive(Debug, Default)]
+struct Instances {
+    starts: u64,
+    entries: VecDeque<Entry>,
+}
+
+/// Cloneable; all clones are one register.
+#[derive(Clone, Debug, Default)]
+pub struct Register {
+    instances: Arc<Mutex<BTreeMap<InstanceId, Instances>>>,
+}
+
+impl Register {
+    pub fn born(&self, id: &InstanceId, incarnation: u64, pid: u32, tail: Arc<Tail>) {
+        let (started_ms, kills) = (unix_ms(), kills());
+        let mut all = self.lock();
+        if !all.contains_key(id) && all.len() >= INSTANCES {
+            let oldest =
+                all.iter().min_by_key(|(_, instance)| instance.entries.back().map(|entry| entry.started_ms)).map(|(id, _)| id.clone());
+            oldest.and_then(|id| all.remove(&id));
+        }
+        let instance = all.entry(id.clone()).or_default();
+        if instance.entries.len() == KEPT {
+            instance.entries.pop_front();
+        }
+        instance.entries.push_back(Entry { incarnation, pid, started_ms, restart: instance.starts, kills, tail, end: None });
+        instance.starts += 1;
+    }
+
+    pub fn died(&self, id: &InstanceId, incarnation: u64, exit: Exit) {
+        let (at_ms, kills) = (unix_ms(), kills());
+        let mut all = self.lock();
+        let Some(instance) = all.get_mut(id) else { return };
+        if let Some(entry) = instance.entries.iter_mut().rev().find(|entry| entry.incarnation == incarnation) {
+            entry.end = Some((exit, oom(exit, entry.kills, kills), at_ms));
+        }
+    }
+
+    /// Joins what the edge knows of a request with what is remembered here, and with how the app stands now.
+    #[must_use]
+    pub fn account(&self, request: Failed, table: &AppTable) -> Account {
+        let rows = || table.instances.iter().filter(|row| Some(&row.id.app) == request.app.as_ref());
+        let all = self.lock();
+        let process = match (&request.app, request.n, request.incarnation) {
+            (Some(app), Some(n), Some(incarnation)) => {
+                let id = InstanceId { app: app.clone(), n };
+                all.get(&id).and_then(|instance| {
+                    let entry = instance.entries.iter().find(|entry| entry.incarnation == incarnation.0)?;
+                    Some(entry.tell(&id, table))
+                })
+            }
+            (Some(app), _, _) => last_death(&all, app, request.at_ms).map(|(id, entry)| entry.tell(id, table)),
+            (None, _, _) => None,
+        };
+        drop(all);
+        let now = rows().map(|row| {
+            let Instance { id, state, pid, last_exit, .. } = row;
+            Now { instance: id.to_string(), state: *state, pid: *pid, last_exit: last_exit.as_ref().map(|(why, _)| why.clone()) }
+        });
+        let now = now.collect();
+        Account { request, process, now }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<InstanceId, Instances>> {
+        // Nothing panics while it is held.
+        self.instances.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The last process of the app that had ended by then.
+fn last_death<'a>(all: &'a BTreeMap<InstanceId, Instances>, app: &AppName, by_ms: u64) -> Option<(&'a InstanceId, &'a Entry)> {
+    let entries =
+        all.iter().filter(|(id, _)| id.app == *app).flat_map(|(id, instance)| instance.entries.iter().map(move |entry| (id, entry)));
+    let ended = entries.filter_map(|(id, entry)| Some((entry.end.as_ref()?.2, id, entry))).filter(|(at_ms, ..)| *at_ms <= by_ms);
+    ended.max_by_key(|(at_ms, ..)| *at_ms).map(|(_, id, entry)| (id, entry))
+}
+
+impl Entry {
+    fn tell(&self, id: &InstanceId, table: &AppTable) -> Fate {
+        let row = table.instances.iter().find(|row| row.id == *id && row.incarnation.0 == self.incarnation);
+        let end = self.end.as_ref().map(|(exit, oom, at_ms)| {
+            let (code, signal) = match *exit {
+                Exit::Code(code) => (Some(code), None),
+                Exit::Signal(signal) => (None, Some(signal)),
+            };
+            End { how: exit.to_string(), code, signal, oom: *oom, at_ms: *at_ms }
+        });
+        Fate {
+            instance: id.to_string(),
+            incarnation: Incarnation(self.incarnation),
+            release: row.and_then(|row| row.release.clone()),
+            pid: self.pid,
+            started_ms: self.started_ms,
+            restart: self.restart,
+            end,
+            stderr: self.tail.lines(),
+        }
+    }
+}
+
+fn oom(exit: Exit, before: Option<u64>, after: Option<u64>) -> Option<bool> {
+    match exit {
+        Exit::Signal(SIGKILL) => Some(after? > before?),
+        Exit::Signal(_) | Exit::Code(_) => Some(false),
+    }
+}
+
+/// How many processes the kernel has killed for memory, in every cgroup of the machine.
+///
+/// Source: `oom_kill` of /proc/vmstat, Linux 4.13.
+fn kills() -> Option<u64> {
+    let text = fs::read_to_string("/proc/vmstat").ok()?;
+    text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
+}
+
+fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |at| u64::try_from(at.as_millis()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ipc::why::Fault;
+
+    fn id(app: &str, n: u16) -> InstanceId {
+        InstanceId { app: AppName::parse(app).expect("valid"), n }
+    }
+
+    fn request(n: Option<u16>, incarnation: Option<u64>) -> Failed {
+        Failed {
+            id: "x".into(),
+            at_ms: u64::MAX,
+            site: None,
+            route: None,
+            method: "GET".into(),
+            path: "/".into(),
+            status: 502,
+            upstream: Some("web".into()),
+            app: Some(id("web", 0).app),
+            server: None,
+            n,
+            incarnation: incarnation.map(Incarnation),
+            tries: 1,
+            fault: Fault::Reset,
+            deadline_ms: None,
+            detail: None,
+            queue_ms: 0,
+            connect_ms: None,
+            upstream_ms: 0,
+            total_ms: 0,
+            edge_started_ms: 0,
+        }
+    }
+
+    #[test]
+    fn the_last_starts_of_an_instance_are_remembered_each_with_its_end() {
+        let register = Register::default();
+        for incarnation in 0..20 {
+            register.born(&id("web", 0), incarnation, 100, Arc::default());
+            register.died(&id("web", 0), incarnation, Exit::Code(3));
+        }
+        let fate = |incarnation| register.account(request(Some(0), Some(incarnation)), &AppTable::default()).process;
+        assert_eq!(fate(11), None, "only so many are");
+        let seen = fate(12).expect("remembered");
+        assert_eq!(
+            (seen.restart, seen.end.map(|end| (end.how, end.code, end.oom))),
+            (12, Some(("exit 3".to_owned(), Some(3), Some(false))))
+        );
+    }
+
+    #[test]
+    fn where_no_instance_had_it_the_last_one_that_ended_is_told() {
+        let register = Register::default();
+        for n in 0..3 {
+            register.born(&id("web", n), 1, 100 + u32::from(n), Arc::default());
+        }
+        let process = |register: &Register| register.account(request(None, None), &AppTable::default()).process;
+        assert_eq!(process(&register), None, "all of them live");
+        register.died(&id("web", 1), 1, Exit::Signal(11));
+        register.born(&id("other", 0), 1, 7, Arc::default());
+        register.died(&id("other", 0), 1, Exit::Code(1));
+        assert_eq!(process(&register).map(|fate| fate.pid), Some(101));
+    }
+
+    #[test]
+    fn instances_without_number_do_not_grow_the_register() {
+        let register = Register::default();
+        for n in 0..2000 {
+            register.born(&id("web", n), 1, 1, Arc::default());
+        }
+        assert_eq!(register.lock().len(), INSTANCES);
+        assert!(register.lock().contains_key(&id("web", 1999)));
+    }
+
+    #[test]
+    fn only_a_kill_while_the_kernel_was_killing_is_called_out_of_memory() {
+        let kill = Exit::Signal(SIGKILL);
+        assert_eq!(oom(kill, Some(1), Some(2)), Some(true));
+        assert_eq!(oom(kill, Some(2), Some(2)), Some(false));
+        assert_eq!(oom(kill, None, None), None);
+        assert_eq!(oom(Exit::Signal(11), Some(1), Some(2)), Some(false));
+    }
+}
