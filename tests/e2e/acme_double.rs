@@ -68,16 +68,34 @@ fn complaint(gateway: &Gateway, words: &[&str]) -> Value {
 
 /// Ends the edge; the next one knows what is on disk, and nothing of when the certificate was issued.
 fn restart(gateway: &Gateway, forget: bool) {
-    let path = gateway.state().join("edge/certs/a.test/history.json");
-    if forget {
+    if !forget {
+        return replace(gateway, || {});
+    }
+    replace_settled(gateway, || {
+        let path = gateway.state().join("edge/certs/a.test/history.json");
         let mut kept: Value = serde_json::from_slice(&fs::read(&path).expect("kept")).expect("JSON");
         kept["history"] = serde_json::json!({});
         // Of whoever is its owner, in place.
         fs::write(&path, kept.to_string()).expect("written");
-    }
+    });
+}
+
+/// As [`replace`], once the certificate is served and all of it written down: that comes after it has begun to be served.
+fn replace_settled(gateway: &Gateway, meddle: impl FnOnce()) {
+    eventually("all is written down", secs(30), || {
+        let cert = cert(gateway);
+        if cert["state"] == "served" { Ok(()) } else { Err(cert) }
+    });
+    replace(gateway, meddle);
+}
+
+/// Ends the edge, and meddles with its files when it cannot write any more.
+fn replace(gateway: &Gateway, meddle: impl FnOnce()) {
     let old = gateway.edge();
+    proc::kill(old, Signal::SIGSTOP);
+    meddle();
     proc::kill(old, Signal::SIGKILL);
-    eventually("there is another edge", secs(20), || match gateway.edge_pid() {
+    eventually("there is another edge", secs(40), || match gateway.edge_pid() {
         Some(pid) if pid != old && gateway.ask(&serde_json::json!({ "command": "certs" })).is_ok() => Ok(()),
         other => Err(other),
     });
@@ -303,12 +321,16 @@ async fn files_that_are_damaged_are_said_and_made_anew() {
     let certs = gateway.state().join("edge/certs");
     let account = fs::read_dir(certs.join(".accounts")).expect("accounts").next().expect("one").expect("readable").path();
     let key = fs::read(account.join("key.pem")).expect("a key");
-    for path in
-        [certs.join("a.test/history.json"), certs.join("a.test/order.json"), certs.join("a.test/bundle.pem"), account.join("account.json")]
-    {
-        fs::write(&path, "{ \u{1b}[31m half").expect("written");
-    }
-    restart(&gateway, false);
+    replace_settled(&gateway, || {
+        for path in [
+            certs.join("a.test/history.json"),
+            certs.join("a.test/order.json"),
+            certs.join("a.test/bundle.pem"),
+            account.join("account.json"),
+        ] {
+            fs::write(&path, "{ \u{1b}[31m half").expect("written");
+        }
+    });
     serves(&gateway, &ca, 1).await;
     assert_eq!(ca.orders().len(), 2);
     assert_eq!(fs::read(account.join("key.pem")).expect("a key"), key, "the account is the same");
