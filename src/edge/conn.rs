@@ -105,6 +105,14 @@ pub struct Client {
 const PARSING: u8 = 0;
 const SERVING: u8 = 1;
 
+impl Conn {
+    /// Whether the client has closed its side: nobody reads what it is answered.
+    #[must_use]
+    pub fn has_left(&self) -> bool {
+        self.io.as_ref().is_some_and(stream::Io::has_left)
+    }
+}
+
 impl Client {
     #[must_use]
     pub fn plain(peer: SocketAddr, draining: CancellationToken) -> Self {

@@ -28,6 +28,7 @@ mod peer;
 mod report;
 mod request;
 pub mod tunnel;
+mod wait;
 
 /// The hooks of one thread's proxy.
 pub struct Engine {
@@ -69,6 +70,9 @@ impl ProxyHttp for Engine {
 
     async fn upstream_peer(&self, session: &mut Session, exchange: &mut Self::CTX) -> Result<Box<HttpPeer>> {
         request::limit_waits(session, exchange);
+        if let Some((room, bounds)) = exchange.waiting_room() {
+            wait::for_an_instance(session, exchange, &room, &bounds).await?;
+        }
         peer::next(exchange)
     }
 

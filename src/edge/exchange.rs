@@ -13,13 +13,14 @@ use http::{HeaderValue, StatusCode};
 use super::{
     live::{Live, LiveAction, LiveRoute, LiveSite},
     tls::mutual::ClientCertificate,
-    upstream::{Cause, Lease, Pool, ServerId},
+    upstream::{Cause, Lease, Pool, Room, ServerId},
 };
 use crate::{
     ipc::{
         message::{Incarnation, InstanceId},
         why::Fault,
     },
+    plan::Hold,
     rules::balance::Refused,
     telemetry::{InFlight, SiteMetrics},
 };
@@ -52,6 +53,13 @@ impl From<Fault> for Trouble {
         Self { fault, deadline: None, detail: None }
     }
 }
+
+/// Tries of one request, those after a wait included; the engine would make few more.
+const MOST_TRIES: u32 = 12;
+
+/// No instance will be ready in time.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Hopeless;
 
 /// Who wrote the answer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -89,6 +97,13 @@ pub struct Exchange {
     tries: u32,
     /// A kept connection was at fault: from then on the request goes on new ones only, so that it is the last such fault.
     stale: Stale,
+    /// A release on trial has failed it: from then on it goes to proven ones only.
+    proven: bool,
+    trial_failed: bool,
+    /// It goes on when an instance of its app is ready.
+    waits: bool,
+    /// How long it has waited for that.
+    pub queued: Duration,
     server: Option<Box<str>>,
     upstream_took: Duration,
     /// Why the last server did not answer.
@@ -124,6 +139,10 @@ impl Exchange {
             tried: Vec::new(),
             tries: 0,
             stale: Stale::Never,
+            proven: false,
+            trial_failed: false,
+            waits: false,
+            queued: Duration::ZERO,
             server: None,
             upstream_took: Duration::ZERO,
             failed: None,
@@ -186,8 +205,12 @@ impl Exchange {
     ///
     /// Errors: none can take it; after so long it may be tried again.
     pub fn pick(&mut self) -> Result<(), Duration> {
-        let Some(pool) = self.pool() else { return Err(Duration::from_secs(1)) };
-        let picked = pool.pick(self.live.now(), &self.tried, &mut || fastrand::u64(..));
+        let Some(pool) = self.pool().cloned() else { return Err(Duration::from_secs(1)) };
+        self.pick_of(&pool)
+    }
+
+    fn pick_of(&mut self, pool: &Pool) -> Result<(), Duration> {
+        let picked = pool.pick(self.live.now(), &self.tried, self.proven, &mut || fastrand::u64(..));
         match picked {
             Ok(lease) => {
                 self.next = Some(lease);
@@ -206,6 +229,44 @@ impl Exchange {
         }
     }
 
+    /// Picks the server to go to, or finds that the request may wait for one.
+    ///
+    /// Errors: as [`Exchange::pick`].
+    pub fn pick_or_wait(&mut self) -> Result<(), Duration> {
+        let picked = self.pick();
+        self.waits = picked.is_err() && self.may_wait();
+        if self.waits { Ok(()) } else { picked }
+    }
+
+    /// Whether an instance of the request's app may come in time.
+    fn may_wait(&self) -> bool {
+        self.pool().is_some_and(|pool| pool.waiting_room().is_some())
+    }
+
+    /// The waiting room that it goes to, as it has no server to go to.
+    #[must_use]
+    pub fn waiting_room(&self) -> Option<(Arc<Room>, Hold)> {
+        if self.next.is_some() || !self.waits {
+            return None;
+        }
+        self.pool()?.waiting_room().map(|(room, hold)| (room.clone(), hold.clone()))
+    }
+
+    /// Looks again, in the pool that is in force now. `afresh`: those it has been to may do by now.
+    ///
+    /// Errors: [`Hopeless`]: nothing will come in time.
+    pub fn look_again(&mut self, room: &Room, afresh: bool) -> Result<bool, Hopeless> {
+        let pool = room.pool().ok_or(Hopeless)?;
+        if afresh {
+            self.tried.clear();
+        }
+        match self.pick_of(&pool) {
+            Ok(()) => Ok(true),
+            Err(_) if pool.waiting_room().is_none() => Err(Hopeless),
+            Err(_) => Ok(false),
+        }
+    }
+
     /// The server did not do. Whether the request goes to another, which is then picked already.
     pub fn fail_try(&mut self, cause: Cause, idempotent: bool) -> bool {
         self.failed = Some(cause);
@@ -214,9 +275,38 @@ impl Exchange {
         if let (Cause::Stale, Some(server)) = (cause, self.tried.last()) {
             self.stale = Stale::On(*server);
         }
+        if self.goes_to_standby(cause, idempotent) && self.pick().is_ok() {
+            return true;
+        }
         let (now, tries) = (self.live.now(), self.counted_tries());
         let may = self.pool().is_some_and(|pool| pool.may_retry(now, cause, idempotent, tries));
-        may && (self.pick().is_ok() || self.forgive_stale() && self.pick().is_ok())
+        if may && (self.pick().is_ok() || self.forgive_stale() && self.pick().is_ok()) {
+            return true;
+        }
+        // Nothing was sent, or it may be sent again: it waits for the next process of its app.
+        self.waits = self.tries < MOST_TRIES && self.waits_after(cause, idempotent) && self.may_wait();
+        self.waits
+    }
+
+    fn waits_after(&self, cause: Cause, idempotent: bool) -> bool {
+        match cause {
+            Cause::Connect => true,
+            Cause::Stale | Cause::Reset => idempotent,
+            // It is there, and slow or wrong: another try would find it so.
+            Cause::Timeout | Cause::Status(_) | Cause::Broken => false,
+        }
+    }
+
+    /// What a release on trial could not do goes to the one that stands by, if it may be sent again. Whether it does.
+    fn goes_to_standby(&mut self, cause: Cause, idempotent: bool) -> bool {
+        let may = match cause {
+            Cause::Connect => true,
+            Cause::Stale | Cause::Reset | Cause::Timeout | Cause::Status(_) => idempotent,
+            Cause::Broken => false,
+        };
+        let now = self.live.now();
+        self.proven |= may && self.trial_failed && self.pool().is_some_and(|pool| pool.has_standby(now));
+        self.proven
     }
 
     /// A stale connection is no try of the server's.
@@ -242,10 +332,21 @@ impl Exchange {
     pub fn pass_over(&mut self, status: StatusCode, idempotent: bool) -> bool {
         let cause = Cause::Status(status.as_u16());
         let Some(pool) = self.pool() else { return false };
-        if !cause.allows(pool.retry(), idempotent) {
+        let allowed = cause.allows(pool.retry(), idempotent);
+        let now = self.live.now();
+        let on_trial = self.on.as_ref().is_some_and(|on| on.lease.is_on_trial());
+        if on_trial && idempotent && status.is_server_error() && pool.has_standby(now) {
+            self.proven = true;
+            if self.pick().is_ok() {
+                self.failed = Some(cause);
+                self.blame();
+                self.end_try(|on, now, _| on.lease.failed(now, cause));
+                return true;
+            }
+        }
+        if !allowed {
             return false;
         }
-        let now = self.live.now();
         if self.pick().is_err() {
             return false;
         }
@@ -261,6 +362,7 @@ impl Exchange {
 
     fn blame(&mut self) {
         if let Some(on) = &self.on {
+            self.trial_failed = on.lease.is_on_trial();
             self.failed_on = on.lease.instance().cloned();
             self.connected = on.connected;
         }
@@ -318,6 +420,11 @@ impl Exchange {
         self.upstream_took += took;
         judge(&on, self.live.now(), took);
         self.server = Some(on.lease.label().into());
+    }
+
+    #[must_use]
+    pub fn tries(&self) -> u32 {
+        self.tries
     }
 
     /// The server that has the request, or had it last.

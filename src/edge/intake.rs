@@ -108,7 +108,7 @@ pub fn judge(exchange: &mut Exchange, client: &Client, request: Request<'_>) -> 
         return Step::Answer(reply);
     }
     match &route.action {
-        LiveAction::Proxy(_) => match exchange.pick() {
+        LiveAction::Proxy(_) => match exchange.pick_or_wait() {
             Ok(()) => Step::Forward,
             Err(wait) => Step::Answer(ask.page(StatusCode::SERVICE_UNAVAILABLE).with_retry_after(wait)),
         },

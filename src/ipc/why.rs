@@ -66,6 +66,10 @@ pub enum Fault {
     NoServer,
     /// Every server has as many requests as it may have.
     Full,
+    /// It would have waited for an instance, and `hold` was full.
+    HoldFull,
+    /// It waited for an instance, and none came within `hold.time`.
+    HoldTimedOut,
     ConnectRefused,
     ConnectTimeout,
     /// Any other reason why there was no connection.

@@ -18,22 +18,22 @@ use prometheus::{
 use super::{
     cell::{BOUNDS_US, SpreadReading},
     handle::{
-        AcmeMetrics, FilterMetrics, Handshake, ListenerMetrics, Ordered, Refusal, ServerMetrics, SiteMetrics, TlsMetrics, UpstreamMetrics,
-        ZoneMetrics,
+        AcmeMetrics, FilterMetrics, Handshake, HoldMetrics, ListenerMetrics, Ordered, Refusal, ServerMetrics, SiteMetrics, TlsMetrics,
+        UpstreamMetrics, ZoneMetrics,
     },
     metric::{
-        ACCESS_DROPPED, ACME_ORDERS, APP_CPU, APP_MEMORY, APP_RESTARTS, APP_STATE, APP_UP, BUILD, CERT_AT_RISK, CERT_NOT_AFTER,
-        CONNECTIONS, CONNECTIONS_ALL, EDGE_RESTARTS, FILTER_HITS, GENERATION, HTTP_DURATION, HTTP_IN_FLIGHT, HTTP_RECEIVED, HTTP_REQUESTS,
-        HTTP_SENT, Kind, Metric, NODE_AVAILABLE, NODE_CPU, NODE_DISK, NODE_LOAD, NODE_MEMORY, REFUSED, RELOADS, TABLE, TLS_DURATION,
-        TLS_HANDSHAKES, UPSTREAM_FLIGHT, UPSTREAM_PANIC, UPSTREAM_REQS, UPSTREAM_RETRIES, UPSTREAM_TIME, UPSTREAM_UP, ZONE_KEYS,
-        ZONE_REQUESTS,
+        ACCESS_DROPPED, ACME_ORDERS, APP_CPU, APP_HELD, APP_HOLD, APP_MEMORY, APP_RESTARTS, APP_STATE, APP_UP, BUILD, CERT_AT_RISK,
+        CERT_NOT_AFTER, CONNECTIONS, CONNECTIONS_ALL, EDGE_RESTARTS, FILTER_HITS, GENERATION, HTTP_DURATION, HTTP_IN_FLIGHT, HTTP_RECEIVED,
+        HTTP_REQUESTS, HTTP_SENT, Kind, Metric, NODE_AVAILABLE, NODE_CPU, NODE_DISK, NODE_LOAD, NODE_MEMORY, REFUSED, RELOADS, TABLE,
+        TLS_DURATION, TLS_HANDSHAKES, UPSTREAM_FLIGHT, UPSTREAM_PANIC, UPSTREAM_REQS, UPSTREAM_RETRIES, UPSTREAM_TIME, UPSTREAM_UP,
+        ZONE_KEYS, ZONE_REQUESTS,
     },
     node::NodeSample,
     registry::{Facts, Metrics, living, lock},
 };
 use crate::{
-    ipc::message::{AppTable, InstanceState},
-    vocab::{UpstreamName, ZoneName},
+    ipc::message::{AppTable, Duty, Instance, InstanceState},
+    vocab::{AppName, UpstreamName, ZoneName},
 };
 
 impl Metrics {
@@ -47,6 +47,7 @@ impl Metrics {
             tls(&self.tls, &mut page);
             zones(&living(&mut handles.zones), &mut page);
             filters(&living(&mut handles.filters), &mut page);
+            rooms(&living(&mut handles.rooms), &mut page);
             upstreams(&living(&mut handles.upstreams), &living(&mut handles.servers), &mut page);
         }
         facts(&lock(&self.facts), &mut page);
@@ -155,6 +156,11 @@ fn upstreams(
     });
 }
 
+fn rooms(rooms: &BTreeMap<AppName, Arc<HoldMetrics>>, page: &mut Page) {
+    page.family(APP_HELD, |f| rooms.iter().for_each(|(app, room)| f.level(&[app.as_str()], float(room.held.read()))));
+    page.family(APP_HOLD, |f| rooms.iter().for_each(|(app, room)| f.spread(&[app.as_str()], &room.took.read())));
+}
+
 fn facts(facts: &Facts, page: &mut Page) {
     let Facts {
         apps: AppTable { instances, restarts, edge_restarts },
@@ -164,7 +170,16 @@ fn facts(facts: &Facts, page: &mut Page) {
         reloads_done,
         reloads_refused,
     } = facts;
-    let labels: Vec<_> = instances.iter().map(|instance| (instance, instance.id.n.to_string())).collect();
+    // While an instance is replaced it has two processes: the series are of the one that serves, else of the newest.
+    let mut shown = BTreeMap::new();
+    for instance in instances {
+        let serves = |of: &Instance| of.state == InstanceState::Ready && of.duty != Duty::StandsBy;
+        let slot = shown.entry(&instance.id).or_insert(instance);
+        if serves(instance) || !serves(slot) {
+            *slot = instance;
+        }
+    }
+    let labels: Vec<_> = shown.into_values().map(|instance| (instance, instance.id.n.to_string())).collect();
     page.family(APP_UP, |f| {
         for (instance, n) in &labels {
             f.level(&[instance.id.app.as_str(), n], f64::from(u8::from(instance.state == InstanceState::Ready)));

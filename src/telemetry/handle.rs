@@ -159,6 +159,25 @@ impl UpstreamMetrics {
     }
 }
 
+/// The waiting room of one app.
+#[derive(Debug, Default)]
+pub struct HoldMetrics {
+    pub(super) held: Level,
+    pub(super) took: Spread,
+}
+
+impl HoldMetrics {
+    pub fn entered(&self) {
+        self.held.add(1);
+    }
+
+    /// It went on, gave up or left, after so long.
+    pub fn left(&self, after: Duration) {
+        self.held.add(-1);
+        self.took.add(after);
+    }
+}
+
 /// One zone.
 #[derive(Debug, Default)]
 pub struct ZoneMetrics {

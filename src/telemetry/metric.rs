@@ -55,6 +55,8 @@ table! {
     APP_RESTARTS     Counter   "gateway_app_restarts_total"                ["app" "reason"] "Restarts of an app's instances.";
     APP_CPU          Counter   "gateway_app_cpu_seconds_total"             ["app" "instance"] "CPU time of the running process.";
     APP_MEMORY       Gauge     "gateway_app_memory_bytes"                  ["app" "instance"] "Resident memory of the running process.";
+    APP_HELD         Gauge     "gateway_app_held_requests"                 ["app"] "Requests that wait for an instance to be ready.";
+    APP_HOLD         Histogram "gateway_app_hold_seconds"                  ["app"] "How long requests have waited for an instance.";
     CERT_NOT_AFTER   Gauge     "gateway_certificate_not_after_timestamp_seconds" ["host"] "When the certificate that is served ends.";
     CERT_AT_RISK     Gauge     "gateway_certificate_at_risk"               ["host"] "1 where a certificate that is looked after has a third of its life left or less, or is not there: somebody should look.";
     ACME_ORDERS      Counter   "gateway_acme_orders_total"                 ["result"] "Orders of certificates that came to an end.";

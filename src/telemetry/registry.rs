@@ -15,12 +15,15 @@ use std::{
 use prometheus::process_collector::ProcessCollector;
 
 use super::{
-    handle::{AcmeMetrics, FilterMetrics, ListenerMetrics, Retired, ServerMetrics, SiteMetrics, TlsMetrics, UpstreamMetrics, ZoneMetrics},
+    handle::{
+        AcmeMetrics, FilterMetrics, HoldMetrics, ListenerMetrics, Retired, ServerMetrics, SiteMetrics, TlsMetrics, UpstreamMetrics,
+        ZoneMetrics,
+    },
     node::{Node, NodeSample},
 };
 use crate::{
     ipc::message::AppTable,
-    vocab::{UpstreamName, ZoneName},
+    vocab::{AppName, UpstreamName, ZoneName},
 };
 
 /// All that is measured. One a process; every room gets its handles from here.
@@ -44,6 +47,7 @@ pub(super) struct Handles {
     pub(super) filters: BTreeMap<(&'static str, String), Weak<FilterMetrics>>,
     pub(super) upstreams: BTreeMap<UpstreamName, Weak<UpstreamMetrics>>,
     pub(super) servers: BTreeMap<(UpstreamName, String), Weak<ServerMetrics>>,
+    pub(super) rooms: BTreeMap<AppName, Weak<HoldMetrics>>,
     pub(super) listeners: BTreeMap<SocketAddr, Weak<ListenerMetrics>>,
 }
 
@@ -133,6 +137,10 @@ impl Metrics {
     /// `server` is the address as configured, or for an app `NAME.N`: never an allotted port, of which each start would make another series.
     pub fn server(&self, upstream: &UpstreamName, server: &str) -> Arc<ServerMetrics> {
         shared(&mut lock(&self.handles).servers, (upstream.clone(), server.to_owned()), ServerMetrics::default)
+    }
+
+    pub fn hold(&self, app: &AppName) -> Arc<HoldMetrics> {
+        shared(&mut lock(&self.handles).rooms, app.clone(), HoldMetrics::default)
     }
 
     /// `asked` is the address as configured.

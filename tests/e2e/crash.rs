@@ -65,7 +65,7 @@ async fn killing_one_of_two_app_processes_under_load_is_seen_by_no_client() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killing_every_process_of_an_app_gives_503_with_retry_after_and_heals_by_itself() {
-    let gateway = Gateway::start(&web("restart = { delay = \"1s\" }"));
+    let gateway = Gateway::start(&web("hold = \"off\"\nrestart = { delay = \"1s\" }"));
     let before = gateway.wait_app("web", "ready");
     for instance in &before {
         proc::kill(instance.pid.expect("alive"), Signal::SIGKILL);

@@ -9,6 +9,7 @@ mod config;
 mod control;
 mod crash;
 mod forwarded;
+mod hold;
 mod hostile;
 mod load;
 mod log_tail;

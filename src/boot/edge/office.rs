@@ -31,6 +31,8 @@ use crate::{
 /// How long a renewal may take to be taken up; the master waits but a little longer.
 const RENEW_WITHIN: Duration = Duration::from_millis(1500);
 const ALIVE: Duration = Duration::from_secs(1);
+/// An instance that is to be replaced after so many requests must not have many more.
+const TALLY: Duration = Duration::from_millis(100);
 /// What a worker may take to end after its last connection was cut.
 const SLACK: Duration = Duration::from_secs(2);
 
@@ -62,7 +64,11 @@ enum Event {
     MasterGone,
     ToTell(ToMaster),
     Tick,
-    ThreadEnded { left: usize },
+    /// How many requests the instances have had.
+    Tell,
+    ThreadEnded {
+        left: usize,
+    },
     TaskEnded,
     Deadline,
 }
@@ -74,6 +80,7 @@ impl Office {
         self.to_master.send(&ToMaster::Ready { generation: config.generation }, &[]).await?;
         tracing::info!(generation = config.generation.0, sites = config.plan.sites.len(), "edge ready");
         let mut alive = interval(ALIVE);
+        let mut tell = interval(TALLY);
         let mut stop_by: Option<Instant> = None;
         loop {
             let deadline = stop_by.unwrap_or_else(Instant::now);
@@ -84,6 +91,7 @@ impl Office {
                 },
                 Some(message) = self.waiting.recv() => Event::ToTell(message),
                 _ = alive.tick() => Event::Tick,
+                _ = tell.tick() => Event::Tell,
                 left = self.threads.ended() => Event::ThreadEnded { left },
                 Some(_) = self.tasks.join_next() => Event::TaskEnded,
                 () = sleep_until(deadline), if stop_by.is_some() => Event::Deadline,
@@ -97,6 +105,7 @@ impl Office {
                 Event::MasterGone => return Ok(()),
                 Event::ToTell(message) => self.to_master.send(&message, &[]).await?,
                 Event::Tick => self.tell_alive().await?,
+                Event::Tell => self.tell_tallies().await?,
                 Event::ThreadEnded { .. } if stop_by.is_none() => return Err(Fatal::ThreadEnded),
                 Event::ThreadEnded { left: 0 } => return Ok(()),
                 Event::ThreadEnded { .. } | Event::TaskEnded => {}
@@ -112,10 +121,7 @@ impl Office {
             ToEdge::Materials(materials) => self.materials(materials).await?,
             ToEdge::Tickets(keys) => self.base.tls.rotate_tickets(keys),
             ToEdge::Drain { id, incarnation, within } => self.drain(id, incarnation, within),
-            ToEdge::Warm { id, incarnation, .. } => {
-                let result = Err("not built".to_owned());
-                self.to_master.send(&ToMaster::Warmed { id, incarnation, result }, &[]).await?;
-            }
+            ToEdge::Warm { id, incarnation, paths, within } => self.warm(id, incarnation, paths, within),
             ToEdge::Ask { ask, query } => {
                 if let Some(json) = self.answer(ask, query) {
                     self.to_master.send(&ToMaster::Answer { ask, json }, &[]).await?;
@@ -193,6 +199,21 @@ impl Office {
             // Nobody to tell: the edge ends.
             let _ = outbox.send(ToMaster::Drained { id, incarnation, in_flight }).await;
         });
+    }
+
+    fn warm(&mut self, id: InstanceId, incarnation: Incarnation, paths: Vec<String>, within: Duration) {
+        let warmed = self.common.live.load().pools.warm(&id, incarnation, paths, within);
+        let outbox = self.outbox.clone();
+        self.tasks.spawn(async move {
+            let result = warmed.await;
+            // Nobody to tell: the edge ends.
+            let _ = outbox.send(ToMaster::Warmed { id, incarnation, result }).await;
+        });
+    }
+
+    async fn tell_tallies(&mut self) -> Result<(), Fatal> {
+        let tallies = self.common.live.load().pools.tallies();
+        if tallies.is_empty() { Ok(()) } else { Ok(self.to_master.send(&ToMaster::Tallies(tallies), &[]).await?) }
     }
 
     /// `None`: the answer comes by the outbox.

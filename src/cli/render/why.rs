@@ -62,6 +62,8 @@ fn cause(request: &Failed) -> String {
     let words = match fault {
         Fault::NoServer => format!("nothing of {upstream} was up"),
         Fault::Full => format!("every server of {upstream} had all the requests it may have"),
+        Fault::HoldFull => format!("no process of {upstream} was ready, and as many requests waited for one as may"),
+        Fault::HoldTimedOut => format!("no process of {upstream} was ready in the time that requests wait for one"),
         Fault::ConnectRefused => format!("{server} refused the connection: nothing listened there"),
         Fault::ConnectTimeout => format!("{server} took no connection{within}"),
         Fault::Connect => format!("no connection to {server} could be made"),
@@ -112,6 +114,9 @@ fn next(account: &Account) -> String {
         (Fault::Full, _) => "raise `max_conns` or add servers; `gateway upstreams` shows how many requests each has".to_owned(),
         (_, Some(app)) if end.is_some_and(|end| end.oom == Some(true)) => {
             format!("give {app} more memory or fewer processes, or look for what it keeps; {}", logs(&app))
+        }
+        (Fault::HoldFull | Fault::HoldTimedOut, Some(app)) => {
+            format!("`gateway apps` shows when it is tried again; how many wait and how long is `hold` of [app.{app}]; {}", logs(&app))
         }
         (Fault::NoServer, Some(app)) => {
             let stopped = !now.is_empty() && now.iter().all(|one| one.state == InstanceState::Stopped);

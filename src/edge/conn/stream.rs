@@ -7,8 +7,9 @@ use std::{
     task::{Context, Poll},
 };
 
+use futures_util::FutureExt as _;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::TcpStream,
 };
 use tokio_rustls::server::TlsStream;
@@ -42,6 +43,18 @@ impl Io {
             #[cfg(test)]
             Self::Fake(_) => -1,
         }
+    }
+
+    /// Whether the other side has sent its end, unread bytes before it or not.
+    #[must_use]
+    pub fn has_left(&self) -> bool {
+        let tcp = match self {
+            Self::Plain(tcp) => tcp,
+            Self::Tls(tls) => tls.get_ref().0,
+            #[cfg(test)]
+            Self::Fake(_) => return false,
+        };
+        tcp.ready(Interest::READABLE).now_or_never().is_some_and(|ready| ready.is_ok_and(|ready| ready.is_read_closed()))
     }
 
     /// The TCP stream itself, for what follows after the last byte of the answer.

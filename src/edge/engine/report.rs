@@ -99,8 +99,7 @@ fn remember(session: &Session, exchange: &Exchange, status: u16, took: Duration)
         fault,
         deadline_ms: deadline.map(millis),
         detail,
-        // Nothing is held yet: a request goes to a server at once or is answered.
-        queue_ms: 0,
+        queue_ms: millis(exchange.queued),
         connect_ms: connected.map(millis),
         upstream_ms: upstream_took.map_or(0, millis),
         total_ms: millis(took),
@@ -127,6 +126,8 @@ fn deadline(fault: Fault, timeouts: &UpstreamTimeouts) -> Option<Duration> {
         Fault::SendTimeout => Some(timeouts.send),
         Fault::NoServer
         | Fault::Full
+        | Fault::HoldFull
+        | Fault::HoldTimedOut
         | Fault::ConnectRefused
         | Fault::Connect
         | Fault::Reset

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::server::{Address, Vitals};
 use crate::{
-    ipc::message::{AppTable, Incarnation, Instance, InstanceId, InstanceState},
+    ipc::message::{AppTable, Incarnation, Instance, InstanceId, InstanceState, Tally},
     rules::health::Verdict,
 };
 
@@ -82,6 +82,16 @@ impl Instances {
 
     pub(super) fn find(&self, id: &InstanceId, incarnation: Incarnation) -> Option<Known> {
         self.lock().known.get(&(id.clone(), incarnation)).cloned()
+    }
+
+    /// See [`super::Pools::tallies`]; bounded by the instances that are known.
+    pub(super) fn tallies(&self) -> Vec<Tally> {
+        let inside = self.lock();
+        let told = inside.known.iter().filter_map(|((id, incarnation), known)| {
+            let (requests, failures) = known.vitals.tally()?;
+            Some(Tally { id: id.clone(), incarnation: *incarnation, requests, failures })
+        });
+        told.collect()
     }
 
     pub(super) fn watch(&self) -> watch::Receiver<u64> {

@@ -5,6 +5,7 @@
 //! Units: every `now` is [`Pools::now`].
 
 mod check;
+pub mod hold;
 mod instances;
 mod pool;
 mod pools;
@@ -14,6 +15,7 @@ mod server;
 #[cfg(test)]
 mod testing;
 
+pub use hold::{Place, Room};
 pub use pool::{Pool, PoolView, ServerView, Unavailable};
 pub use pools::Pools;
 pub use probe::Prober;

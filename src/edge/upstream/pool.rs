@@ -4,7 +4,7 @@ use std::{
     cell::RefCell,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, SystemTime},
 };
@@ -14,6 +14,7 @@ use serde::Serialize;
 use thiserror::Error;
 
 use super::{
+    hold::Room,
     retry::{Budget, Cause},
     server::{Lease, Server, ServerId, Shared},
 };
@@ -38,6 +39,7 @@ pub(super) struct AppSpec {
     pub(super) timeouts: UpstreamTimeouts,
     pub(super) ready: plan::Ready,
     pub(super) live: Option<plan::Live>,
+    pub(super) hold: Option<plan::Hold>,
     /// The Host that probes name: the first that is routed to the app, so that an app which checks its hosts (Django) knows it.
     pub(super) host: Option<String>,
 }
@@ -56,6 +58,10 @@ pub struct Pool {
     budget: Budget,
     /// Swapped alone: no other state must agree with it (a pick reads it once).
     set: ArcSwap<Set>,
+    /// Where requests wait while no instance of an app is ready.
+    room: Option<Arc<Room>>,
+    /// Some instance of the app is on its way.
+    coming: AtomicBool,
     /// Unix milliseconds at which the next start of an app's instance is due; 0: unknown.
     due_ms: AtomicU64,
     /// Keeps the series of instances that are not running at the moment.
@@ -112,6 +118,16 @@ pub(super) struct Parts {
     pub(super) http: UpstreamHttp,
     pub(super) servers: Vec<Arc<Server>>,
     pub(super) series: Vec<Arc<crate::telemetry::ServerMetrics>>,
+    pub(super) room: Option<Arc<Room>>,
+}
+
+/// How likely an app is to serve soon.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Prospect {
+    /// Some instance starts, serves, or is about to be replaced.
+    pub(super) coming: bool,
+    /// Unix milliseconds at which the next start is due; 0: unknown.
+    pub(super) due_ms: u64,
 }
 
 thread_local! {
@@ -121,10 +137,11 @@ thread_local! {
 
 impl Pool {
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { spec, shared, balance, timeouts, retry, http, servers, series } = parts;
+        let Parts { spec, shared, balance, timeouts, retry, http, servers, series, room } = parts;
         let budget = Budget::new(retry.budget);
         let set = ArcSwap::from_pointee(Set::new(servers));
-        Self { spec, shared, balance, timeouts, retry, http, budget, set, due_ms: AtomicU64::new(0), _series: series }
+        let coming = AtomicBool::new(true);
+        Self { spec, shared, balance, timeouts, retry, http, budget, set, room, coming, due_ms: AtomicU64::new(0), _series: series }
     }
 
     #[must_use]
@@ -156,16 +173,43 @@ impl Pool {
         &self.retry
     }
 
+    pub(super) fn room(&self) -> Option<&Arc<Room>> {
+        self.room.as_ref()
+    }
+
+    /// The Host that probes of an app name.
+    pub(super) fn probe_host(&self) -> Option<String> {
+        match &self.spec {
+            Spec::Upstream(_) => None,
+            Spec::App(app) => app.host.clone(),
+        }
+    }
+
     #[must_use]
     pub fn servers(&self) -> Vec<Arc<Server>> {
         self.set.load().servers.to_vec()
     }
 
-    /// A server for one request. `tried`: those it has been to already.
+    /// Where a request may wait for an instance of this app, and within which bounds; `None`: it may not, or in vain.
+    #[must_use]
+    pub fn waiting_room(&self) -> Option<(&Arc<Room>, &plan::Hold)> {
+        let (Spec::App(AppSpec { hold: Some(hold), .. }), Some(room)) = (&self.spec, &self.room) else { return None };
+        let due = Duration::from_millis(self.due_ms.load(Ordering::Relaxed));
+        let soon = || !due.is_zero() && due.saturating_sub(unix()) < hold.time;
+        (self.coming.load(Ordering::Relaxed) || soon()).then_some((room, hold))
+    }
+
+    /// Some server stands by for what a release on trial could not do.
+    #[must_use]
+    pub fn has_standby(&self, now: Duration) -> bool {
+        self.set.load().servers.iter().any(|server| server.role == Role::Backup && server.standing(now) != Standing::Out)
+    }
+
+    /// A server for one request. `tried`: those it has been to already; `proven`: none that is on trial.
     ///
     /// Shape: waits for nothing; `max_conns` holds exactly, over all threads.
     /// Errors: [`Unavailable`]
-    pub fn pick(&self, now: Duration, tried: &[ServerId], dice: &mut impl FnMut() -> u64) -> Result<Lease, Unavailable> {
+    pub fn pick(&self, now: Duration, tried: &[ServerId], proven: bool, dice: &mut impl FnMut() -> u64) -> Result<Lease, Unavailable> {
         if tried.is_empty() && self.retry.tries.get() > 1 {
             self.budget.request(now);
         }
@@ -174,7 +218,7 @@ impl Pool {
         for _ in 0..4 {
             let chosen = CANDIDATES.with_borrow_mut(|candidates| {
                 candidates.clear();
-                candidates.extend(set.servers.iter().map(|server| server.candidate(now, tried)));
+                candidates.extend(set.servers.iter().map(|server| server.candidate(now, tried, proven)));
                 self.choose(&set, candidates, dice)
             });
             let index = chosen.map_err(|why| self.unavailable(why))?;
@@ -208,8 +252,7 @@ impl Pool {
             }
             (Refused::Down, Spec::App(_)) => {
                 let due = Duration::from_millis(self.due_ms.load(Ordering::Relaxed));
-                let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-                due.saturating_sub(unix).clamp(second, 60 * second)
+                due.saturating_sub(unix()).clamp(second, 60 * second)
             }
         };
         Unavailable { retry_after, why }
@@ -280,8 +323,9 @@ impl Pool {
     }
 
     /// The instances of an app have changed.
-    pub(super) fn replace(&self, servers: Vec<Arc<Server>>, due_ms: u64) {
-        self.due_ms.store(due_ms, Ordering::Relaxed);
+    pub(super) fn replace(&self, servers: Vec<Arc<Server>>, prospect: Prospect) {
+        self.due_ms.store(prospect.due_ms, Ordering::Relaxed);
+        self.coming.store(prospect.coming, Ordering::Relaxed);
         let same = {
             let set = self.set.load();
             set.servers.len() == servers.len() && set.servers.iter().zip(&servers).all(|(old, new)| Arc::ptr_eq(old, new))
@@ -292,7 +336,14 @@ impl Pool {
                 server.metrics.set_up(false);
             }
         }
+        if let Some(room) = &self.room {
+            room.ring();
+        }
     }
+}
+
+fn unix() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
 impl Set {

@@ -9,12 +9,14 @@ use std::{
 };
 
 use super::{
+    check::Check,
+    hold::Room,
     instances::{Instances, Known},
-    pool::{self, AppSpec, Pool, Spec},
+    pool::{self, AppSpec, Pool, Prospect, Spec},
     server::{self, Address, Server, Shared, Vitals},
 };
 use crate::{
-    ipc::message::{AppTable, Incarnation, InstanceId},
+    ipc::message::{AppTable, Duty, Incarnation, Instance, InstanceId, InstanceState, Tally},
     plan::{self, Action, Balance, Passive, Plan, Retry, RetryOn, UpstreamHttp, UpstreamTimeouts},
     rules::{
         balance::Role,
@@ -46,6 +48,9 @@ impl Pools {
                 Some(before) if before.spec == spec => before.clone(),
                 Some(_) | None => Arc::new(make(&name, spec, before.map(Arc::as_ref), metrics)),
             };
+            if let Some(room) = pool.room() {
+                room.is_of(&pool);
+            }
             (name, pool)
         });
         let pools = Self { pools: pools.collect(), instances };
@@ -80,6 +85,27 @@ impl Pools {
         self.instances.find(id, incarnation).map_or(0, |known| known.vitals.in_flight())
     }
 
+    /// How many requests the instances have had: of those that have had more than when it was last asked.
+    #[must_use]
+    pub fn tallies(&self) -> Vec<Tally> {
+        self.instances.tallies()
+    }
+
+    /// Asks an instance that is not in rotation for these paths.
+    ///
+    /// Errors: which path was not answered below 500, and how.
+    pub fn warm(
+        &self,
+        id: &InstanceId,
+        incarnation: Incarnation,
+        paths: Vec<String>,
+        within: Duration,
+    ) -> impl Future<Output = Result<(), String>> + Send + 'static {
+        let address = self.instances.find(id, incarnation).map(|known| known.address);
+        let app = self.pools.get(&UpstreamName::from(&id.app)).and_then(|pool| pool.probe_host());
+        async move { warm(address, app, paths, within).await }
+    }
+
     /// Closes it to new requests, then waits until none is on it or `within` has passed. Gives how many are left.
     ///
     /// Cancel-safety: safe; it stays closed.
@@ -105,21 +131,30 @@ impl Pools {
             let of_app = || table.instances.iter().filter(|instance| instance.id.app == app.name);
             let servers = of_app().filter_map(|instance| {
                 let known = self.instances.find(&instance.id, instance.incarnation)?;
-                let same =
-                    |server: &&Arc<Server>| Arc::ptr_eq(&server.vitals, &known.vitals) && Arc::ptr_eq(&server.address, &known.address);
-                Some(
-                    before
-                        .iter()
-                        .find(same)
-                        .cloned()
-                        .unwrap_or_else(|| instance_server(pool, &instance.id, instance.incarnation, known, metrics)),
-                )
+                let same = |server: &&Arc<Server>| {
+                    server.duty == instance.duty
+                        && Arc::ptr_eq(&server.vitals, &known.vitals)
+                        && Arc::ptr_eq(&server.address, &known.address)
+                };
+                Some(before.iter().find(same).cloned().unwrap_or_else(|| instance_server(pool, instance, known, metrics)))
             });
-            let due = of_app().filter_map(|instance| instance.due_ms).min();
-            pool.replace(servers.collect(), due.unwrap_or(0));
+            pool.replace(servers.collect(), prospect(of_app()));
             pool.observe(self.now());
         }
     }
+}
+
+/// 1xx to 4xx: of what is not there or not allowed an app says so in good health.
+const WELL: (u16, u16) = (100, 499);
+
+async fn warm(address: Option<Arc<Address>>, host: Option<String>, paths: Vec<String>, within: Duration) -> Result<(), String> {
+    let addr = address.and_then(|address| address.found()).ok_or_else(|| "it is gone".to_owned())?;
+    let host = host.unwrap_or_else(|| "localhost".into());
+    for path in paths {
+        let check = Check::Http { path: path.clone(), host: host.clone(), expect: vec![WELL], version: UpstreamHttp::V1 };
+        check.run(&addr, within).await.map_err(|fault| format!("{path}: {fault}"))?;
+    }
+    Ok(())
 }
 
 /// `None`: a worker, nothing is routed to it.
@@ -132,6 +167,7 @@ fn app_spec(plan: &Plan, name: &AppName, app: &plan::App) -> Option<AppSpec> {
             timeouts: app.timeouts.clone(),
             ready: app.ready.clone(),
             live: app.live.clone(),
+            hold: app.hold.clone(),
             host: probe_host(plan, &UpstreamName::from(name)),
         }),
     }
@@ -183,6 +219,7 @@ fn make(name: &UpstreamName, spec: Spec, old: Option<&Pool>, metrics: &Metrics) 
             max_conns: *max_conns,
             spec: group,
             instance: None,
+            duty: Duty::Serves,
             vitals,
             shared: shared.clone(),
         })
@@ -192,7 +229,29 @@ fn make(name: &UpstreamName, spec: Spec, old: Option<&Pool>, metrics: &Metrics) 
         Spec::Upstream(_) => Vec::new(),
         Spec::App(app) => (0..app.procs).map(|n| metrics.server(name, &InstanceId { app: app.name.clone(), n }.to_string())).collect(),
     };
-    Pool::new(pool::Parts { spec, shared, balance, timeouts, retry, http, servers, series })
+    let room = match &spec {
+        Spec::Upstream(_) => None,
+        // Who waits there may wait for this pool now.
+        Spec::App(app) => Some(old.and_then(|old| old.room().cloned()).unwrap_or_else(|| Room::new(metrics.hold(&app.name)))),
+    };
+    Pool::new(pool::Parts { spec, shared, balance, timeouts, retry, http, servers, series, room })
+}
+
+/// What the instances of an app let a request hope for.
+fn prospect<'a>(instances: impl Iterator<Item = &'a Instance>) -> Prospect {
+    let mut prospect = Prospect { coming: false, due_ms: 0 };
+    for instance in instances {
+        match instance.state {
+            InstanceState::Starting | InstanceState::Ready | InstanceState::Draining | InstanceState::Stopping => prospect.coming = true,
+            InstanceState::Backoff | InstanceState::Cooldown => {
+                if let Some(due) = instance.due_ms {
+                    prospect.due_ms = if prospect.due_ms == 0 { due } else { due.min(prospect.due_ms) };
+                }
+            }
+            InstanceState::Stopped | InstanceState::Exited => {}
+        }
+    }
+    prospect
 }
 
 fn shared(name: &UpstreamName, passive: &Passive, retry: &Retry, metrics: Arc<UpstreamMetrics>) -> Shared {
@@ -220,17 +279,22 @@ fn adopt(addr: &crate::vocab::ServerAddr, health: Option<&plan::Health>, old: Op
     }
 }
 
-fn instance_server(pool: &Pool, id: &InstanceId, incarnation: Incarnation, known: Known, metrics: &Metrics) -> Arc<Server> {
+fn instance_server(pool: &Pool, instance: &Instance, known: Known, metrics: &Metrics) -> Arc<Server> {
+    let Instance { id, incarnation, duty, .. } = instance;
     let label = id.to_string();
     Server::new(server::Parts {
         metrics: metrics.server(pool.name(), &label),
         label,
         address: known.address,
         weight: 1,
-        role: Role::Primary,
+        role: match duty {
+            Duty::Serves | Duty::OnTrial => Role::Primary,
+            Duty::StandsBy => Role::Backup,
+        },
         max_conns: None,
         spec: hash(&format!("{:?}", pool.timeouts())),
-        instance: Some((id.clone(), incarnation)),
+        instance: Some((id.clone(), *incarnation)),
+        duty: *duty,
         vitals: known.vitals,
         shared: pool.shared.clone(),
     })

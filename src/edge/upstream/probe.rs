@@ -64,7 +64,7 @@ struct Tools {
 enum Key {
     Name(UpstreamName, String),
     Server(UpstreamName, String),
-    Instance(InstanceId),
+    Instance(InstanceId, Incarnation),
 }
 
 struct Running {
@@ -211,7 +211,7 @@ fn wanted(pools: &Pools) -> HashMap<Key, Job> {
                     let who = Who { upstream: pool.name().clone(), server: instance.id.to_string() };
                     let target = Target { who, address: known.address, vitals: known.vitals };
                     if let Some(job) = instance_job(app, target, &instance.id, instance.incarnation, known.state) {
-                        wanted.insert(Key::Instance(instance.id.clone()), job);
+                        wanted.insert(Key::Instance(instance.id.clone(), instance.incarnation), job);
                     }
                 }
             }

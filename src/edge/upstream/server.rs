@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 
 use super::retry::Cause;
 use crate::{
-    ipc::message::{Incarnation, InstanceId},
+    ipc::message::{Duty, Incarnation, InstanceId},
     rules::{
         balance::{Candidate, Role, Standing},
         health::{Ejection, Strikes, Verdict},
@@ -83,6 +83,12 @@ pub(super) struct Vitals {
     verdict: AtomicU8,
     /// Requests answered, for probes that timed out.
     answered: AtomicU64,
+    /// Requests that got no answer.
+    unanswered: AtomicU64,
+    /// Requests answered with 5xx, or not at all.
+    failures: AtomicU64,
+    /// Requests when they were last told.
+    told: AtomicU64,
     /// Milliseconds since the epoch; 0: not ejected.
     ejected_until: AtomicU64,
     /// There are strikes: spares the mutex on every answer.
@@ -103,6 +109,9 @@ impl Vitals {
             leases: AtomicU32::new(0),
             verdict: AtomicU8::new(verdict as u8),
             answered: AtomicU64::new(0),
+            unanswered: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+            told: AtomicU64::new(0),
             ejected_until: AtomicU64::new(0),
             struck: AtomicBool::new(false),
             strikes: Mutex::default(),
@@ -140,6 +149,12 @@ impl Vitals {
 
     pub(super) fn answered(&self) -> u64 {
         self.answered.load(Ordering::Relaxed)
+    }
+
+    /// Requests and failures so far, where there are more than when this was last called.
+    pub(super) fn tally(&self) -> Option<(u64, u64)> {
+        let requests = self.answered() + self.unanswered.load(Ordering::Relaxed);
+        (self.told.swap(requests, Ordering::Relaxed) != requests).then(|| (requests, self.failures.load(Ordering::Relaxed)))
     }
 
     pub(super) fn closed(&self) -> bool {
@@ -213,6 +228,7 @@ pub struct Server {
     group: u64,
     /// Which start of which instance it is, of an app.
     instance: Option<(InstanceId, Incarnation)>,
+    pub(super) duty: Duty,
     pub(super) vitals: Arc<Vitals>,
     pub(super) metrics: Arc<ServerMetrics>,
     pub(super) shared: Arc<Shared>,
@@ -227,6 +243,7 @@ pub(super) struct Parts {
     pub(super) max_conns: Option<NonZeroU32>,
     pub(super) spec: u64,
     pub(super) instance: Option<(InstanceId, Incarnation)>,
+    pub(super) duty: Duty,
     pub(super) vitals: Arc<Vitals>,
     pub(super) metrics: Arc<ServerMetrics>,
     pub(super) shared: Arc<Shared>,
@@ -234,9 +251,9 @@ pub(super) struct Parts {
 
 impl Server {
     pub(super) fn new(parts: Parts) -> Arc<Self> {
-        let Parts { label, address, weight, role, max_conns, spec, instance, vitals, metrics, shared } = parts;
+        let Parts { label, address, weight, role, max_conns, spec, instance, duty, vitals, metrics, shared } = parts;
         let group = hash(&(shared.name.as_str(), &label, spec, &instance));
-        Arc::new(Self { id: ServerId::next(), label, address, weight, role, max_conns, group, instance, vitals, metrics, shared })
+        Arc::new(Self { id: ServerId::next(), label, address, weight, role, max_conns, group, instance, duty, vitals, metrics, shared })
     }
 
     #[must_use]
@@ -267,14 +284,14 @@ impl Server {
         }
     }
 
-    pub(super) fn candidate(&self, now: Duration, tried: &[ServerId]) -> Candidate {
+    pub(super) fn candidate(&self, now: Duration, tried: &[ServerId], proven: bool) -> Candidate {
         Candidate {
             weight: self.weight,
             in_flight: self.vitals.in_flight(),
             max_conns: self.max_conns,
             role: self.role,
             standing: self.standing(now),
-            tried: tried.contains(&self.id),
+            tried: tried.contains(&self.id) || (proven && self.duty == Duty::OnTrial),
         }
     }
 
@@ -355,6 +372,12 @@ impl Lease {
         self.server.instance.as_ref()
     }
 
+    /// Whether it is of a release that is not proven yet.
+    #[must_use]
+    pub fn is_on_trial(&self) -> bool {
+        self.server.duty == Duty::OnTrial
+    }
+
     /// Kept connections may be shared by leases of the same group only: same upstream, server, spec, resolved address and, for an app, the same incarnation.
     #[must_use]
     pub fn group(&self) -> u64 {
@@ -375,6 +398,8 @@ impl Lease {
         match cause {
             Cause::Stale => {}
             Cause::Connect | Cause::Reset | Cause::Timeout | Cause::Status(_) | Cause::Broken => {
+                self.server.vitals.unanswered.fetch_add(1, Ordering::Relaxed);
+                self.server.vitals.failures.fetch_add(1, Ordering::Relaxed);
                 self.server.metrics.done(cause.status());
                 self.server.strike(now, cause);
             }
@@ -384,6 +409,9 @@ impl Lease {
     /// The server answered; `took` runs from the pick to the end of the answer. To be called once, instead of [`Lease::failed`].
     pub fn answered(&self, now: Duration, status: u16, took: Duration) {
         self.server.vitals.answered.fetch_add(1, Ordering::Relaxed);
+        if status >= 500 {
+            self.server.vitals.failures.fetch_add(1, Ordering::Relaxed);
+        }
         self.server.metrics.done(status);
         self.server.shared.metrics.answered(took);
         if self.server.shared.failures.contains(&status) {

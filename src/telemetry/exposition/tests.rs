@@ -33,6 +33,8 @@ gateway_app_state{app,instance,state}
 gateway_app_restarts_total{app,reason}
 gateway_app_cpu_seconds_total{app,instance}
 gateway_app_memory_bytes{app,instance}
+gateway_app_held_requests{app}
+gateway_app_hold_seconds{app}
 gateway_certificate_not_after_timestamp_seconds{host}
 gateway_certificate_at_risk{host}
 gateway_acme_orders_total{result}

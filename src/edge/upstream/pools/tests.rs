@@ -16,7 +16,7 @@ fn pick(pools: &Pools, name: &str, tried: &[ServerId]) -> Result<Lease, super::s
 
 fn pick_at(pools: &Pools, name: &str, tried: &[ServerId], now: Duration) -> Result<Lease, super::super::Unavailable> {
     let name = UpstreamName::parse(name).expect("a name");
-    pools.get(&name).expect("a pool").pick(now, tried, &mut || 4)
+    pools.get(&name).expect("a pool").pick(now, tried, false, &mut || 4)
 }
 
 fn verdict(pools: &Pools, name: &str, server: usize, verdict: Verdict) {
