@@ -16,6 +16,8 @@ use crate::ipc::control::{Answer, Failure, MAX_LINE, Request};
 const LOOK: Duration = Duration::from_secs(30);
 /// Between two lines of one that has to act: an instance may take its whole stop and start time before there is news.
 const ACT: Duration = Duration::from_secs(15 * 60);
+/// Between two lines of a deploy: a command before it may take as long as it likes to say nothing; gateway itself ends the conversation after an hour.
+const DEPLOY: Duration = Duration::from_secs(62 * 60);
 
 /// Why there is no answer, or a bad one.
 #[derive(Debug, Error)]
@@ -82,7 +84,8 @@ impl ControlError {
 pub fn ask(socket: &Path, request: &Request, progress: &mut dyn FnMut(&str)) -> Result<serde_json::Value, ControlError> {
     let patience = match request {
         Request::Status | Request::Apps | Request::Upstreams | Request::Zones | Request::Certs | Request::RenewCert { .. } => LOOK,
-        Request::Reload | Request::Start { .. } | Request::Stop { .. } | Request::Restart { .. } => ACT,
+        Request::Reload | Request::Start { .. } | Request::Stop { .. } | Request::Restart { .. } | Request::Scale { .. } => ACT,
+        Request::Deploy { .. } | Request::Rollback { .. } => DEPLOY,
     };
     let stream = UnixStream::connect(socket).map_err(|source| match source.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ControlError::NotRunning { socket: socket.into() },

@@ -16,12 +16,13 @@ use thiserror::Error;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream},
-    sync::Semaphore,
+    sync::{Semaphore, mpsc},
     task::JoinSet,
     time::timeout,
 };
 
 use super::{
+    deploy::Wish,
     handle::Handle,
     reload::{self, ReloadError},
     supervisor::{Order, Word},
@@ -29,7 +30,7 @@ use super::{
 use crate::{
     ipc::{
         control::{Answer, Failure, Request},
-        message::Query,
+        message::{Generation, Query},
     },
     vocab::AppName,
 };
@@ -140,7 +141,7 @@ async fn converse(stream: UnixStream, handle: Handle) -> io::Result<()> {
         Request::Zones => speaker.ask(&handle, Query::Zones).await,
         Request::Certs => speaker.ask(&handle, Query::Certificates).await,
         Request::RenewCert { host } => speaker.ask(&handle, Query::Renew(host)).await,
-        Request::Reload => match handle.reload().await {
+        Request::Reload => match speaker.reload(&handle).await? {
             Ok(generation) => speaker.done(json!({ "generation": generation })).await,
             Err(error) => {
                 let kind = match &error {
@@ -153,6 +154,18 @@ async fn converse(stream: UnixStream, handle: Handle) -> io::Result<()> {
         Request::Start { app } => speaker.order(&handle, app, Order::Start).await,
         Request::Stop { app } => speaker.order(&handle, app, Order::Stop).await,
         Request::Restart { app } => speaker.order(&handle, app, Order::Restart).await,
+        Request::Scale { app, procs } => match handle.may_scale(&app, procs) {
+            Ok(()) => speaker.order(&handle, app, Order::Scale(procs)).await,
+            Err(error) => speaker.refuse(format!("could not scale {app}: {}", error.story())).await,
+        },
+        Request::Deploy { app, dir } => {
+            let words = handle.deploys.ask(app, Wish::Deploy { dir }, uid).await;
+            speaker.pass_on(words).await
+        }
+        Request::Rollback { app } => {
+            let words = handle.deploys.ask(app, Wish::Rollback, uid).await;
+            speaker.pass_on(words).await
+        }
     }
 }
 
@@ -186,7 +199,21 @@ impl Speaker {
     }
 
     async fn order(&mut self, handle: &Handle, app: AppName, order: Order) -> io::Result<()> {
-        let mut words = handle.order(app, order).await;
+        let words = handle.order(app, order).await;
+        self.pass_on(words).await
+    }
+
+    /// A reload that has to wait says for what.
+    async fn reload(&mut self, handle: &Handle) -> io::Result<Result<Generation, ReloadError>> {
+        let deploys = handle.deploys.switching();
+        if !deploys.is_empty() {
+            let apps = deploys.iter().map(AppName::as_str).collect::<Vec<_>>().join(", ");
+            self.say(&Answer::Progress { text: format!("waiting for the deploy of {apps} to end") }).await?;
+        }
+        Ok(handle.reload().await)
+    }
+
+    async fn pass_on(&mut self, mut words: mpsc::Receiver<Word>) -> io::Result<()> {
         let deadline = tokio::time::Instant::now() + ORDER_WITHIN;
         loop {
             match tokio::time::timeout_at(deadline, words.recv()).await {

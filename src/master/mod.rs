@@ -5,6 +5,7 @@
 pub mod child;
 pub mod clock;
 pub mod control;
+pub mod deploy;
 pub mod edge_link;
 pub mod handle;
 mod launch;
@@ -12,6 +13,7 @@ pub mod materials;
 pub mod nursery;
 pub mod output;
 pub mod places;
+pub mod releases;
 pub mod reload;
 pub mod sockets;
 pub mod status;
