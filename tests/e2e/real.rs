@@ -23,7 +23,7 @@ use crate::harness::{
 };
 
 /// Made by `./dev tools`.
-fn venv() -> PathBuf {
+pub fn venv() -> PathBuf {
     let target = Path::new(binary()).ancestors().nth(2).expect("target/debug/gateway").to_owned();
     let venv = target.join("e2e-venv");
     assert!(venv.join("bin/uvicorn").exists(), "{} has no uvicorn: run ./dev tools once, or ./dev test", venv.display());
