@@ -34,10 +34,12 @@
 //! - **D14** Challenges are answered before any gate and before TLS asks for anything: whoever could shut the CA out would have no certificate.
 //! - **D15** The keys of session tickets are the master's: an edge that is replaced opens the tickets of the one before. Sites that ask for client certificates
 //!   have keys of their own, derived from their CAs, so that no session crosses over.
+//! - **D16** A release is a directory without links, laid over the configuration's `dir` when the plan is read (`master::releases`), so that every room below sees one
+//!   plan. It counts while `dir` in the file is what it was at the deploy; a reload and the placing of a release never overlap (one gate), or the two would roll one app.
 //!
 //! # Lexicon
 //! **site** a set of host names · **route** which of a site's requests go where · **upstream** servers to balance over · **server** one of them ·
-//! **app** a supervised program · **instance** one process of it · **incarnation** one start of an instance · **zone** a rate limit · **plan** the validated intent ·
+//! **app** a supervised program · **release** a directory that was deployed for it · **instance** one process of it · **incarnation** one start of an instance · **zone** a rate limit · **plan** the validated intent ·
 //! **slot** the place of one certificate · **ward** a certificate that is looked after · **bundle** its key and chain in one file · **stand-in** what is served until there is one ·
 //! **live** a plan made runnable · **edge**, **master** the two processes · **lease** a server picked for one request · **material** bytes of a certificate and its key
 

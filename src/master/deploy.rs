@@ -352,7 +352,9 @@ impl Job {
                 let _ = self.tell.try_send(Word::Done(text));
             }
             Err(error) => {
-                let text = format!("could not {word} {app}: {}", error.story());
+                // The supervisor's own words name the app.
+                let head = if matches!(error, DeployError::Unproven { .. }) { String::new() } else { format!("could not {word} {app}: ") };
+                let text = format!("{head}{}", error.story());
                 tracing::error!(%app, by = self.by, error = chain(&error), "could not {word}, the release before serves on");
                 let _ = self.tell.try_send(Word::Failed(text));
             }

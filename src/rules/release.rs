@@ -17,7 +17,7 @@ use thiserror::Error;
 
 /// Releases of an app that are remembered, failed ones too.
 pub const KEEP: usize = 10;
-/// As in `20260115-103000-0`; the last number tells releases of one second apart.
+/// As in `20260115-103000-1`; the last number tells releases of one second apart.
 const STAMP: &str = "%Y%m%d-%H%M%S";
 
 /// Names a release. Sorted as they came.
@@ -186,9 +186,11 @@ impl History {
         self.releases.iter().find(|release| release.standing == Standing::Previous)
     }
 
+    /// The one before it stays free, for what ran until then.
     #[must_use]
     pub fn next_id(&self, now: Timestamp) -> ReleaseId {
-        ReleaseId::after(self.releases.last().map(|release| release.id), now)
+        let free = ReleaseId::after(self.releases.last().map(|release| release.id), now);
+        ReleaseId { nth: free.nth.saturating_add(1), ..free }
     }
 
     /// What runs where the configuration says `configured`.
@@ -209,7 +211,7 @@ impl History {
     /// `candidate` runs now. `ran`: from where the app ran until then, if that was no release.
     pub fn deployed(&mut self, candidate: Candidate, configured: Option<PathBuf>, ran: Option<PathBuf>) {
         let Candidate { id, dir, at, by } = candidate;
-        let id = self.remember_origin(ran, &at, id);
+        self.remember_origin(ran, &at, id);
         self.hand_over(None);
         self.releases.push(Release { id, dir, at, by: Some(by), standing: Standing::Current });
         self.configured = configured;
@@ -227,22 +229,17 @@ impl History {
     pub fn rolled_back(&mut self, configured: Option<PathBuf>, ran: Option<PathBuf>, at: &str, now: Timestamp) {
         let Some(to) = self.previous().map(|release| release.id) else { return };
         let id = self.next_id(now);
-        if self.current().is_none() && ran.is_some() {
-            self.remember_origin(ran, at, id);
-        }
+        self.remember_origin(ran, at, id);
         self.hand_over(Some(to));
         self.configured = configured;
         self.forget();
     }
 
-    /// Gives the id that is free for what comes after it.
-    fn remember_origin(&mut self, ran: Option<PathBuf>, at: &str, id: ReleaseId) -> ReleaseId {
-        match ran.filter(|_| self.current().is_none()) {
-            Some(dir) => {
-                self.releases.push(Release { id, dir, at: at.to_owned(), by: None, standing: Standing::Current });
-                ReleaseId { nth: id.nth.saturating_add(1), ..id }
-            }
-            None => id,
+    /// As a release just before `next`, if no release ran.
+    fn remember_origin(&mut self, ran: Option<PathBuf>, at: &str, next: ReleaseId) {
+        if let Some(dir) = ran.filter(|_| self.current().is_none()) {
+            let id = ReleaseId { nth: next.nth.saturating_sub(1), ..next };
+            self.releases.push(Release { id, dir, at: at.to_owned(), by: None, standing: Standing::Current });
         }
     }
 
@@ -382,9 +379,10 @@ mod tests {
                 match act {
                     0 => {
                         let new = candidate(&history, &dir, now);
+                        let id = new.id;
                         prop_assert!(newest.is_none_or(|newest| newest < new.id), "ids grow");
                         history.deployed(new, Some("/app".into()), Some("/app".into()));
-                        prop_assert_eq!(history.current().map(|r| r.dir.clone()), Some(dir.into()));
+                        prop_assert_eq!(history.current().map(|r| (r.id, r.dir.clone())), Some((id, dir.into())), "under the id it was given");
                         prop_assert!(history.previous().is_some(), "every deploy can be taken back");
                     }
                     1 => {
