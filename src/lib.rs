@@ -36,10 +36,12 @@
 //!   have keys of their own, derived from their CAs, so that no session crosses over.
 //! - **D16** What failed is told to the one who runs the gateway alone: the edge keeps the last failed requests ([`edge::blackbox`]), the master the last processes of each
 //!   instance ([`master::obituary`]), and `gateway why` joins the two by app, instance and incarnation. Neither survives its process: files have the rest.
+//! - **D16** A release is a directory without links, laid over the configuration's `dir` when the plan is read (`master::releases`), so that every room below sees one
+//!   plan. It counts while `dir` in the file is what it was at the deploy; a reload and the placing of a release never overlap (one gate), or the two would roll one app.
 //!
 //! # Lexicon
 //! **site** a set of host names · **route** which of a site's requests go where · **upstream** servers to balance over · **server** one of them ·
-//! **app** a supervised program · **instance** one process of it · **incarnation** one start of an instance · **zone** a rate limit · **plan** the validated intent ·
+//! **app** a supervised program · **release** a directory that was deployed for it · **instance** one process of it · **incarnation** one start of an instance · **zone** a rate limit · **plan** the validated intent ·
 //! **slot** the place of one certificate · **ward** a certificate that is looked after · **bundle** its key and chain in one file · **stand-in** what is served until there is one ·
 //! **live** a plan made runnable · **edge**, **master** the two processes · **lease** a server picked for one request · **material** bytes of a certificate and its key
 

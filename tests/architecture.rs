@@ -98,7 +98,7 @@ const UNSAFE: [(&str, &str); 2] = [
 ];
 
 /// Which files may name an outside crate: prefixes of the path under `src/`.
-const OWNERS: [(&str, &[&str]); 19] = [
+const OWNERS: [(&str, &[&str]); 20] = [
     ("pingora", &["edge/conn", "edge/engine", "edge/listen", "edge/content"]),
     ("toml", &["config/"]),
     ("schemars", &["config/"]),
@@ -106,6 +106,7 @@ const OWNERS: [(&str, &[&str]); 19] = [
     ("clap", &["cli/"]),
     ("clap_complete", &["cli/"]),
     ("comfy_table", &["cli/"]),
+    ("indicatif", &["cli/"]),
     // Descriptors, signals, users; reading a file that may be a pipe; waiting for the log pipe; free disk; a patient's vices.
     ("nix", &["master/", "ipc/", "store/", "boot/", "cli/", "config/load", "telemetry/accesslog", "telemetry/node", "demo/"]),
     ("libc", &["master/", "ipc/", "store/", "boot/", "config/load"]),

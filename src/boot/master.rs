@@ -18,6 +18,7 @@ use crate::{
         child,
         clock::Clock,
         control::{self, ControlError},
+        deploy::{self, Deployer},
         edge_link::{self, EdgeLink, Program, Setting},
         handle::Handle,
         materials,
@@ -25,6 +26,7 @@ use crate::{
         obituary::Register,
         output::{Files, Output},
         places::{PlaceError, Places},
+        releases::{Ledger, Moment, Overlay},
         reload::{self, Conductor, InForce, Load, Score},
         sockets::{BindError, Sockets},
         status,
@@ -35,6 +37,7 @@ use crate::{
     store::{
         atomic,
         lock::{LockError, StateLock},
+        releases::Releases,
     },
     telemetry::log::{self, InstallError},
 };
@@ -134,8 +137,10 @@ fn run_with(config: &Path, program: Program) -> Result<(), Fatal> {
     child::lower_oom_score();
     // The guard is a fork: before any thread, and while there is little to copy.
     let nursery = Nursery::new(Strangers::Reap).map_err(os("start the guard"))?;
-    let plan = load::load(&path, &env).map_err(Fatal::Configuration)?;
+    let mut plan = load::load(&path, &env).map_err(Fatal::Configuration)?;
     let _lock = StateLock::take(&plan.state)?;
+    let ledger = Ledger::new(Releases::of(&plan.state));
+    let overlay = ledger.overlay(&mut plan.apps, Moment::Start);
     let places = Places::prepare(&plan)?;
     let sockets = Sockets::bind(&plan, &Sockets::default())?;
     let listener = control::open(&places.control())?;
@@ -147,6 +152,8 @@ fn run_with(config: &Path, program: Program) -> Result<(), Fatal> {
         }),
         in_force: Box::new(move |plan| log.set(plan.log.level, plan.log.format)),
         plan,
+        ledger,
+        overlay,
         places,
         nursery,
         sockets,
@@ -168,6 +175,8 @@ struct Parts {
     load: Load,
     in_force: InForce,
     plan: Plan,
+    ledger: Ledger,
+    overlay: Overlay,
     places: Places,
     nursery: Nursery,
     sockets: Sockets,
@@ -211,9 +220,11 @@ impl Stop {
 }
 
 async fn conduct(parts: Parts) -> Result<(), Fatal> {
-    let Parts { load, in_force, plan, places, nursery, sockets, listener, output, program } = parts;
+    let Parts { load, in_force, plan, ledger, overlay, places, nursery, sockets, listener, output, program } = parts;
     let mut signals = Signals::catch().map_err(os("catch signals"))?;
     let clock = Clock::start();
+    ledger.in_force(overlay);
+    let gate = Arc::default();
     let (plan, sockets) = (Arc::new(plan), Arc::new(sockets));
     let (found, print) = materials::read(&plan);
     let score = Score { plan: plan.clone(), generation: Generation(1), sockets: sockets.clone(), reloads: (0, 0) };
@@ -257,13 +268,32 @@ async fn conduct(parts: Parts) -> Result<(), Fatal> {
         edge: edge.clone(),
         supervisor: to_supervisor.clone(),
         output: output.clone(),
+        ledger: ledger.clone(),
+        gate: Arc::clone(&gate),
         asks,
         score,
         materials: material_plan,
     };
+    let (deployer, deploys) = Deployer::new(deploy::Wiring {
+        clock,
+        nursery: nursery.clone(),
+        output: output.clone(),
+        ledger,
+        supervisor: to_supervisor.clone(),
+        score: score_out.clone(),
+        table: table_out.clone(),
+        gate,
+    });
     let sources = status::Sources { clock, table: table_out, edge: edge.facts(), score: score_out };
-    let handle =
-        Handle { supervisor: to_supervisor, edge: edge.clone(), reloads, sources: sources.clone(), register, output: output.clone() };
+    let handle = Handle {
+        supervisor: to_supervisor,
+        edge: edge.clone(),
+        reloads,
+        deploys,
+        sources: sources.clone(),
+        register,
+        output: output.clone(),
+    };
     let listener = UnixListener::from_std(listener).map_err(os("open the control socket"))?;
 
     tracing::info!(version = env!("CARGO_PKG_VERSION"), pid = std::process::id(), "gateway starts");
@@ -274,6 +304,7 @@ async fn conduct(parts: Parts) -> Result<(), Fatal> {
     tasks.spawn(rotator.run());
     tasks.spawn(supervisor.run());
     tasks.spawn(conductor.run());
+    tasks.spawn(deployer.run());
     tasks.spawn(control::serve(listener, handle.clone()));
     tasks.spawn(materials::Watcher { plan: material_plan_out, edge: edge.clone() }.run());
     tasks.spawn(status::Writer { sources: sources.clone(), path: places.status() }.run());
@@ -348,6 +379,7 @@ async fn stop(again: &mut Stop, handle: &Handle) {
     let plan = handle.sources.score.borrow().plan.clone();
     let drain = plan.timeouts.drain;
     let slowest = plan.apps.values().map(|app| app.stop.timeout).max().unwrap_or_default();
+    handle.deploys.stop();
     let orderly = async {
         handle.edge.shutdown(drain).await;
         let (done, all) = oneshot::channel();

@@ -2,7 +2,7 @@
 //!
 //! Shape: commands of the contract that are not built yet are known here, hidden from the help, and refused by name.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{ffi::OsString, num::NonZeroU16, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -21,10 +21,19 @@ Examples:
   gateway restart web                 one instance of the app after the other
   gateway logs web -f                 what the app says
   gateway why ID                      why the request of this id was answered with 502, 503 or 504
+  gateway deploy web --dir /srv/web/2 a new release beside the old one, which is back if it fails
   gateway certs                       which certificates there are, when they are renewed, and what went wrong
 
 Signals: HUP reload · USR1 reopen logs · TERM, INT drain and stop · a second one: stop now
 Exit codes: 0 done · 1 refused or failed · 64 usage · 69 not running · 77 no permission · 78 bad configuration";
+
+const DEPLOY_EXAMPLES: &str = "\
+Examples:
+  gateway deploy web --dir /srv/web/releases/42
+  ln -sfn releases/42 /srv/web/current && gateway deploy web    where `dir` is /srv/web/current
+
+Ctrl-C ends this command alone: what has begun goes on, `gateway apps` shows how it stands.
+What was deployed is used after a restart of gateway too, until `dir` in the configuration is another.";
 
 /// One binary and one TOML file that serve, guard and supervise the apps of a small server.
 ///
@@ -117,6 +126,20 @@ pub enum Command {
         #[command(flatten)]
         form: Form,
     },
+    /// Put a new release of an app in the place of the old one; if it fails, the old one serves on
+    ///
+    /// Commands of `before` run once in the new directory. Then a process of the new release is started beside each old one; when all are ready and warm they take
+    /// the requests, and for the time of `deploy.guard` the old ones stand by: if too many answers are 5xx they take over again. Exit code 1 says why.
+    #[command(after_help = DEPLOY_EXAMPLES)]
+    Deploy(Deploy),
+    /// Put the release before in the place of the one that serves; a second time takes that back
+    ///
+    /// As a deploy of its directory, without the commands of `before`.
+    #[command(after_help = "Example:\n  gateway rollback web")]
+    Rollback(App),
+    /// Run so many processes of an app, until the next restart of gateway or another number in the configuration
+    #[command(after_help = "Example:\n  gateway scale web 4")]
+    Scale(Scale),
     /// Write completions for a shell to standard output
     #[command(after_help = "Example:\n  gateway completions bash > /etc/bash_completion.d/gateway")]
     Completions { shell: clap_complete::Shell },
@@ -131,12 +154,6 @@ pub enum Command {
     /// Not supported yet: replace the running binary without dropping a request
     #[command(hide = true)]
     Upgrade(Rest),
-    /// Not supported yet: release a new version of an app
-    #[command(hide = true)]
-    Deploy(Rest),
-    /// Not supported yet: go back to the release before
-    #[command(hide = true)]
-    Rollback(Rest),
     /// Not supported yet: list banned addresses
     #[command(hide = true)]
     Bans(Rest),
@@ -155,9 +172,6 @@ pub enum Command {
     /// Not supported yet: show a maintenance page
     #[command(hide = true)]
     Maintenance(Rest),
-    /// Not supported yet: change the number of processes of an app
-    #[command(hide = true)]
-    Scale(Rest),
     /// Not supported yet: translate the configuration of another program
     #[command(hide = true)]
     Import(Rest),
@@ -211,6 +225,36 @@ pub struct Logs {
 }
 
 #[derive(Clone, Debug, Args)]
+pub struct Deploy {
+    /// The NAME of [app.NAME]
+    #[arg(value_parser = AppName::parse)]
+    pub app: AppName,
+
+    /// Where the new release lies [default: `dir` of the app, where its links lead now]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Scale {
+    /// The NAME of [app.NAME]
+    #[arg(value_parser = AppName::parse)]
+    pub app: AppName,
+
+    /// From 1 to 1000
+    #[arg(value_name = "N", value_parser = procs)]
+    pub procs: NonZeroU16,
+}
+
+fn procs(text: &str) -> Result<NonZeroU16, &'static str> {
+    match text.parse::<u16>().map(NonZeroU16::new) {
+        Ok(Some(procs)) if procs.get() <= 1000 => Ok(procs),
+        Ok(None) => Err("an app without a process is a stopped one: `gateway stop APP`"),
+        Ok(Some(_)) | Err(_) => Err("a whole number from 1 to 1000"),
+    }
+}
+
+#[derive(Clone, Debug, Args)]
 pub struct Rest {
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
     pub args: Vec<OsString>,
@@ -242,6 +286,9 @@ mod tests {
         insta::assert_snapshot!("help_restart", help(&["restart"]));
         insta::assert_snapshot!("help_logs", help(&["logs"]));
         insta::assert_snapshot!("help_why", help(&["why"]));
+        insta::assert_snapshot!("help_deploy", help(&["deploy"]));
+        insta::assert_snapshot!("help_rollback", help(&["rollback"]));
+        insta::assert_snapshot!("help_scale", help(&["scale"]));
     }
 
     #[test]
@@ -259,6 +306,12 @@ mod tests {
         assert_eq!(kind(&["gateway", "relaod"]), ErrorKind::InvalidSubcommand);
         assert_eq!(kind(&["gateway", "start"]), ErrorKind::MissingRequiredArgument);
         assert_eq!(kind(&["gateway", "start", "../x"]), ErrorKind::ValueValidation);
+        assert_eq!(kind(&["gateway", "deploy"]), ErrorKind::MissingRequiredArgument);
+        for number in ["0", "1001", "70000", "two", "-1"] {
+            let error = Cli::try_parse_from(["gateway", "scale", "web", number]).expect_err("wrong");
+            assert!(matches!(error.kind(), ErrorKind::ValueValidation | ErrorKind::UnknownArgument), "{number}");
+            assert_eq!(error.to_string().contains("gateway stop"), number == "0", "{error}");
+        }
         assert_eq!(kind(&["gateway", "certs", "renew"]), ErrorKind::MissingRequiredArgument);
         assert_eq!(kind(&["gateway", "certs", "renew", "https://a.example"]), ErrorKind::ValueValidation);
         assert_eq!(kind(&["gateway", "why", "two words"]), ErrorKind::ValueValidation);
@@ -269,7 +322,7 @@ mod tests {
 
     #[test]
     fn what_is_not_built_yet_takes_any_words_so_that_it_can_be_refused_by_name() {
-        for words in [&["gateway", "scale", "web", "-f"][..], &["gateway", "ban", "1.2.3.4", "--for", "1h"], &["gateway", "deploy"]] {
+        for words in [&["gateway", "upgrade", "-f"][..], &["gateway", "ban", "1.2.3.4", "--for", "1h"], &["gateway", "bans"]] {
             assert!(Cli::try_parse_from(words).is_ok(), "{words:?}");
         }
     }

@@ -17,6 +17,8 @@ use crate::ipc::control::{Answer, Failure, LogLine, MAX_LINE, Request};
 const LOOK: Duration = Duration::from_secs(30);
 /// Between two lines of one that has to act: an instance may take its whole stop and start time before there is news.
 const ACT: Duration = Duration::from_secs(15 * 60);
+/// Between two lines of a deploy: a command before it may take as long as it likes to say nothing; gateway itself ends the conversation after an hour.
+const DEPLOY: Duration = Duration::from_secs(62 * 60);
 
 /// Why there is no answer, or a bad one.
 #[derive(Debug, Error)]
@@ -117,7 +119,8 @@ pub fn listen(
         | Request::RenewCert { .. }
         | Request::Why { .. }
         | Request::Logs { follow: false, .. } => Some(LOOK),
-        Request::Reload | Request::Start { .. } | Request::Stop { .. } | Request::Restart { .. } => Some(ACT),
+        Request::Reload | Request::Start { .. } | Request::Stop { .. } | Request::Restart { .. } | Request::Scale { .. } => Some(ACT),
+        Request::Deploy { .. } | Request::Rollback { .. } => Some(DEPLOY),
         // An app may say nothing for days; whoever follows it ends that.
         Request::Logs { follow: true, .. } => None,
     };

@@ -13,6 +13,8 @@ pub enum Exit {
     NotRunning,
     Permission,
     Configuration,
+    /// Ctrl-C, as shells say it; what gateway had begun goes on.
+    Interrupted,
 }
 
 impl Exit {
@@ -25,6 +27,7 @@ impl Exit {
             Self::NotRunning => 69,
             Self::Permission => 77,
             Self::Configuration => 78,
+            Self::Interrupted => 130,
         }
     }
 }

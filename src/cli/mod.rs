@@ -23,6 +23,8 @@ pub mod control;
 pub mod exit;
 pub mod init;
 pub mod logs;
+pub mod progress;
+pub mod release;
 pub mod render;
 pub mod start;
 pub mod terminal;
@@ -82,6 +84,9 @@ fn dispatch(cli: &Cli, command: &Command) -> Exit {
         Command::Start(app) => act(cli, &Request::Start { app: app.app.clone() }),
         Command::Stop(app) => act(cli, &Request::Stop { app: app.app.clone() }),
         Command::Restart(app) => act(cli, &Request::Restart { app: app.app.clone() }),
+        Command::Scale(scale) => act(cli, &Request::Scale { app: scale.app.clone(), procs: scale.procs }),
+        Command::Deploy(deploy) => release::deploy(cli, deploy),
+        Command::Rollback(app) => release::follow(cli, Request::Rollback { app: app.app.clone() }),
         Command::Status { form, watch: false } => look(cli, &Request::Status, *form, status),
         Command::Status { form, watch: true } => watch(cli, *form),
         Command::Apps { form } => look(cli, &Request::Apps, *form, apps),
@@ -103,15 +108,12 @@ fn dispatch(cli: &Cli, command: &Command) -> Exit {
             Exit::Usage
         }
         Command::Upgrade(_) => not_yet("upgrade", "stop gateway and start the new binary"),
-        Command::Deploy(_) => not_yet("deploy", "put the new files in place, then `gateway restart APP`"),
-        Command::Rollback(_) => not_yet("rollback", "put the old files in place, then `gateway restart APP`"),
         Command::Bans(_) => not_yet("bans", "nobody is banned: `deny` of a site refuses addresses"),
         Command::Ban(_) => not_yet("ban", "add the address to `deny` of the site, then `gateway reload`"),
         Command::Unban(_) => not_yet("unban", "take the address out of `deny` of the site, then `gateway reload`"),
         Command::Drain(_) => not_yet("drain", "take the server out of its [upstream], then `gateway reload`"),
         Command::Undrain(_) => not_yet("undrain", "put the server back into its [upstream], then `gateway reload`"),
         Command::Maintenance(_) => not_yet("maintenance", "a route with `respond` answers in place of the app"),
-        Command::Scale(_) => not_yet("scale", "change `procs` of the app, then `gateway reload`"),
         Command::Import(_) => not_yet("import", "`gateway init` writes a first configuration with comments"),
     }
 }
@@ -160,9 +162,10 @@ fn completions(shell: clap_complete::Shell) -> String {
 /// Asks the gateway that is meant, showing progress as it comes.
 fn ask(cli: &Cli, request: &Request) -> Result<serde_json::Value, Exit> {
     let socket = socket(cli)?;
-    control::ask(&socket, request, &mut |text| say(&escape(text))).map_err(|error| failed(&error))
+    control::ask(&socket, request, &mut |text| say(&escape(text))).map_err(|error| refused(&error))
 }
 
+/// Where the gateway that is meant listens.
 fn socket(cli: &Cli) -> Result<PathBuf, Exit> {
     whereabouts::socket(cli.socket.as_deref(), cli.config.as_deref()).map_err(|error| {
         complain(&error, Some(error.advice()));
@@ -170,8 +173,8 @@ fn socket(cli: &Cli) -> Result<PathBuf, Exit> {
     })
 }
 
-/// Tells why there is no good answer.
-fn failed(error: &ControlError) -> Exit {
+/// Tells why there is no answer, or a bad one.
+fn refused(error: &ControlError) -> Exit {
     match error {
         // Its own words, which may be the report on a configuration.
         ControlError::Failed { error, .. } => {
@@ -186,16 +189,19 @@ fn failed(error: &ControlError) -> Exit {
 }
 
 fn logs(cli: &Cli, args: &args::Logs) -> Exit {
-    let shown = socket(cli).and_then(|socket| logs::show(&socket, args).map_err(|error| failed(&error)));
+    let shown = socket(cli).and_then(|socket| logs::show(&socket, args).map_err(|error| refused(&error)));
     shown.unwrap_or_else(|exit| exit)
 }
 
 fn act(cli: &Cli, request: &Request) -> Exit {
-    let value = match ask(cli, request) {
-        Ok(value) => value,
-        Err(exit) => return exit,
-    };
-    print(&line(&escape_lines(&outcome(&value))))
+    match ask(cli, request) {
+        Ok(value) => told_done(&value),
+        Err(exit) => exit,
+    }
+}
+
+fn told_done(value: &serde_json::Value) -> Exit {
+    print(&line(&escape_lines(&outcome(value))))
 }
 
 /// What was done, in words: gateway's own where it has some.
@@ -282,7 +288,7 @@ mod tests {
 
     #[test]
     fn what_is_not_built_yet_is_a_usage_error() {
-        for name in ["upgrade", "deploy", "rollback", "bans", "ban", "unban", "drain", "undrain", "maintenance", "scale", "import"] {
+        for name in ["upgrade", "bans", "ban", "unban", "drain", "undrain", "maintenance", "import"] {
             assert_eq!(words(&[name, "x", "--y"]), Exit::Usage, "{name}");
         }
         assert_eq!(words(&["check", "--live"]), Exit::Usage);
@@ -296,6 +302,10 @@ mod tests {
         for name in ["why", "logs"] {
             assert_eq!(words(&[name, "x", "--socket", "/nowhere/gateway.sock"]), Exit::NotRunning, "{name}");
         }
+        for command in [&["deploy", "web"][..], &["deploy", "web", "--dir", "/tmp"], &["rollback", "web"], &["scale", "web", "2"]] {
+            assert_eq!(words(&[command, &["--socket", "/nowhere/gateway.sock"]].concat()), Exit::NotRunning, "{command:?}");
+        }
+        assert_eq!(words(&["deploy", "web", "--dir", "/nowhere/at/all"]), Exit::Failed);
         assert_eq!(words(&["check", "-c", "/nowhere/gateway.toml"]), Exit::Configuration);
         assert_eq!(words(&["config", "show", "-c", "/nowhere/gateway.toml"]), Exit::Configuration);
     }
@@ -304,8 +314,8 @@ mod tests {
     fn completions_offer_what_works() {
         for shell in [clap_complete::Shell::Bash, clap_complete::Shell::Zsh, clap_complete::Shell::Fish] {
             let script = completions(shell);
-            assert!(["upstreams", "restart", "logs", "why"].iter().all(|word| script.contains(word)), "{script}");
-            assert!(!script.contains("demo-app") && !script.contains("rollback"), "{script}");
+            assert!(["upstreams", "restart", "logs", "why", "rollback"].iter().all(|word| script.contains(word)), "{script}");
+            assert!(!script.contains("demo-app") && !script.contains("unban"), "{script}");
         }
     }
 
@@ -333,7 +343,7 @@ mod tests {
 
     #[test]
     fn exit_codes_are_those_of_the_contract() {
-        let all = [Exit::Done, Exit::Failed, Exit::Usage, Exit::NotRunning, Exit::Permission, Exit::Configuration];
-        assert_eq!(all.map(Exit::code), [0, 1, 64, 69, 77, 78]);
+        let all = [Exit::Done, Exit::Failed, Exit::Usage, Exit::NotRunning, Exit::Permission, Exit::Configuration, Exit::Interrupted];
+        assert_eq!(all.map(Exit::code), [0, 1, 64, 69, 77, 78, 130]);
     }
 }

@@ -6,7 +6,11 @@ use comfy_table::{CellAlignment, Table, presets};
 use jiff::{SignedDuration, Timestamp};
 
 use super::terminal::{Paint, Tone, escape};
-use crate::{admin::view, ipc::message::InstanceState, vocab::units::duration_text};
+use crate::{
+    admin::view,
+    ipc::message::{Duty, InstanceState},
+    vocab::units::duration_text,
+};
 
 pub mod why;
 
@@ -86,16 +90,22 @@ pub fn apps(apps: &[view::App], look: Look) -> String {
     if apps.is_empty() {
         return "no apps\n".to_owned();
     }
-    let mut rows = Rows::new(&["INSTANCE", "STATE", "FOR", "PID", "RESTARTS", "MEMORY", "CPU", "ADDRESS", "LAST EXIT"], &[3, 4, 5, 6]);
+    // A column only where something was deployed.
+    let released = apps.iter().flat_map(|app| &app.instances).any(|instance| instance.release.is_some());
+    let mut header = vec!["INSTANCE", "STATE", "FOR", "PID", "RESTARTS", "MEMORY", "CPU", "ADDRESS", "LAST EXIT"];
+    if released {
+        header.push("RELEASE");
+    }
+    let mut rows = Rows::new(&header, &[3, 4, 5, 6]);
     for instance in apps.iter().flat_map(|app| &app.instances) {
         let due = instance.next_start.as_deref().and_then(|at| ahead(at, look.now)).map(|wait| format!(", starts in {wait}"));
         let last = instance.last_exit.as_deref().map_or_else(String::new, |exit| {
             let ago = instance.last_exit_at.as_deref().and_then(|at| ago(at, look.now)).map(|age| format!(" {age} ago"));
             format!("{exit}{}{}", ago.unwrap_or_default(), due.unwrap_or_default())
         });
-        rows.add([
+        let cells = [
             plain(&instance.id),
-            (instance.state.as_str().to_owned(), Some(state_tone(instance.state))),
+            (format!("{}{}", instance.state.as_str(), duty_text(instance.duty)), Some(state_tone(instance.state))),
             plain(&ago(&instance.since, look.now).unwrap_or_default()),
             plain(&instance.pid.map(|pid| pid.to_string()).unwrap_or_default()),
             plain(&instance.restarts.to_string()),
@@ -103,9 +113,19 @@ pub fn apps(apps: &[view::App], look: Look) -> String {
             plain(&format!("{:.1}s", instance.cpu_seconds)),
             plain(instance.address.as_deref().unwrap_or_default()),
             plain(&last),
-        ]);
+        ];
+        let release = plain(instance.release.as_deref().unwrap_or_default());
+        rows.add(cells.into_iter().chain(released.then_some(release)));
     }
     rows.text(look.paint)
+}
+
+fn duty_text(duty: Duty) -> &'static str {
+    match duty {
+        Duty::Serves => "",
+        Duty::OnTrial => " (on trial)",
+        Duty::StandsBy => " (stands by)",
+    }
 }
 
 /// `gateway upstreams`
@@ -253,8 +273,8 @@ impl Rows {
         Self(table)
     }
 
-    fn add<const N: usize>(&mut self, cells: [CellText; N]) {
-        let cells = cells.map(|(text, tone)| {
+    fn add(&mut self, cells: impl IntoIterator<Item = CellText>) {
+        let cells = cells.into_iter().map(|(text, tone)| {
             let text = escape(if text.is_empty() { "-" } else { &text });
             tone.map_or(text.clone(), |tone| marked(&text, tone))
         });
@@ -340,7 +360,6 @@ fn bytes(count: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ipc::message::Duty;
 
     fn look(paint: Paint) -> Look {
         Look { paint, now: "2026-01-15T10:30:00Z".parse().expect("a moment") }
@@ -387,6 +406,22 @@ mod tests {
             bare = bare.replace(&format!("\x1b[{code}m"), "");
         }
         assert_eq!(bare, plain, "colours take no room");
+    }
+
+    #[test]
+    fn releases_and_trials_show_where_something_is_deployed() {
+        let release = |id: &str, release: Option<&str>, duty| view::Instance {
+            release: release.map(str::to_owned),
+            duty,
+            ..instance(id, InstanceState::Ready)
+        };
+        let instances = vec![
+            release("web.0", None, Duty::StandsBy),
+            release("web.0", Some("20260115-102930-0"), Duty::OnTrial),
+            release("api.0", None, Duty::Serves),
+        ];
+        let all = [view::App { name: "web".into(), ready: 2, instances, restarts: Default::default() }];
+        insta::assert_snapshot!("releases", apps(&all, look(Paint::Plain)));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! Pure shapes. One JSON document a line; the client sends one [`Request`], the master answers with any number of `Progress`, `Line` and `Lost`, and then one
 //! `Done` or `Failed`.
 
+use std::{num::NonZeroU16, path::PathBuf};
+
 use serde::{Deserialize, Serialize};
 
 use super::why::RequestId;
@@ -48,6 +50,21 @@ pub enum Request {
     },
     /// One instance after the other.
     Restart {
+        app: AppName,
+    },
+    /// So many processes until the next reload or restart of gateway.
+    Scale {
+        app: AppName,
+        procs: NonZeroU16,
+    },
+    /// A new release; goes on when the client has gone.
+    Deploy {
+        app: AppName,
+        /// Absolute. `None`: the configuration's, where its links lead now.
+        dir: Option<PathBuf>,
+    },
+    /// Back to the release before; goes on when the client has gone.
+    Rollback {
         app: AppName,
     },
 }

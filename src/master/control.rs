@@ -19,12 +19,13 @@ use tokio::{
         UnixListener, UnixStream,
         unix::{OwnedReadHalf, OwnedWriteHalf},
     },
-    sync::{Semaphore, mpsc::Receiver},
+    sync::{Semaphore, mpsc},
     task::JoinSet,
     time::timeout,
 };
 
 use super::{
+    deploy::Wish,
     handle::Handle,
     output::hub::News,
     reload::{self, ReloadError},
@@ -33,7 +34,7 @@ use super::{
 use crate::{
     ipc::{
         control::{Answer, Failure, LogLine, MOST_LINES, Request},
-        message::Query,
+        message::{Generation, Query},
     },
     vocab::AppName,
 };
@@ -170,7 +171,7 @@ async fn converse(stream: UnixStream, handle: Handle) -> io::Result<()> {
             Some(Err(error)) => speaker.refuse(error).await,
             None => speaker.refuse(NO_EDGE.to_owned()).await,
         },
-        Request::Reload => match handle.reload().await {
+        Request::Reload => match speaker.reload(&handle).await? {
             Ok(generation) => speaker.done(json!({ "generation": generation })).await,
             Err(error) => {
                 let kind = match &error {
@@ -183,6 +184,18 @@ async fn converse(stream: UnixStream, handle: Handle) -> io::Result<()> {
         Request::Start { app } => speaker.order(&handle, app, Order::Start).await,
         Request::Stop { app } => speaker.order(&handle, app, Order::Stop).await,
         Request::Restart { app } => speaker.order(&handle, app, Order::Restart).await,
+        Request::Scale { app, procs } => match handle.may_scale(&app, procs) {
+            Ok(()) => speaker.order(&handle, app, Order::Scale(procs)).await,
+            Err(error) => speaker.refuse(format!("could not scale {app}: {}", error.story())).await,
+        },
+        Request::Deploy { app, dir } => {
+            let words = handle.deploys.ask(app, Wish::Deploy { dir }, uid).await;
+            speaker.pass_on(words).await
+        }
+        Request::Rollback { app } => {
+            let words = handle.deploys.ask(app, Wish::Rollback, uid).await;
+            speaker.pass_on(words).await
+        }
     }
 }
 
@@ -230,7 +243,7 @@ impl Speaker {
     }
 
     /// Until the client leaves, or the app is removed.
-    async fn follow(&mut self, mut news: Receiver<News>, mut read: OwnedReadHalf) -> io::Result<()> {
+    async fn follow(&mut self, mut news: mpsc::Receiver<News>, mut read: OwnedReadHalf) -> io::Result<()> {
         let mut byte = [0; 64];
         loop {
             let one = tokio::select! {
@@ -260,7 +273,21 @@ impl Speaker {
     }
 
     async fn order(&mut self, handle: &Handle, app: AppName, order: Order) -> io::Result<()> {
-        let mut words = handle.order(app, order).await;
+        let words = handle.order(app, order).await;
+        self.pass_on(words).await
+    }
+
+    /// A reload that has to wait says for what.
+    async fn reload(&mut self, handle: &Handle) -> io::Result<Result<Generation, ReloadError>> {
+        let deploys = handle.deploys.switching();
+        if !deploys.is_empty() {
+            let apps = deploys.iter().map(AppName::as_str).collect::<Vec<_>>().join(", ");
+            self.say(&Answer::Progress { text: format!("waiting for the deploy of {apps} to end") }).await?;
+        }
+        Ok(handle.reload().await)
+    }
+
+    async fn pass_on(&mut self, mut words: mpsc::Receiver<Word>) -> io::Result<()> {
         let deadline = tokio::time::Instant::now() + ORDER_WITHIN;
         loop {
             match tokio::time::timeout_at(deadline, words.recv()).await {

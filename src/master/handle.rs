@@ -1,12 +1,13 @@
 //! The room's public face: what the control socket and the run loop may ask of it.
 
-use std::time::Duration;
+use std::{num::NonZeroU16, time::Duration};
 
 use serde_json::{Value, json};
+use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    edge_link,
+    deploy, edge_link,
     obituary::Register,
     output::Output,
     reload::{self, ReloadError},
@@ -18,11 +19,47 @@ use crate::{
         message::{AppTable, Generation, Query},
         why::{Account, RequestId},
     },
+    plan::AppPort,
     vocab::AppName,
 };
 
 /// How long the edge may think about a question.
 const ASK_WITHIN: Duration = Duration::from_secs(2);
+
+/// As many as the configuration may ask for.
+const MOST_PROCS: u16 = 1000;
+
+/// Why an app cannot have so many processes.
+#[derive(Debug, Error)]
+pub enum ScaleError {
+    #[error("there is no app of this name")]
+    NoApp,
+    #[error("it is a job, and never overlaps itself")]
+    Job,
+    #[error("{0} processes are more than {MOST_PROCS}")]
+    Many(NonZeroU16),
+    #[error("its ports are {first} to {}, one for each of the {procs} processes of the configuration", first.saturating_add(procs.get() - 1))]
+    Ports { first: NonZeroU16, procs: NonZeroU16 },
+}
+
+impl ScaleError {
+    /// How to mend it.
+    #[must_use]
+    pub fn advice(&self) -> Option<&'static str> {
+        match self {
+            Self::Ports { .. } => Some("raise `procs` in the configuration and reload, so that the range is checked"),
+            Self::NoApp | Self::Job | Self::Many(_) => None,
+        }
+    }
+
+    #[must_use]
+    pub fn story(&self) -> String {
+        match self.advice() {
+            Some(advice) => format!("{self} ({advice})"),
+            None => self.to_string(),
+        }
+    }
+}
 
 /// Cloneable; every request has its own channel for answers.
 #[derive(Clone)]
@@ -30,6 +67,7 @@ pub struct Handle {
     pub supervisor: mpsc::Sender<Message>,
     pub edge: edge_link::Handle,
     pub reloads: mpsc::Sender<reload::Ask>,
+    pub deploys: deploy::Handle,
     pub sources: Sources,
     pub register: Register,
     pub output: Output,
@@ -42,6 +80,22 @@ impl Handle {
         let (tell, words) = mpsc::channel(64);
         let _ = self.supervisor.send(Message::Command { app, order, tell }).await;
         words
+    }
+
+    /// Whether an app may have so many processes.
+    pub fn may_scale(&self, app: &AppName, procs: NonZeroU16) -> Result<(), ScaleError> {
+        let plan = self.sources.score.borrow().plan.clone();
+        let spec = plan.apps.get(app).ok_or(ScaleError::NoApp)?;
+        if spec.schedule.is_some() {
+            return Err(ScaleError::Job);
+        }
+        if procs.get() > MOST_PROCS {
+            return Err(ScaleError::Many(procs));
+        }
+        match spec.port {
+            AppPort::Fixed { first } if procs > spec.procs => Err(ScaleError::Ports { first, procs: spec.procs }),
+            AppPort::Fixed { .. } | AppPort::None | AppPort::Allotted | AppPort::Socket => Ok(()),
+        }
     }
 
     /// Waits until it is in force or refused.

@@ -5,7 +5,10 @@ use std::{
     ffi::OsString,
     io,
     net::{Ipv4Addr, SocketAddr, TcpListener},
-    os::unix::{fs::PermissionsExt, net::UnixDatagram as StdDatagram},
+    os::{
+        fd::OwnedFd,
+        unix::{fs::PermissionsExt, net::UnixDatagram as StdDatagram},
+    },
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -163,18 +166,7 @@ impl Workshop {
             self.output.app_pipes(id, awaited).map_err(|source| SpawnError::Prepare { what: "pipes for its output".to_owned(), source });
         let started = pipes.and_then(|(stdout, stderr, tail)| {
             let root = identity.uid.is_root();
-            let launch = Launch {
-                argv,
-                arg0: None,
-                dir: app.dir.clone(),
-                env,
-                identity,
-                umask: app.umask.unwrap_or(if app.port == AppPort::Socket { 0o007 } else { 0o022 }),
-                nofile: app.limits.nofile.map(|n| (n, n)).or(self.nofile),
-                stdout,
-                stderr,
-                descriptors: Vec::new(),
-            };
+            let launch = of(app, argv, env, identity, self.nofile, (stdout, stderr));
             let (reaped, notices, register) = (id.clone(), notices.clone(), self.register.clone());
             let tell = move |exit| {
                 register.died(&reaped, incarnation, exit);
@@ -245,8 +237,31 @@ impl Workshop {
     }
 }
 
+/// A process of this app, whatever it is to run: with its directory, user, limits and mask.
+pub(super) fn of(
+    app: &App,
+    argv: Vec<OsString>,
+    env: BTreeMap<OsString, OsString>,
+    identity: Identity,
+    nofile: Option<(u64, u64)>,
+    (stdout, stderr): (OwnedFd, OwnedFd),
+) -> Launch {
+    Launch {
+        argv,
+        arg0: None,
+        dir: app.dir.clone(),
+        env,
+        identity,
+        umask: app.umask.unwrap_or(if app.port == AppPort::Socket { 0o007 } else { 0o022 }),
+        nofile: app.limits.nofile.map(|n| (n, n)).or(nofile),
+        stdout,
+        stderr,
+        descriptors: Vec::new(),
+    }
+}
+
 /// Clean: of ours only where to find programs, the language and the time zone.
-fn environment(identity: &Identity) -> BTreeMap<OsString, OsString> {
+pub(super) fn environment(identity: &Identity) -> BTreeMap<OsString, OsString> {
     let ours = |name: &str, otherwise: &str| std::env::var_os(name).filter(|value| !value.is_empty()).unwrap_or_else(|| otherwise.into());
     let mut env = BTreeMap::from([
         ("PATH".into(), ours("PATH", PATH)),

@@ -5,6 +5,7 @@
 pub mod child;
 pub mod clock;
 pub mod control;
+pub mod deploy;
 pub mod edge_link;
 pub mod handle;
 mod launch;
@@ -13,6 +14,7 @@ pub mod nursery;
 pub mod obituary;
 pub mod output;
 pub mod places;
+pub mod releases;
 pub mod reload;
 pub mod sockets;
 pub mod status;

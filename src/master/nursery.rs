@@ -89,11 +89,16 @@ impl Nursery {
         }
     }
 
-    pub fn kill_group(&self, pid: Pid) {
+    /// To its whole group.
+    pub fn signal_group(&self, pid: Pid, signal: Signal) {
         // One that is leaving was killed with its group when it was reaped; its number may be somebody else's by now.
         if self.lock().kids.get(&pid).is_some_and(|kid| kid.leaving.is_none()) {
-            let _ = killpg(pid, Signal::SIGKILL);
+            let _ = killpg(pid, signal);
         }
+    }
+
+    pub fn kill_group(&self, pid: Pid) {
+        self.signal_group(pid, Signal::SIGKILL);
     }
 
     #[must_use]

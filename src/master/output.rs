@@ -22,7 +22,7 @@ use regex::bytes::Regex;
 use tokio::{
     io::AsyncReadExt,
     net::unix::pipe,
-    sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender, unbounded_channel},
+    sync::mpsc::{self, Receiver, UnboundedReceiver, UnboundedSender, unbounded_channel},
     task::JoinSet,
 };
 use tracing_subscriber::fmt::MakeWriter;
@@ -135,9 +135,34 @@ struct Stream {
 }
 
 enum Kind {
-    App { err: bool, id: InstanceId, tail: Arc<Tail>, awaited: Arc<Mutex<Option<Awaited>>> },
+    App {
+        err: bool,
+        id: InstanceId,
+        tail: Arc<Tail>,
+        awaited: Arc<Mutex<Option<Awaited>>>,
+        kept: Kept,
+        /// Dropped with the stream.
+        _open: Option<mpsc::Sender<()>>,
+    },
     EdgeLog,
     Access,
+}
+
+/// Which of its lines a tail has.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Kept {
+    Stderr,
+    Both,
+}
+
+/// The pipes of a command that runs once.
+pub struct CommandPipes {
+    pub stdout: OwnedFd,
+    pub stderr: OwnedFd,
+    /// The last lines of both.
+    pub tail: Arc<Tail>,
+    /// Closed when both were read to their end.
+    pub read: mpsc::Receiver<()>,
 }
 
 /// The last lines that an incarnation wrote to stderr.
@@ -254,12 +279,30 @@ impl Output {
 
     /// The write ends of stdout and stderr for a process of an app.
     pub fn app_pipes(&self, id: &InstanceId, awaited: Option<Awaited>) -> io::Result<(OwnedFd, OwnedFd, Arc<Tail>)> {
+        self.pipes(id, awaited, Kept::Stderr, None)
+    }
+
+    /// For a command of an app that is no instance of it: its output is in the app's log, under instance 0.
+    pub fn command_pipes(&self, app: &AppName) -> io::Result<CommandPipes> {
+        // Nothing is ever sent: both streams hold the sender while they are read.
+        let (open, read) = mpsc::channel(1);
+        let (stdout, stderr, tail) = self.pipes(&InstanceId { app: app.clone(), n: 0 }, None, Kept::Both, Some(open))?;
+        Ok(CommandPipes { stdout, stderr, tail, read })
+    }
+
+    fn pipes(
+        &self,
+        id: &InstanceId,
+        awaited: Option<Awaited>,
+        kept: Kept,
+        open: Option<mpsc::Sender<()>>,
+    ) -> io::Result<(OwnedFd, OwnedFd, Arc<Tail>)> {
         let (out, to_out) = io::pipe()?;
         let (err, to_err) = io::pipe()?;
         let tail: Arc<Tail> = Arc::default();
         let awaited = Arc::new(Mutex::new(awaited));
         for (from, err) in [(out, false), (err, true)] {
-            let kind = Kind::App { err, id: id.clone(), tail: tail.clone(), awaited: awaited.clone() };
+            let kind = Kind::App { err, id: id.clone(), tail: tail.clone(), awaited: awaited.clone(), kept, _open: open.clone() };
             // Refused only when the reader thread is gone; the child then writes into a closed pipe.
             let _ = self.streams.send(Stream { from: from.into(), kind });
         }
@@ -400,7 +443,7 @@ async fn read_one(stream: Stream, sinks: Sinks) {
         last = bytes == 0;
         batch.clear();
         match &kind {
-            Kind::App { err, id, tail, awaited, .. } => {
+            Kind::App { err, id, tail, awaited, kept, _open } => {
                 let shape = Shape::load(&shape);
                 let pid = tail.pid.load(Relaxed);
                 let mut said = Batch { id: id.clone(), pid, err: *err, at: Timestamp::now(), text: Vec::with_capacity(bytes) };
@@ -408,7 +451,7 @@ async fn read_one(stream: Stream, sinks: Sinks) {
                     app_line(&mut batch, shape, &said, line);
                     said.text.extend_from_slice(line);
                     said.text.push(b'\n');
-                    if *err {
+                    if *err || *kept == Kept::Both {
                         tail.add(line);
                     }
                     look_for(awaited, line);

@@ -3,12 +3,13 @@
 use std::{error::Error as StdError, sync::Arc};
 
 use thiserror::Error;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{RwLock, mpsc, oneshot, watch};
 
 use super::{
     edge_link::{self, ApplyError, Setting},
     materials::{self, Print},
     output::{Files, Output},
+    releases::{Ledger, Moment, Overlay},
     sockets::{BindError, Sockets},
     supervisor,
 };
@@ -62,6 +63,9 @@ pub struct Conductor {
     pub edge: edge_link::Handle,
     pub supervisor: mpsc::Sender<supervisor::Message>,
     pub output: Output,
+    pub ledger: Ledger,
+    /// Held for writing while another configuration comes into force: no release is put in place meanwhile.
+    pub gate: Arc<RwLock<()>>,
     pub asks: mpsc::Receiver<Ask>,
     pub score: watch::Sender<Score>,
     pub materials: watch::Sender<(Arc<Plan>, Print)>,
@@ -84,9 +88,12 @@ impl Conductor {
     }
 
     async fn reload(&mut self) -> Result<Generation, ReloadError> {
+        // What is deployed meanwhile is in the ledger when it is read.
+        let gate = self.gate.clone();
+        let _gate = gate.write().await;
         let now = self.score.borrow().clone();
         let prepared = self.prepare(&now).await;
-        let Prepared { plan, sockets, materials, print } = match prepared {
+        let Prepared { plan, overlay, sockets, materials, print } = match prepared {
             Ok(prepared) => prepared,
             Err(error) => {
                 self.edge.refused().await;
@@ -103,6 +110,9 @@ impl Conductor {
         }
         // From here on nothing can fail.
         (self.in_force)(&plan);
+        let ledger = self.ledger.clone();
+        // Writes to the disk where the configuration has won over a release; a panic there has been told already.
+        let _ = tokio::task::spawn_blocking(move || ledger.in_force(overlay)).await;
         self.output.configure(Files::of(&plan));
         self.score.send_replace(Score { plan: plan.clone(), generation, sockets, reloads });
         self.materials.send_replace((plan.clone(), print));
@@ -111,20 +121,26 @@ impl Conductor {
     }
 
     async fn prepare(&self, now: &Score) -> Result<Prepared, ReloadError> {
-        let load = self.load.clone();
+        let (load, ledger) = (self.load.clone(), self.ledger.clone());
         // Files are read on another thread: a slow disk must not hold up a restart.
-        let read = move || load().map(|plan| (materials::read(&plan), plan));
-        let ((materials, print), plan) =
+        let read = move || {
+            load().map(|mut plan| {
+                let overlay = ledger.overlay(&mut plan.apps, Moment::Reload);
+                (materials::read(&plan), plan, overlay)
+            })
+        };
+        let ((materials, print), plan, overlay) =
             tokio::task::spawn_blocking(read).await.map_err(|_| ReloadError::Stopping)?.map_err(ReloadError::Configuration)?;
         diff(&now.plan, &plan).reloadable()?;
         let sockets = Sockets::bind(&plan, &now.sockets)?;
-        Ok(Prepared { plan: Arc::new(plan), sockets: Arc::new(sockets), materials, print })
+        Ok(Prepared { plan: Arc::new(plan), overlay, sockets: Arc::new(sockets), materials, print })
     }
 }
 
 /// Everything that could fail before the edge is asked.
 struct Prepared {
     plan: Arc<Plan>,
+    overlay: Overlay,
     sockets: Arc<Sockets>,
     materials: Materials,
     print: Print,

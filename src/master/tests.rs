@@ -85,7 +85,7 @@ pub fn site(tls: SiteTls) -> Site {
 mod children;
 pub mod fake_edge;
 mod link;
-mod supervise;
+pub mod supervise;
 
 /// Waits for a condition of the outside world.
 pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {

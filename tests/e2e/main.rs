@@ -8,6 +8,7 @@ mod admin;
 mod config;
 mod control;
 mod crash;
+mod deploy;
 mod forwarded;
 mod hold;
 mod hostile;

@@ -34,7 +34,7 @@ fn name(text: &str) -> AppName {
 }
 
 /// A worker that runs a shell script in the scene's directory.
-fn app(script: &str) -> App {
+pub fn app(script: &str) -> App {
     let second = Duration::from_secs(1);
     App {
         command: ["sh", "-c", script].map(str::to_owned).to_vec(),
