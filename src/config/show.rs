@@ -299,6 +299,7 @@ fn app(to: &mut Writer, app: &plan::App) {
         StopSignal::Hup => "HUP",
         StopSignal::Usr1 => "USR1",
         StopSignal::Usr2 => "USR2",
+        StopSignal::Winch => "WINCH",
         StopSignal::Kill => "KILL",
     };
     to.pair("stop", inline(&[("signal", quote(signal)), ("timeout", time(*timeout)), ("drain", time(*drain))]));

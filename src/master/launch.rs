@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use super::{
-    child::{Identity, Launch, SpawnError},
+    child::{Identity, Launch, Limits, SpawnError},
     nursery::Nursery,
     output::{Awaited, Output, Tail},
     places::Places,
@@ -137,7 +137,7 @@ impl Workshop {
                 env,
                 identity,
                 umask: app.umask.unwrap_or(if app.port == AppPort::Socket { 0o007 } else { 0o022 }),
-                nofile: app.limits.nofile.map(|n| (n, n)).or(self.nofile),
+                limits: Limits::of(&app.limits, self.nofile),
                 stdout,
                 stderr,
                 descriptors: Vec::new(),

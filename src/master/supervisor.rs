@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use nix::{sys::signal::Signal, unistd::Pid};
+use nix::unistd::Pid;
 use tokio::{
     sync::{
         mpsc::{self, UnboundedReceiver, UnboundedSender, unbounded_channel},
@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use super::{
-    child::SpawnError,
+    child::{SpawnError, stop_signal},
     clock::Clock,
     edge_link,
     launch::{Started, Workshop},
@@ -30,7 +30,7 @@ use super::{
 };
 use crate::{
     ipc::message::{AppTable, Duty, Health, Incarnation, Instance, InstanceId, InstanceState, Tally},
-    plan::{self, App, app::StopSignal},
+    plan::{self, App},
     rules::restart::{Effect, Event, Exit, Life, Reason, Report, State},
     vocab::{AppName, ServerAddr},
 };
@@ -605,18 +605,6 @@ fn state(state: State) -> InstanceState {
         State::Exited => InstanceState::Exited,
         State::Backoff => InstanceState::Backoff,
         State::Cooldown => InstanceState::Cooldown,
-    }
-}
-
-fn stop_signal(signal: StopSignal) -> Signal {
-    match signal {
-        StopSignal::Term => Signal::SIGTERM,
-        StopSignal::Int => Signal::SIGINT,
-        StopSignal::Quit => Signal::SIGQUIT,
-        StopSignal::Hup => Signal::SIGHUP,
-        StopSignal::Usr1 => Signal::SIGUSR1,
-        StopSignal::Usr2 => Signal::SIGUSR2,
-        StopSignal::Kill => Signal::SIGKILL,
     }
 }
 

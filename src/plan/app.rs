@@ -136,6 +136,7 @@ pub enum StopSignal {
     Hup,
     Usr1,
     Usr2,
+    Winch,
     Kill,
 }
 

@@ -6,6 +6,7 @@ pub mod clientip;
 pub mod header;
 pub mod health;
 pub mod limit;
+pub mod program;
 pub mod renewal;
 pub mod restart;
 pub mod route;

@@ -23,6 +23,7 @@ use crate::{
         value::{Cron, FilePath},
     },
     plan::{self, app::Policy, app::StopSignal},
+    rules::program,
     vocab::{AppName, Secret},
 };
 
@@ -150,7 +151,7 @@ fn app(name: &AppName, named: Place, table: file::App, around: &mut Around<'_>, 
     let at = listens.is_some().then_some(reach != plan::AppPort::None);
     let (ready, live) = probe::probes(name, at, ready, live, health, c);
     let restart = self::restart(restart, reach != plan::AppPort::None, c);
-    let stop = self::stop(stop);
+    let stop = self::stop(stop, command.as_ref().map_or(&[], |command| &command.0));
     let env = environment(env, env_file, at == Some(true), c);
     let dir = dir.value().map_or_else(|| c.out.dir(place.file).to_path_buf(), |path| path.0);
     let listens = listens?;
@@ -433,18 +434,23 @@ fn codes<const MIN: u32>(field: Field<OneOrMore<Whole<MIN, 255>>>) -> Vec<i32> {
     field.value().map(|list| list.0.into_iter().filter_map(|code| i32::try_from(code.value.0).ok()).collect()).unwrap_or_default()
 }
 
-fn stop(field: Field<file::Stop>) -> plan::Stop {
+/// `command`: whose program chooses the signal that is not written.
+fn stop(field: Field<file::Stop>, command: &[String]) -> plan::Stop {
     let file::Stop { place: _, signal, timeout, drain } = field.value().unwrap_or_else(|| file::Stop::empty(Place::default()));
     plan::Stop {
-        signal: match signal.or(file::Signal::Term) {
-            file::Signal::Term => StopSignal::Term,
-            file::Signal::Int => StopSignal::Int,
-            file::Signal::Quit => StopSignal::Quit,
-            file::Signal::Hup => StopSignal::Hup,
-            file::Signal::Usr1 => StopSignal::Usr1,
-            file::Signal::Usr2 => StopSignal::Usr2,
-            file::Signal::Kill => StopSignal::Kill,
-        },
+        signal: signal.value().map_or_else(
+            || program::stop_signal(command),
+            |signal| match signal {
+                file::Signal::Term => StopSignal::Term,
+                file::Signal::Int => StopSignal::Int,
+                file::Signal::Quit => StopSignal::Quit,
+                file::Signal::Hup => StopSignal::Hup,
+                file::Signal::Usr1 => StopSignal::Usr1,
+                file::Signal::Usr2 => StopSignal::Usr2,
+                file::Signal::Winch => StopSignal::Winch,
+                file::Signal::Kill => StopSignal::Kill,
+            },
+        ),
         timeout: timeout.value().map_or(defaults::STOP_TIMEOUT, |time| time.0),
         drain: drain.value().map_or(defaults::STOP_DRAIN, |time| time.0),
     }

@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 use super::{lives, pids, until};
 use crate::{
     master::{
-        child::{Identity, Launch, SpawnError, Step},
+        child::{Identity, Launch, Limits, SpawnError, Step},
         nursery::{Nursery, Strangers},
     },
     rules::restart::Exit,
@@ -49,7 +49,7 @@ impl Yard {
             env: BTreeMap::from([("PATH".into(), "/usr/bin:/bin".into())]),
             identity: Identity::of(None, None).expect("us"),
             umask: 0o022,
-            nofile: None,
+            limits: Limits::default(),
             stdout: out().into(),
             stderr: out().into(),
             descriptors: Vec::new(),
@@ -173,8 +173,8 @@ async fn what_cannot_be_started_says_why_and_how_to_mend_it() {
     assert!(matches!(Identity::of(None, Some("no-such-group")), Err(SpawnError::NoGroup { .. })));
     assert!(matches!(yard.start(Launch { argv: Vec::new(), ..yard.launch("") }), Err(SpawnError::Empty)));
     if !nix::unistd::Uid::effective().is_root() {
-        let greedy = Launch { nofile: Some((1 << 40, 1 << 40)), ..yard.launch("") };
-        assert!(matches!(yard.start(greedy), Err(SpawnError::Step { step: Step::Limit, .. })));
+        let greedy = Launch { limits: Limits::nofile(1 << 40, 1 << 40), ..yard.launch("") };
+        assert!(matches!(yard.start(greedy), Err(SpawnError::Step { step: Step::Nofile, .. })));
         assert!(matches!(Identity::of(Some("root"), None), Err(SpawnError::NotRoot { .. })));
     }
 }
