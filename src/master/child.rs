@@ -8,12 +8,13 @@ use std::{
     ffi::{CString, OsStr, OsString},
     io,
     os::{
-        fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+        fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
         unix::{ffi::OsStrExt, fs::PermissionsExt, process::CommandExt},
     },
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::OnceLock,
+    time::Duration,
 };
 
 use nix::{
@@ -54,7 +55,9 @@ impl Identity {
         let found = match user {
             Some(name) => Account::named(name).ok_or_else(|| SpawnError::NoUser { user: name.to_owned() })?,
             // As in a container that runs under a bare number.
-            None => Account::of(us).unwrap_or(Account { name: us.to_string(), uid: us, gid: Gid::effective(), home: "/".into(), listed: false }),
+            None => {
+                Account::of(us).unwrap_or(Account { name: us.to_string(), uid: us, gid: Gid::effective(), home: "/".into(), listed: false })
+            }
         };
         let gid = match group {
             Some(name) => unistd::Group::from_name(name)
@@ -122,10 +125,22 @@ pub struct Launch {
     pub identity: Identity,
     pub umask: u32,
     pub limits: Limits,
+    pub memory: Option<MemoryCap>,
     pub stdout: OwnedFd,
     pub stderr: OwnedFd,
     /// Further descriptors and the numbers at which the child finds them; all are 10 or above on our side.
     pub descriptors: Vec<(OwnedFd, RawFd)>,
+}
+
+/// How much memory a process and its children may use together; kept by the nursery.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct MemoryCap {
+    pub max: u64,
+    /// Of its cgroup: unlike that of any other process of ours.
+    pub name: String,
+    /// Where the kernel does not end it: how it is told to, and how long it has for that.
+    pub signal: Signal,
+    pub patience: Duration,
 }
 
 /// Soft and hard resource limits; those not named are as ours.
@@ -211,13 +226,13 @@ impl SpawnError {
             Self::NoDir { .. } => Some("create it, or correct `dir`"),
             Self::Step { step: Step::Dir, .. } => Some("the app's user must be able to enter it"),
             Self::Step { step: Step::Nofile, .. } => Some("lower limits.nofile, or raise the hard limit of gateway (LimitNOFILE=)"),
-            Self::Step { step: Step::Nproc | Step::Core | Step::Fsize | Step::Stack | Step::AddressSpace, .. } => {
-                Some("lower it, or raise the hard limit of gateway (under systemd LimitNPROC=, LimitCORE=, LimitFSIZE=, LimitSTACK=, LimitAS=)")
-            }
+            Self::Step { step: Step::Nproc | Step::Core | Step::Fsize | Step::Stack | Step::AddressSpace, .. } => Some(
+                "lower it, or raise the hard limit of gateway (under systemd LimitNPROC=, LimitCORE=, LimitFSIZE=, LimitSTACK=, LimitAS=)",
+            ),
             // The kernel refuses exec where the user has more processes than its limit.
-            Self::Os(source) if source.kind() == io::ErrorKind::WouldBlock => {
-                Some("limits.nproc counts every process and thread of the app's user, whoever started it: raise it, or give the app a user of its own")
-            }
+            Self::Os(source) if source.kind() == io::ErrorKind::WouldBlock => Some(
+                "limits.nproc counts every process and thread of the app's user, whoever started it: raise it, or give the app a user of its own",
+            ),
             Self::LongPath { .. } => Some("set `run` to a shorter directory"),
             Self::NoPort => Some("set `port` to the first of a range of your own"),
             Self::Empty | Self::Step { .. } | Self::Zero | Self::Prepare { .. } | Self::Os(_) => None,
@@ -257,13 +272,14 @@ pub enum Step {
     Fsize = 11,
     Stack = 12,
     AddressSpace = 13,
+    Cgroup = 14,
 }
 
 /// Codes above this are a step and an errno: the pipe through which std reports a failed start carries one number.
 const STEP_BASE: i32 = 100_000;
 
 impl Step {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::Session,
         Self::Nofile,
         Self::Group,
@@ -277,6 +293,7 @@ impl Step {
         Self::Fsize,
         Self::Stack,
         Self::AddressSpace,
+        Self::Cgroup,
     ];
 
     fn failed(self, errno: nix::Error) -> io::Error {
@@ -300,6 +317,7 @@ impl std::fmt::Display for Step {
             Self::Fsize => "set its limit of files that it writes",
             Self::Stack => "set its limit of stack",
             Self::AddressSpace => "set its limit of address space",
+            Self::Cgroup => "enter its cgroup",
             Self::Group => "take on its group",
             Self::User => "take on its user",
             Self::Dir => "enter its directory",
@@ -310,9 +328,9 @@ impl std::fmt::Display for Step {
     }
 }
 
-/// Starts it and gives its pid, which is its group and session too.
-pub fn spawn(launch: Launch) -> Result<Pid, SpawnError> {
-    let Launch { argv, arg0, dir, env, identity, umask: mask, limits, stdout, stderr, descriptors } = launch;
+/// Starts it and gives its pid, which is its group and session too. `cgroup`: the `cgroup.procs` of the cgroup that it shall live in.
+pub fn spawn(launch: Launch, cgroup: Option<BorrowedFd<'_>>) -> Result<Pid, SpawnError> {
+    let Launch { argv, arg0, dir, env, identity, umask: mask, limits, memory: _, stdout, stderr, descriptors } = launch;
     let (program, arguments) = argv.split_first().ok_or(SpawnError::Empty)?;
     find_program(program, dir.as_deref(), env.get(OsStr::new("PATH")).map(OsString::as_os_str))?;
     if let Some(dir) = dir.as_ref().filter(|dir| !dir.is_dir()) {
@@ -321,7 +339,14 @@ pub fn spawn(launch: Launch) -> Result<Pid, SpawnError> {
     let dir = dir.map(|dir| CString::new(dir.into_os_string().as_bytes())).transpose().map_err(|_| SpawnError::Zero)?;
     let us = unistd::getpid();
     let wired: Vec<(RawFd, RawFd)> = descriptors.iter().map(|(fd, number)| (fd.as_raw_fd(), *number)).collect();
+    let cgroup = cgroup.map(|fd| fd.as_raw_fd());
     let prepare = move || -> io::Result<()> {
+        if let Some(procs) = cgroup {
+            // SAFETY: writes one byte that lives for ever to a descriptor that the caller keeps open until after the spawn. "0" is who writes.
+            if unsafe { libc::write(procs, c"0".as_ptr().cast(), 1) } != 1 {
+                return Err(Step::Cgroup.failed(nix::Error::last()));
+            }
+        }
         for signal in 1..32 {
             // SAFETY: signal(2) is async-signal-safe; KILL and STOP refuse harmlessly. What we ignore or handle must not reach the program.
             unsafe { libc::signal(signal, libc::SIG_DFL) };

@@ -328,6 +328,7 @@ impl EdgeLink {
             identity: Identity::of(None, None)?,
             umask: 0o077,
             limits: Limits::nofile(most, most),
+            memory: None,
             stdout,
             stderr,
             descriptors,

@@ -22,9 +22,9 @@ use tokio::{
 };
 
 use super::{
-    child::{Identity, Launch, Limits, SpawnError},
+    child::{Identity, Launch, Limits, MemoryCap, SpawnError, stop_signal},
     nursery::Nursery,
-    output::{Awaited, Output, Tail},
+    output::{Awaited, Kept, Output, Tail},
     places::Places,
     supervisor::Notice,
 };
@@ -126,8 +126,11 @@ impl Workshop {
             }
             Ready::Http { .. } | Ready::Tcp { .. } | Ready::Started => {}
         }
-        let pipes =
-            self.output.app_pipes(id, awaited).map_err(|source| SpawnError::Prepare { what: "pipes for its output".to_owned(), source });
+        let kept = if app.schedule.is_some() { Kept::Both } else { Kept::Stderr };
+        let pipes = self
+            .output
+            .app_pipes(id, kept, awaited)
+            .map_err(|source| SpawnError::Prepare { what: "pipes for its output".to_owned(), source });
         let started = pipes.and_then(|(stdout, stderr, tail)| {
             let root = identity.uid.is_root();
             let launch = Launch {
@@ -138,6 +141,12 @@ impl Workshop {
                 identity,
                 umask: app.umask.unwrap_or(if app.port == AppPort::Socket { 0o007 } else { 0o022 }),
                 limits: Limits::of(&app.limits, self.nofile),
+                memory: app.memory_max.map(|max| MemoryCap {
+                    max,
+                    name: format!("{id}-{incarnation}"),
+                    signal: stop_signal(app.stop.signal),
+                    patience: app.stop.timeout,
+                }),
                 stdout,
                 stderr,
                 descriptors: Vec::new(),

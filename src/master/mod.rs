@@ -2,6 +2,7 @@
 //!
 //! Never parses a byte from the network. Runs on one thread (a death signal follows the thread that started the child); only [`output`] has threads of its own.
 
+pub mod cgroup;
 pub mod child;
 pub mod clock;
 pub mod control;

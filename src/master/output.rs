@@ -43,7 +43,7 @@ mod queue;
 #[cfg(test)]
 mod tests;
 
-/// Kept of an instance's stderr.
+/// Kept of an instance's output.
 const TAIL_LINES: usize = 20;
 const TAIL_LINE: usize = 400;
 const ACCESS_PIPE: i32 = 1024 * 1024;
@@ -131,9 +131,19 @@ enum Kind {
     Access,
 }
 
-/// The last lines that an incarnation wrote to stderr.
+/// Which lines are kept in memory.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Kept {
+    /// Those of stderr: stdout may be an access log.
+    #[default]
+    Stderr,
+    Both,
+}
+
+/// The last lines that an incarnation wrote. The reader of each pipe holds it until that pipe is at its end.
 #[derive(Debug, Default)]
 pub struct Tail {
+    kept: Kept,
     lines: Mutex<VecDeque<String>>,
     /// 0 until it is known.
     pub pid: AtomicU32,
@@ -196,10 +206,12 @@ impl Output {
     }
 
     /// The write ends of stdout and stderr for a process of an app.
-    pub fn app_pipes(&self, id: &InstanceId, awaited: Option<Awaited>) -> io::Result<(OwnedFd, OwnedFd, Arc<Tail>)> {
+    ///
+    /// `kept`: of which of the two the tail is made.
+    pub fn app_pipes(&self, id: &InstanceId, kept: Kept, awaited: Option<Awaited>) -> io::Result<(OwnedFd, OwnedFd, Arc<Tail>)> {
         let (out, to_out) = io::pipe()?;
         let (err, to_err) = io::pipe()?;
-        let tail: Arc<Tail> = Arc::default();
+        let tail = Arc::new(Tail { kept, ..Tail::default() });
         let awaited = Arc::new(Mutex::new(awaited));
         for (from, err) in [(out, false), (err, true)] {
             let kind = Kind::App { err, id: id.clone(), tail: tail.clone(), awaited: awaited.clone() };
@@ -307,7 +319,7 @@ async fn read_one(stream: Stream, queue: Arc<Queue<Order>>, shape: Arc<AtomicU8>
                 let shape = Shape::load(&shape);
                 let mut line = |line: &[u8]| {
                     app_line(&mut batch, shape, id, *err, tail, line);
-                    if *err {
+                    if *err || tail.kept == Kept::Both {
                         tail.add(line);
                     }
                     look_for(awaited, line);

@@ -19,7 +19,7 @@ use std::{
 use super::backoff::Backoff;
 use crate::{
     plan::{App, AppPort, Ready, app::Policy, diff::same_process},
-    vocab::units::duration_text,
+    vocab::{ByteSize, units::duration_text},
 };
 
 #[cfg(test)]
@@ -156,6 +156,7 @@ pub enum Report {
 pub enum Reason {
     Exit,
     Signal,
+    Memory,
     /// Could not be started, or was not ready in time.
     Unready,
     Unhealthy,
@@ -169,6 +170,7 @@ impl Reason {
         match self {
             Self::Exit => "exit",
             Self::Signal => "signal",
+            Self::Memory => "memory",
             Self::Unready => "unready",
             Self::Unhealthy => "unhealthy",
             Self::Command => "command",
@@ -182,6 +184,10 @@ impl Reason {
 pub enum Exit {
     Code(i32),
     Signal(i32),
+    /// Ended because it used more than its `memory_max`, whoever saw to that; `None`: killed by the kernel because the machine had none left.
+    Memory {
+        max: Option<u64>,
+    },
 }
 
 impl fmt::Display for Exit {
@@ -192,6 +198,8 @@ impl fmt::Display for Exit {
                 Some(name) => write!(f, "signal {signal} ({name})"),
                 None => write!(f, "signal {signal}"),
             },
+            Self::Memory { max: Some(max) } => write!(f, "killed for memory: over memory_max {}", ByteSize(max)),
+            Self::Memory { max: None } => f.write_str("killed for memory: the machine had none left"),
         }
     }
 }
@@ -716,6 +724,7 @@ impl Life {
         let reason = match exit {
             Exit::Code(_) => Reason::Exit,
             Exit::Signal(_) => Reason::Signal,
+            Exit::Memory { .. } => Reason::Memory,
         };
         let phase = cell.phase.clone();
         match phase {
