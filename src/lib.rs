@@ -34,10 +34,14 @@
 //! - **D14** Challenges are answered before any gate and before TLS asks for anything: whoever could shut the CA out would have no certificate.
 //! - **D15** The keys of session tickets are the master's: an edge that is replaced opens the tickets of the one before. Sites that ask for client certificates
 //!   have keys of their own, derived from their CAs, so that no session crosses over.
+//! - **D16** Jobs are an actor beside the supervisor, with a rule of their own: an app is kept alive, a job is begun. Both write their rows of one table.
+//!   What a job was due is accounted for once, on disk, so neither a crash nor a clock makes it run twice; what was missed is said and not made up for.
+//! - **D17** `memory_max` is the nursery's: a cage made with the process, or a look at its session. Whoever hears of an exit hears that it was for memory, and needs
+//!   to know no more of it. The master moves itself into a leaf of its own cgroup only when the first cage is asked for.
 //!
 //! # Lexicon
 //! **site** a set of host names · **route** which of a site's requests go where · **upstream** servers to balance over · **server** one of them ·
-//! **app** a supervised program · **instance** one process of it · **incarnation** one start of an instance · **zone** a rate limit · **plan** the validated intent ·
+//! **app** a supervised program · **instance** one process of it · **incarnation** one start of an instance · **job** an app with a schedule · **run** one start of a job · **cage** a cgroup for one process · **zone** a rate limit · **plan** the validated intent ·
 //! **slot** the place of one certificate · **ward** a certificate that is looked after · **bundle** its key and chain in one file · **stand-in** what is served until there is one ·
 //! **live** a plan made runnable · **edge**, **master** the two processes · **lease** a server picked for one request · **material** bytes of a certificate and its key
 

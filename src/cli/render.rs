@@ -86,11 +86,12 @@ pub fn apps(apps: &[view::App], look: Look) -> String {
     }
     let mut rows = Rows::new(&["INSTANCE", "STATE", "FOR", "PID", "RESTARTS", "MEMORY", "CPU", "ADDRESS", "LAST EXIT"], &[3, 4, 5, 6]);
     for instance in apps.iter().flat_map(|app| &app.instances) {
-        let due = instance.next_start.as_deref().and_then(|at| ahead(at, look.now)).map(|wait| format!(", starts in {wait}"));
-        let last = instance.last_exit.as_deref().map_or_else(String::new, |exit| {
+        let due = instance.next_start.as_deref().and_then(|at| ahead(at, look.now)).map(|wait| format!("starts in {wait}"));
+        let last = instance.last_exit.as_deref().map(|exit| {
             let ago = instance.last_exit_at.as_deref().and_then(|at| ago(at, look.now)).map(|age| format!(" {age} ago"));
-            format!("{exit}{}{}", ago.unwrap_or_default(), due.unwrap_or_default())
+            format!("{exit}{}", ago.unwrap_or_default())
         });
+        let last = last.into_iter().chain(due).collect::<Vec<_>>().join(", ");
         rows.add([
             plain(&instance.id),
             (instance.state.as_str().to_owned(), Some(state_tone(instance.state))),
@@ -375,7 +376,7 @@ mod tests {
             ..instance("web.1", InstanceState::Backoff)
         };
         let instances = vec![instance("web.0", InstanceState::Ready), failed];
-        let all = [view::App { name: "web".into(), ready: 1, instances, restarts: Default::default() }];
+        let all = [view::App { name: "web".into(), ready: 1, instances, restarts: Default::default(), job: None }];
         let plain = apps(&all, look(Paint::Plain));
         insta::assert_snapshot!("apps", plain);
         let coloured = apps(&all, look(Paint::Colours));
@@ -458,6 +459,7 @@ mod tests {
                 ready: 1,
                 instances: vec![instance("web.0", InstanceState::Ready)],
                 restarts: Default::default(),
+                job: None,
             }],
             upstreams: vec![view::Upstream { name: "web".into(), app: true, panic: true, servers: vec![server] }],
             zones: Vec::new(),

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    edge_link,
+    edge_link, jobs,
     reload::{self, ReloadError},
     status::Sources,
     supervisor::{Message, Order, Word},
@@ -23,6 +23,7 @@ const ASK_WITHIN: Duration = Duration::from_secs(2);
 #[derive(Clone)]
 pub struct Handle {
     pub supervisor: mpsc::Sender<Message>,
+    pub jobs: mpsc::Sender<jobs::Message>,
     pub edge: edge_link::Handle,
     pub reloads: mpsc::Sender<reload::Ask>,
     pub sources: Sources,
@@ -33,7 +34,11 @@ impl Handle {
     pub async fn order(&self, app: AppName, order: Order) -> mpsc::Receiver<Word> {
         // A client that reads slowly loses progress beyond this, never more.
         let (tell, words) = mpsc::channel(64);
-        let _ = self.supervisor.send(Message::Command { app, order, tell }).await;
+        if self.sources.score.borrow().plan.apps.get(&app).is_some_and(|app| app.schedule.is_some()) {
+            let _ = self.jobs.send(jobs::Message::Command { app, order, tell }).await;
+        } else {
+            let _ = self.supervisor.send(Message::Command { app, order, tell }).await;
+        }
         words
     }
 

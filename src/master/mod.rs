@@ -8,6 +8,7 @@ pub mod clock;
 pub mod control;
 pub mod edge_link;
 pub mod handle;
+pub mod jobs;
 mod launch;
 pub mod materials;
 pub mod nursery;

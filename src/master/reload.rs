@@ -7,6 +7,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
     edge_link::{self, ApplyError, Setting},
+    jobs,
     materials::{self, Print},
     output::{Files, Output},
     sockets::{BindError, Sockets},
@@ -61,6 +62,7 @@ pub struct Conductor {
     pub in_force: InForce,
     pub edge: edge_link::Handle,
     pub supervisor: mpsc::Sender<supervisor::Message>,
+    pub jobs: mpsc::Sender<jobs::Message>,
     pub output: Output,
     pub asks: mpsc::Receiver<Ask>,
     pub score: watch::Sender<Score>,
@@ -107,6 +109,7 @@ impl Conductor {
         self.score.send_replace(Score { plan: plan.clone(), generation, sockets, reloads });
         self.materials.send_replace((plan.clone(), print));
         let _ = self.supervisor.send(supervisor::Message::Apps(plan.apps.clone())).await;
+        let _ = self.jobs.send(jobs::Message::Apps(plan.apps.clone())).await;
         Ok(generation)
     }
 

@@ -311,7 +311,9 @@ impl Supervisor {
     }
 
     /// What a reload means for the apps: unchanged ones are not touched.
-    fn apply(&mut self, apps: BTreeMap<AppName, App>) {
+    fn apply(&mut self, mut apps: BTreeMap<AppName, App>) {
+        // The others are jobs: see `master::jobs`.
+        apps.retain(|_, app| app.schedule.is_none());
         for app in self.names() {
             if !apps.contains_key(&app) {
                 tracing::info!(%app, "removed by the configuration");
@@ -495,7 +497,7 @@ impl Supervisor {
         let apps = self.rows();
         self.table.send_modify(|table| {
             table.version += 1;
-            table.apps = apps;
+            table.apps.put_apps(apps);
         });
     }
 
@@ -524,7 +526,7 @@ impl Supervisor {
                 });
             }
         }
-        AppTable { instances, restarts, edge_restarts: self.edge_restarts }
+        AppTable { instances, restarts, edge_restarts: self.edge_restarts, jobs: BTreeMap::new() }
     }
 
     fn look(&mut self) {
@@ -536,9 +538,9 @@ impl Supervisor {
         }
         let apps = self.rows();
         self.table.send_if_modified(|table| {
-            let differs = table.apps != apps;
-            table.apps = apps;
-            differs
+            let before = table.apps.clone();
+            table.apps.put_apps(apps);
+            table.apps != before
         });
     }
 }

@@ -5,6 +5,7 @@ pub mod balance;
 pub mod clientip;
 pub mod header;
 pub mod health;
+pub mod job;
 pub mod limit;
 pub mod program;
 pub mod renewal;

@@ -10,6 +10,7 @@ mod control;
 mod crash;
 mod forwarded;
 mod hostile;
+mod jobs;
 mod limits;
 mod load;
 mod logs;
