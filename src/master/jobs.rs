@@ -261,7 +261,7 @@ impl Jobs {
         let jobs: BTreeMap<AppName, Arc<App>> =
             apps.into_iter().filter(|(_, app)| app.schedule.is_some()).map(|(name, app)| (name, Arc::new(app))).collect();
         if self.lives == 0 {
-            forget_others(&self.dir, &jobs.keys().map(|name| file_name(name)).collect());
+            forget_others(&self.dir, &jobs.keys().map(file_name).collect());
         }
         for app in self.names() {
             if !jobs.contains_key(&app) {
