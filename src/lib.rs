@@ -36,12 +36,19 @@
 //!   have keys of their own, derived from their CAs, so that no session crosses over.
 //! - **D16** What failed is told to the one who runs the gateway alone: the edge keeps the last failed requests ([`edge::blackbox`]), the master the last processes of each
 //!   instance ([`master::obituary`]), and `gateway why` joins the two by app, instance and incarnation. Neither survives its process: files have the rest.
-//! - **D16** A release is a directory without links, laid over the configuration's `dir` when the plan is read (`master::releases`), so that every room below sees one
+//! - **D17** A release is a directory without links, laid over the configuration's `dir` when the plan is read (`master::releases`), so that every room below sees one
 //!   plan. It counts while `dir` in the file is what it was at the deploy; a reload and the placing of a release never overlap (one gate), or the two would roll one app.
+//! - **D18** Jobs are an actor beside the supervisor, with a rule of their own: an app is kept alive, a job is begun. Both write their rows of one table.
+//!   What a job was due is accounted for once, on disk, so neither a crash nor a clock makes it run twice; what was missed is said and not made up for.
+//! - **D19** `memory_max` is the nursery's: a cage made with the process, or a look at its session. Whoever hears of an exit hears that it was for memory, and needs
+//!   to know no more of it. The master moves itself into a leaf of its own cgroup only when the first cage is asked for.
+//! - **D20** A request that finds no ready process waits in the edge, within bounds ([`edge::upstream::hold`]); a process is replaced before it goes ([`rules::restart`]): its
+//!   successor has the same instance number, another incarnation and another address. So an instance has up to two rows in the table, and whoever needs one takes the one that serves.
+//! - **D21** A release on trial serves, and what it answers with 5xx goes to the one that stands by where it may be sent again: its failures are counted and seen by nobody.
 //!
 //! # Lexicon
 //! **site** a set of host names · **route** which of a site's requests go where · **upstream** servers to balance over · **server** one of them ·
-//! **app** a supervised program · **release** a directory that was deployed for it · **instance** one process of it · **incarnation** one start of an instance · **zone** a rate limit · **plan** the validated intent ·
+//! **app** a supervised program · **release** a directory that was deployed for it · **instance** one process of it · **incarnation** one start of an instance · **successor** the process that is to replace the present one · **job** an app with a schedule · **run** one start of a job · **cage** a cgroup for one process · **zone** a rate limit · **plan** the validated intent ·
 //! **slot** the place of one certificate · **ward** a certificate that is looked after · **bundle** its key and chain in one file · **stand-in** what is served until there is one ·
 //! **live** a plan made runnable · **edge**, **master** the two processes · **lease** a server picked for one request · **material** bytes of a certificate and its key
 

@@ -423,6 +423,14 @@ fn what_is_shown_compiles_to_the_same_plan() {
 }
 
 #[test]
+fn the_signal_that_stops_a_program_is_its_own_where_none_is_written_and_shows() {
+    let text = "[app.a]\ncommand = \"nginx -g 'daemon off;'\"\n[app.b]\ncommand = \"env A=b php-fpm8.2 -F\"\nstop = { timeout = \"5s\" }\n[app.c]\ncommand = \"nginx\"\nstop = { signal = \"TERM\" }\n[app.d]\ncommand = \"httpd\"\n";
+    let shown = show::effective(&good(text));
+    let signals: Vec<&str> = shown.lines().filter_map(|line| line.strip_prefix("stop = { signal = \"")?.split('"').next()).collect();
+    assert_eq!(signals, ["QUIT", "QUIT", "TERM", "WINCH"], "{shown}");
+}
+
+#[test]
 fn what_is_shown_masks_secrets_and_is_still_good() {
     let plan =
         good("[admin]\nlisten = \"0.0.0.0:9900\"\ntoken = \"hush-hush\"\n[app.web]\ncommand = \"serve\"\nenv = { A = \"hush-hush\" }");

@@ -98,7 +98,7 @@ fn apps(apps: &[App]) -> Component {
             .iter()
             .filter(|instance| match instance.state {
                 InstanceState::Backoff | InstanceState::Cooldown => true,
-                InstanceState::Starting | InstanceState::Draining | InstanceState::Stopping => app.ready == 0,
+                InstanceState::Starting | InstanceState::Draining | InstanceState::Stopping => app.ready == 0 && app.job.is_none(),
                 InstanceState::Stopped | InstanceState::Ready | InstanceState::Exited => false,
             })
             .map(|instance| {
@@ -220,6 +220,7 @@ mod tests {
             ready: states.iter().filter(|state| **state == InstanceState::Ready).count(),
             instances: instances.collect(),
             restarts: BTreeMap::new(),
+            job: None,
         }
     }
 

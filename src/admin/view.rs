@@ -12,6 +12,7 @@ use crate::{
     acme::standing::{Standing, State},
     ipc::message::{self, AppTable, Duty, InstanceState},
     plan::{self, Action, PathMatch, SiteTls, ZoneKey},
+    rules::job::{self, Counts, Outcome, Record},
     telemetry::{Totals, node::NodeSample},
 };
 
@@ -134,6 +135,30 @@ pub struct App {
     pub instances: Vec<Instance>,
     /// By reason.
     pub restarts: BTreeMap<String, u64>,
+    /// It runs by a schedule.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub job: Option<Job>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Job {
+    pub schedule: String,
+    pub zone: Option<String>,
+    pub last: Option<Run>,
+    /// By result, the times without a run among them.
+    pub runs: Counts,
+}
+
+/// The last run of a job that is over.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    pub started: String,
+    pub ended: String,
+    pub took_seconds: f64,
+    pub outcome: Outcome,
+    pub exit: String,
+    /// The last lines that it wrote.
+    pub lines: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -448,11 +473,29 @@ pub fn apps(table: &AppTable) -> Vec<App> {
             ready: 0,
             instances: Vec::new(),
             restarts: table.restarts.get(name).cloned().unwrap_or_default(),
+            job: table.jobs.get(name).map(Job::new),
         });
         app.ready += usize::from(instance.state == InstanceState::Ready);
         app.instances.push(Instance::new(instance));
     }
     apps.into_values().collect()
+}
+
+impl Job {
+    #[must_use]
+    pub fn new(record: &Record) -> Self {
+        let Record { cron, zone, until_ms: _, running_ms: _, last, counts } = record;
+        let at = |ms: i64| moment(u64::try_from(ms).unwrap_or(0));
+        let last = last.as_ref().map(|job::Run { started_ms, ended_ms, took_ms, outcome, exit, lines }| Run {
+            started: at(*started_ms),
+            ended: at(*ended_ms),
+            took_seconds: *took_ms as f64 / 1000.0,
+            outcome: *outcome,
+            exit: exit.clone(),
+            lines: lines.clone(),
+        });
+        Self { schedule: cron.clone(), zone: zone.clone(), last, runs: *counts }
+    }
 }
 
 impl Instance {

@@ -21,6 +21,7 @@ use crate::{
         deploy::{self, Deployer},
         edge_link::{self, EdgeLink, Program, Setting},
         handle::Handle,
+        jobs::{self, Jobs},
         materials,
         nursery::{Nursery, Strangers},
         obituary::Register,
@@ -236,6 +237,8 @@ async fn conduct(parts: Parts) -> Result<(), Fatal> {
     let (to_supervisor, inbox) = mpsc::channel(256);
     // Reloads run one after the other; more than these wait at their door.
     let (reloads, asks) = mpsc::channel(16);
+    // Orders of people and reloads only; full: they wait.
+    let (to_jobs, jobs_inbox) = mpsc::channel(16);
 
     let (rotator, ticket_keys) = tickets::Rotator::new().map_err(os("make ticket keys"))?;
 
@@ -252,6 +255,15 @@ async fn conduct(parts: Parts) -> Result<(), Fatal> {
         setting,
     );
     let register = Register::default();
+    let jobs = Jobs::new(jobs::Wiring {
+        clock,
+        nursery: nursery.clone(),
+        output: output.clone(),
+        places: places.clone(),
+        register: register.clone(),
+        inbox: jobs_inbox,
+        table: table.clone(),
+    });
     let supervisor = Supervisor::new(supervisor::Wiring {
         clock,
         nursery: nursery.clone(),
@@ -267,6 +279,7 @@ async fn conduct(parts: Parts) -> Result<(), Fatal> {
         in_force,
         edge: edge.clone(),
         supervisor: to_supervisor.clone(),
+        jobs: to_jobs.clone(),
         output: output.clone(),
         ledger: ledger.clone(),
         gate: Arc::clone(&gate),
@@ -287,6 +300,7 @@ async fn conduct(parts: Parts) -> Result<(), Fatal> {
     let sources = status::Sources { clock, table: table_out, edge: edge.facts(), score: score_out };
     let handle = Handle {
         supervisor: to_supervisor,
+        jobs: to_jobs,
         edge: edge.clone(),
         reloads,
         deploys,
@@ -303,6 +317,7 @@ async fn conduct(parts: Parts) -> Result<(), Fatal> {
     tasks.spawn(link.run());
     tasks.spawn(rotator.run());
     tasks.spawn(supervisor.run());
+    tasks.spawn(jobs.run());
     tasks.spawn(conductor.run());
     tasks.spawn(deployer.run());
     tasks.spawn(control::serve(listener, handle.clone()));
@@ -310,6 +325,7 @@ async fn conduct(parts: Parts) -> Result<(), Fatal> {
     tasks.spawn(status::Writer { sources: sources.clone(), path: places.status() }.run());
     // Only a closed channel could refuse it, and the supervisor has just been started.
     let _ = handle.supervisor.send(Message::Apps(plan.apps.clone())).await;
+    let _ = handle.jobs.send(jobs::Message::Apps(plan.apps.clone())).await;
 
     let broken = watch_over(&mut tasks, &mut signals, &handle, &output).await;
     let result = if broken {
@@ -374,25 +390,32 @@ fn announcement(score: &Score) -> String {
     format!("gateway {} serves {served}{admin}", env!("CARGO_PKG_VERSION"))
 }
 
-/// The edge drains, then the apps stop in reverse order; a second signal or the total deadline ends it at once.
+/// The edge drains, then the apps stop in reverse order, and jobs beside both; a second signal or the total deadline ends it at once.
 async fn stop(again: &mut Stop, handle: &Handle) {
     let plan = handle.sources.score.borrow().plan.clone();
     let drain = plan.timeouts.drain;
     let slowest = plan.apps.values().map(|app| app.stop.timeout).max().unwrap_or_default();
     handle.deploys.stop();
-    let orderly = async {
+    let apps = async {
         handle.edge.shutdown(drain).await;
         let (done, all) = oneshot::channel();
         let _ = handle.supervisor.send(Message::StopAll { done }).await;
         let _ = all.await;
     };
+    let jobs = async {
+        let (done, all) = oneshot::channel();
+        let _ = handle.jobs.send(jobs::Message::StopAll { done }).await;
+        let _ = all.await;
+    };
+    let orderly = async { tokio::join!(apps, jobs) };
     tokio::select! {
-        () = orderly => return,
+        ((), ()) = orderly => return,
         () = again.wait() => tracing::warn!("told twice, stopping now"),
         () = sleep(drain + slowest + MARGIN) => tracing::error!("not everything stopped in time, killing what is left"),
     }
     handle.edge.kill_now().await;
     let _ = handle.supervisor.send(Message::KillAll).await;
+    let _ = handle.jobs.send(jobs::Message::KillAll).await;
 }
 
 async fn all_gone(nursery: &Nursery) {

@@ -98,11 +98,12 @@ pub fn apps(apps: &[view::App], look: Look) -> String {
     }
     let mut rows = Rows::new(&header, &[3, 4, 5, 6]);
     for instance in apps.iter().flat_map(|app| &app.instances) {
-        let due = instance.next_start.as_deref().and_then(|at| ahead(at, look.now)).map(|wait| format!(", starts in {wait}"));
-        let last = instance.last_exit.as_deref().map_or_else(String::new, |exit| {
+        let due = instance.next_start.as_deref().and_then(|at| ahead(at, look.now)).map(|wait| format!("starts in {wait}"));
+        let last = instance.last_exit.as_deref().map(|exit| {
             let ago = instance.last_exit_at.as_deref().and_then(|at| ago(at, look.now)).map(|age| format!(" {age} ago"));
-            format!("{exit}{}{}", ago.unwrap_or_default(), due.unwrap_or_default())
+            format!("{exit}{}", ago.unwrap_or_default())
         });
+        let last = last.into_iter().chain(due).collect::<Vec<_>>().join(", ");
         let cells = [
             plain(&instance.id),
             (format!("{}{}", instance.state.as_str(), duty_text(instance.duty)), Some(state_tone(instance.state))),
@@ -396,7 +397,7 @@ mod tests {
             ..instance("web.1", InstanceState::Backoff)
         };
         let instances = vec![instance("web.0", InstanceState::Ready), failed];
-        let all = [view::App { name: "web".into(), ready: 1, instances, restarts: Default::default() }];
+        let all = [view::App { name: "web".into(), ready: 1, instances, restarts: Default::default(), job: None }];
         let plain = apps(&all, look(Paint::Plain));
         insta::assert_snapshot!("apps", plain);
         let coloured = apps(&all, look(Paint::Colours));
@@ -420,7 +421,7 @@ mod tests {
             release("web.0", Some("20260115-102930-0"), Duty::OnTrial),
             release("api.0", None, Duty::Serves),
         ];
-        let all = [view::App { name: "web".into(), ready: 2, instances, restarts: Default::default() }];
+        let all = [view::App { name: "web".into(), ready: 2, instances, restarts: Default::default(), job: None }];
         insta::assert_snapshot!("releases", apps(&all, look(Paint::Plain)));
     }
 
@@ -495,6 +496,7 @@ mod tests {
                 ready: 1,
                 instances: vec![instance("web.0", InstanceState::Ready)],
                 restarts: Default::default(),
+                job: None,
             }],
             upstreams: vec![view::Upstream { name: "web".into(), app: true, panic: true, servers: vec![server] }],
             zones: Vec::new(),

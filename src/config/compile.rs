@@ -20,6 +20,7 @@ use crate::plan::Plan;
 mod acme;
 mod app;
 mod header;
+mod job;
 mod listener;
 mod log;
 mod probe;

@@ -281,17 +281,20 @@ fn app(to: &mut Writer, app: &plan::App) {
         Policy::Never => "never",
     };
     let (delay, max_delay) = (time(*delay), time(*max_delay));
-    to.pair(
-        "restart",
-        inline(&[
+    let success = ("success", format!("{success:?}"));
+    // A job is not started again, and its block may not speak of it.
+    let again = match schedule {
+        Some(_) => vec![success],
+        None => vec![
             ("policy", quote(policy)),
             ("delay", delay),
             ("max_delay", max_delay),
             ("budget", quote(&budget.to_string())),
-            ("success", format!("{success:?}")),
+            success,
             ("give_up", format!("{give_up:?}")),
-        ]),
-    );
+        ],
+    };
+    to.pair("restart", inline(&again));
     let plan::Stop { signal, timeout, drain } = stop;
     let signal = match signal {
         StopSignal::Term => "TERM",
@@ -300,6 +303,7 @@ fn app(to: &mut Writer, app: &plan::App) {
         StopSignal::Hup => "HUP",
         StopSignal::Usr1 => "USR1",
         StopSignal::Usr2 => "USR2",
+        StopSignal::Winch => "WINCH",
         StopSignal::Kill => "KILL",
     };
     to.pair("stop", inline(&[("signal", quote(signal)), ("timeout", time(*timeout)), ("drain", time(*drain))]));
@@ -345,7 +349,9 @@ fn app(to: &mut Writer, app: &plan::App) {
     if !warm.is_empty() {
         parts.push(("warm", quoted(warm)));
     }
-    to.pair("deploy", inline(&parts));
+    if schedule.is_none() {
+        to.pair("deploy", inline(&parts));
+    }
     to.pair("timeouts", self::timeouts(timeouts));
     to.pair("log", inline(&[("rotate", rotation(log))]));
 }

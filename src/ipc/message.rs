@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::why::RequestId;
 use crate::{
     plan::Plan,
+    rules::job::Record,
     vocab::{AppName, Host, Secret, ServerAddr},
 };
 
@@ -200,19 +201,43 @@ pub struct Instance {
     /// As in "exit 1", "signal 9 (KILL)", "not ready within 30s"; with the time in Unix milliseconds.
     pub last_exit: Option<(String, u64)>,
     pub last_restart_ms: Option<u64>,
-    /// When the next start is due, in backoff and cooldown.
+    /// When the next start is due: in backoff and cooldown, and of a job.
     pub due_ms: Option<u64>,
     pub cpu_ms: u64,
     pub memory_bytes: u64,
 }
 
-/// Every app's instances and its restart counters by reason (`exit`, `signal`, `unready`, `unhealthy`, `command`, `reload`).
+/// Every app's instances and its restart counters by reason (`exit`, `signal`, `memory`, `unready`, `unhealthy`, `command`, `reload`).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct AppTable {
     pub instances: Vec<Instance>,
     pub restarts: BTreeMap<AppName, BTreeMap<String, u64>>,
     /// How often the master had to start a new edge.
     pub edge_restarts: u64,
+    /// What is kept of each scheduled app. Its row among the instances is ready while a run goes, and due when the next one is.
+    pub jobs: BTreeMap<AppName, Record>,
+}
+
+impl AppTable {
+    /// The supervisor's part; that of the jobs stays. An app that has become a job is shown as one.
+    pub fn put_apps(&mut self, apps: Self) {
+        let Self { instances, restarts, edge_restarts, jobs: _ } = apps;
+        let rows = std::mem::replace(&mut self.instances, instances);
+        self.instances.retain(|row| !self.jobs.contains_key(&row.id.app));
+        self.instances.extend(rows.into_iter().filter(|row| self.jobs.contains_key(&row.id.app)));
+        self.restarts = restarts;
+        self.restarts.extend(self.jobs.keys().map(|app| (app.clone(), BTreeMap::new())));
+        self.edge_restarts = edge_restarts;
+    }
+
+    /// The part of the jobs; that of the supervisor stays.
+    pub fn put_jobs(&mut self, rows: Vec<Instance>, jobs: BTreeMap<AppName, Record>) {
+        self.instances.retain(|row| !self.jobs.contains_key(&row.id.app) && !jobs.contains_key(&row.id.app));
+        self.instances.extend(rows);
+        self.restarts.retain(|app, _| !self.jobs.contains_key(app));
+        self.restarts.extend(jobs.keys().map(|app| (app.clone(), BTreeMap::new())));
+        self.jobs = jobs;
+    }
 }
 
 /// A configuration for the edge: built aside, swapped whole, or refused with nothing changed.
@@ -351,4 +376,58 @@ pub enum Health {
     Dead {
         reason: String,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(app: &str, pid: u32) -> Instance {
+        Instance {
+            id: InstanceId { app: AppName::parse(app).expect("valid"), n: 0 },
+            incarnation: Incarnation(1),
+            state: InstanceState::Ready,
+            duty: Duty::Serves,
+            release: None,
+            since_ms: 0,
+            pid: Some(pid),
+            addr: None,
+            restarts: 0,
+            last_exit: None,
+            last_restart_ms: None,
+            due_ms: None,
+            cpu_ms: 0,
+            memory_bytes: 0,
+        }
+    }
+
+    fn pids(table: &AppTable) -> Vec<u32> {
+        table.instances.iter().filter_map(|row| row.pid).collect()
+    }
+
+    #[test]
+    fn apps_and_jobs_are_written_by_two_and_neither_takes_away_the_others() {
+        let name = |app| AppName::parse(app).expect("valid");
+        let apps = |rows: Vec<Instance>| AppTable {
+            restarts: rows.iter().map(|row| (row.id.app.clone(), BTreeMap::from([("exit".to_owned(), 1)]))).collect(),
+            instances: rows,
+            ..AppTable::default()
+        };
+        let mut table = AppTable::default();
+        table.put_jobs(vec![row("nightly", 1)], BTreeMap::from([(name("nightly"), Record::default())]));
+        table.put_apps(apps(vec![row("web", 2), row("mailer", 3)]));
+        assert_eq!(pids(&table), [2, 3, 1]);
+        table.put_apps(apps(vec![row("web", 4), row("mailer", 3)]));
+        assert_eq!(pids(&table), [4, 3, 1]);
+        // A worker becomes a job: for a moment both know of it.
+        let jobs = BTreeMap::from([(name("nightly"), Record::default()), (name("mailer"), Record::default())]);
+        table.put_jobs(vec![row("nightly", 1), row("mailer", 5)], jobs);
+        assert_eq!(pids(&table), [4, 1, 5]);
+        table.put_apps(apps(vec![row("web", 4), row("mailer", 3)]));
+        assert_eq!(pids(&table), [4, 1, 5]);
+        assert_eq!(table.restarts.keys().map(AppName::as_str).collect::<Vec<_>>(), ["mailer", "nightly", "web"]);
+        table.put_jobs(Vec::new(), BTreeMap::new());
+        assert_eq!(pids(&table), [4]);
+        assert_eq!(table.restarts.keys().map(AppName::as_str).collect::<Vec<_>>(), ["web"]);
+    }
 }

@@ -8,12 +8,13 @@ use std::{
     ffi::{CString, OsStr, OsString},
     io,
     os::{
-        fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+        fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
         unix::{ffi::OsStrExt, fs::PermissionsExt, process::CommandExt},
     },
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::OnceLock,
+    time::Duration,
 };
 
 use nix::{
@@ -27,7 +28,10 @@ use nix::{
 };
 use thiserror::Error;
 
-use crate::rules::restart::Exit;
+use crate::{
+    plan::{AppLimits, app::StopSignal},
+    rules::restart::Exit,
+};
 
 /// Who a process becomes.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -42,31 +46,18 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// `user` and `group` as written in the configuration; without them what this process is.
+    /// `user` and `group` as written in the configuration, by name or number; without them what this process is.
     ///
+    /// Shape: a number that no user has is taken as it is, as containers do: its group is the one of the same number, and it is in no other.
     /// Errors: an unknown name, or another user than ours while we are not root.
     pub fn of(user: Option<&str>, group: Option<&str>) -> Result<Self, SpawnError> {
         let us = Uid::effective();
         let found = match user {
-            Some(name) => unistd::User::from_name(name)
-                .ok()
-                .flatten()
-                .or_else(|| name.parse().ok().and_then(|uid| unistd::User::from_uid(Uid::from_raw(uid)).ok().flatten()))
-                .ok_or_else(|| SpawnError::NoUser { user: name.to_owned() })?,
-            None => match unistd::User::from_uid(us).ok().flatten() {
-                Some(found) => found,
-                // As in a container that runs under a bare number.
-                None => {
-                    return Ok(Self {
-                        name: us.to_string(),
-                        uid: us,
-                        gid: Gid::effective(),
-                        home: "/".into(),
-                        groups: Vec::new(),
-                        changes: false,
-                    });
-                }
-            },
+            Some(name) => Account::named(name).ok_or_else(|| SpawnError::NoUser { user: name.to_owned() })?,
+            // As in a container that runs under a bare number.
+            None => {
+                Account::of(us).unwrap_or(Account { name: us.to_string(), uid: us, gid: Gid::effective(), home: "/".into(), listed: false })
+            }
         };
         let gid = match group {
             Some(name) => unistd::Group::from_name(name)
@@ -81,12 +72,44 @@ impl Identity {
         if changes && !us.is_root() {
             return Err(SpawnError::NotRoot { user: found.name });
         }
-        let mut groups = Vec::new();
-        if changes {
+        let mut groups = vec![gid];
+        if changes && found.listed {
             let name = CString::new(found.name.as_bytes()).map_err(|_| SpawnError::NoUser { user: found.name.clone() })?;
-            groups = unistd::getgrouplist(&name, gid).unwrap_or_else(|_| vec![gid]);
+            groups = unistd::getgrouplist(&name, gid).unwrap_or(groups);
         }
-        Ok(Self { name: found.name, uid: found.uid, gid, home: found.dir, groups, changes })
+        Ok(Self { name: found.name, uid: found.uid, gid, home: found.home, groups, changes })
+    }
+}
+
+/// What the system knows of a user.
+struct Account {
+    name: String,
+    uid: Uid,
+    gid: Gid,
+    home: PathBuf,
+    /// It stands in the user database.
+    listed: bool,
+}
+
+impl Account {
+    fn named(name: &str) -> Option<Self> {
+        if let Some(found) = unistd::User::from_name(name).ok().flatten() {
+            return Some(Self::from(found));
+        }
+        // The highest number means "nobody at all" to the kernel.
+        let number = name.parse::<u32>().ok().filter(|number| *number != u32::MAX)?;
+        let uid = Uid::from_raw(number);
+        Some(Self::of(uid).unwrap_or(Self { name: name.to_owned(), uid, gid: Gid::from_raw(number), home: "/".into(), listed: false }))
+    }
+
+    fn of(uid: Uid) -> Option<Self> {
+        unistd::User::from_uid(uid).ok().flatten().map(Self::from)
+    }
+}
+
+impl From<unistd::User> for Account {
+    fn from(user: unistd::User) -> Self {
+        Self { name: user.name, uid: user.uid, gid: user.gid, home: user.dir, listed: true }
     }
 }
 
@@ -101,12 +124,51 @@ pub struct Launch {
     pub env: BTreeMap<OsString, OsString>,
     pub identity: Identity,
     pub umask: u32,
-    /// Soft and hard limit of open files; `None`: as ours.
-    pub nofile: Option<(u64, u64)>,
+    pub limits: Limits,
+    pub memory: Option<MemoryCap>,
     pub stdout: OwnedFd,
     pub stderr: OwnedFd,
     /// Further descriptors and the numbers at which the child finds them; all are 10 or above on our side.
     pub descriptors: Vec<(OwnedFd, RawFd)>,
+}
+
+/// How much memory a process and its children may use together; kept by the nursery.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct MemoryCap {
+    pub max: u64,
+    /// Of its cgroup: unlike that of any other process of ours.
+    pub name: String,
+    /// Where the kernel does not end it: how it is told to, and how long it has for that.
+    pub signal: Signal,
+    pub patience: Duration,
+}
+
+/// Soft and hard resource limits; those not named are as ours.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Limits(Vec<(Step, Resource, u64, u64)>);
+
+impl Limits {
+    /// `nofile`: soft and hard limit of open files where the app says nothing.
+    #[must_use]
+    pub fn of(limits: &AppLimits, nofile: Option<(u64, u64)>) -> Self {
+        let AppLimits { nofile: files, nproc, core, fsize, stack, address_space } = limits;
+        let both = |limit: &Option<u64>| limit.map(|n| (n, n));
+        let all = [
+            (Step::Nofile, Resource::RLIMIT_NOFILE, both(files).or(nofile)),
+            (Step::Nproc, Resource::RLIMIT_NPROC, both(nproc)),
+            (Step::Core, Resource::RLIMIT_CORE, both(core)),
+            (Step::Fsize, Resource::RLIMIT_FSIZE, both(fsize)),
+            (Step::Stack, Resource::RLIMIT_STACK, both(stack)),
+            (Step::AddressSpace, Resource::RLIMIT_AS, both(address_space)),
+        ];
+        Self(all.into_iter().filter_map(|(step, resource, limit)| limit.map(|(soft, hard)| (step, resource, soft, hard))).collect())
+    }
+
+    /// Of open files alone.
+    #[must_use]
+    pub fn nofile(soft: u64, hard: u64) -> Self {
+        Self::of(&AppLimits::default(), Some((soft, hard)))
+    }
 }
 
 /// Why a process could not be started.
@@ -163,7 +225,14 @@ impl SpawnError {
             Self::NotRoot { .. } => Some("leave out `user` and `group`, or start gateway as root"),
             Self::NoDir { .. } => Some("create it, or correct `dir`"),
             Self::Step { step: Step::Dir, .. } => Some("the app's user must be able to enter it"),
-            Self::Step { step: Step::Limit, .. } => Some("lower limits.nofile, or raise the hard limit of gateway (LimitNOFILE=)"),
+            Self::Step { step: Step::Nofile, .. } => Some("lower limits.nofile, or raise the hard limit of gateway (LimitNOFILE=)"),
+            Self::Step { step: Step::Nproc | Step::Core | Step::Fsize | Step::Stack | Step::AddressSpace, .. } => Some(
+                "lower it, or raise the hard limit of gateway (under systemd LimitNPROC=, LimitCORE=, LimitFSIZE=, LimitSTACK=, LimitAS=)",
+            ),
+            // The kernel refuses exec where the user has more processes than its limit.
+            Self::Os(source) if source.kind() == io::ErrorKind::WouldBlock => Some(
+                "limits.nproc counts every process and thread of the app's user, whoever started it: raise it, or give the app a user of its own",
+            ),
             Self::LongPath { .. } => Some("set `run` to a shorter directory"),
             Self::NoPort => Some("set `port` to the first of a range of your own"),
             Self::Empty | Self::Step { .. } | Self::Zero | Self::Prepare { .. } | Self::Os(_) => None,
@@ -191,21 +260,41 @@ impl SpawnError {
 #[repr(i32)]
 pub enum Step {
     Session = 1,
-    Limit = 2,
+    Nofile = 2,
     Group = 3,
     User = 4,
     Dir = 5,
     Privileges = 6,
     Parent = 7,
     Descriptor = 8,
+    Nproc = 9,
+    Core = 10,
+    Fsize = 11,
+    Stack = 12,
+    AddressSpace = 13,
+    Cgroup = 14,
 }
 
 /// Codes above this are a step and an errno: the pipe through which std reports a failed start carries one number.
 const STEP_BASE: i32 = 100_000;
 
 impl Step {
-    const ALL: [Self; 8] =
-        [Self::Session, Self::Limit, Self::Group, Self::User, Self::Dir, Self::Privileges, Self::Parent, Self::Descriptor];
+    const ALL: [Self; 14] = [
+        Self::Session,
+        Self::Nofile,
+        Self::Group,
+        Self::User,
+        Self::Dir,
+        Self::Privileges,
+        Self::Parent,
+        Self::Descriptor,
+        Self::Nproc,
+        Self::Core,
+        Self::Fsize,
+        Self::Stack,
+        Self::AddressSpace,
+        Self::Cgroup,
+    ];
 
     fn failed(self, errno: nix::Error) -> io::Error {
         io::Error::from_raw_os_error(self as i32 * STEP_BASE + errno as i32)
@@ -222,7 +311,13 @@ impl std::fmt::Display for Step {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Session => "make a session for it",
-            Self::Limit => "set its limit of open files",
+            Self::Nofile => "set its limit of open files",
+            Self::Nproc => "set its limit of processes",
+            Self::Core => "set its limit of core files",
+            Self::Fsize => "set its limit of files that it writes",
+            Self::Stack => "set its limit of stack",
+            Self::AddressSpace => "set its limit of address space",
+            Self::Cgroup => "enter its cgroup",
             Self::Group => "take on its group",
             Self::User => "take on its user",
             Self::Dir => "enter its directory",
@@ -233,9 +328,9 @@ impl std::fmt::Display for Step {
     }
 }
 
-/// Starts it and gives its pid, which is its group and session too.
-pub fn spawn(launch: Launch) -> Result<Pid, SpawnError> {
-    let Launch { argv, arg0, dir, env, identity, umask: mask, nofile, stdout, stderr, descriptors } = launch;
+/// Starts it and gives its pid, which is its group and session too. `cgroup`: the `cgroup.procs` of the cgroup that it shall live in.
+pub fn spawn(launch: Launch, cgroup: Option<BorrowedFd<'_>>) -> Result<Pid, SpawnError> {
+    let Launch { argv, arg0, dir, env, identity, umask: mask, limits, memory: _, stdout, stderr, descriptors } = launch;
     let (program, arguments) = argv.split_first().ok_or(SpawnError::Empty)?;
     find_program(program, dir.as_deref(), env.get(OsStr::new("PATH")).map(OsString::as_os_str))?;
     if let Some(dir) = dir.as_ref().filter(|dir| !dir.is_dir()) {
@@ -244,7 +339,14 @@ pub fn spawn(launch: Launch) -> Result<Pid, SpawnError> {
     let dir = dir.map(|dir| CString::new(dir.into_os_string().as_bytes())).transpose().map_err(|_| SpawnError::Zero)?;
     let us = unistd::getpid();
     let wired: Vec<(RawFd, RawFd)> = descriptors.iter().map(|(fd, number)| (fd.as_raw_fd(), *number)).collect();
+    let cgroup = cgroup.map(|fd| fd.as_raw_fd());
     let prepare = move || -> io::Result<()> {
+        if let Some(procs) = cgroup {
+            // SAFETY: writes one byte that lives for ever to a descriptor that the caller keeps open until after the spawn. "0" is who writes.
+            if unsafe { libc::write(procs, c"0".as_ptr().cast(), 1) } != 1 {
+                return Err(Step::Cgroup.failed(nix::Error::last()));
+            }
+        }
         for signal in 1..32 {
             // SAFETY: signal(2) is async-signal-safe; KILL and STOP refuse harmlessly. What we ignore or handle must not reach the program.
             unsafe { libc::signal(signal, libc::SIG_DFL) };
@@ -261,13 +363,16 @@ pub fn spawn(launch: Launch) -> Result<Pid, SpawnError> {
         // SAFETY: only marks descriptors close-on-exec: those that whoever started us left open. std's error pipe is so already.
         unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
         restore_oom_score();
-        if let Some((soft, hard)) = nofile {
-            setrlimit(Resource::RLIMIT_NOFILE, soft, hard).map_err(|e| Step::Limit.failed(e))?;
+        for (step, resource, soft, hard) in &limits.0 {
+            setrlimit(*resource, *soft, *hard).map_err(|e| step.failed(e))?;
         }
         if identity.changes {
             unistd::setgroups(&identity.groups).map_err(|e| Step::Group.failed(e))?;
             unistd::setresgid(identity.gid, identity.gid, identity.gid).map_err(|e| Step::Group.failed(e))?;
             unistd::setresuid(identity.uid, identity.uid, identity.uid).map_err(|e| Step::User.failed(e))?;
+        }
+        if !identity.uid.is_root() {
+            // No program with the set-user bit gives back what it has not.
             prctl::set_no_new_privs().map_err(|e| Step::Privileges.failed(e))?;
         }
         if let Some(dir) = &dir {
@@ -352,6 +457,21 @@ fn find_program(program: &OsStr, dir: Option<&Path>, path: Option<&OsStr>) -> Re
 fn executable(file: &Path) -> Option<bool> {
     let data = file.metadata().ok().filter(|data| data.is_file())?;
     Some(data.permissions().mode() & 0o111 != 0)
+}
+
+/// A stop signal as the kernel knows it.
+#[must_use]
+pub fn stop_signal(signal: StopSignal) -> Signal {
+    match signal {
+        StopSignal::Term => Signal::SIGTERM,
+        StopSignal::Int => Signal::SIGINT,
+        StopSignal::Quit => Signal::SIGQUIT,
+        StopSignal::Hup => Signal::SIGHUP,
+        StopSignal::Usr1 => Signal::SIGUSR1,
+        StopSignal::Usr2 => Signal::SIGUSR2,
+        StopSignal::Winch => Signal::SIGWINCH,
+        StopSignal::Kill => Signal::SIGKILL,
+    }
 }
 
 /// A child that has ended and still lies there.

@@ -24,7 +24,7 @@ use tokio::{
 };
 
 use super::{
-    child::{self, Identity, Launch, SpawnError},
+    child::{self, Identity, Launch, Limits, SpawnError},
     nursery::Nursery,
     output::Output,
     sockets::Sockets,
@@ -336,7 +336,8 @@ impl EdgeLink {
             env: self.program.env.clone(),
             identity: Identity::of(None, None)?,
             umask: 0o077,
-            nofile: Some((most, most)),
+            limits: Limits::nofile(most, most),
+            memory: None,
             stdout,
             stderr,
             descriptors,

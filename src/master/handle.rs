@@ -7,7 +7,7 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    deploy, edge_link,
+    deploy, edge_link, jobs,
     obituary::Register,
     output::Output,
     reload::{self, ReloadError},
@@ -65,6 +65,7 @@ impl ScaleError {
 #[derive(Clone)]
 pub struct Handle {
     pub supervisor: mpsc::Sender<Message>,
+    pub jobs: mpsc::Sender<jobs::Message>,
     pub edge: edge_link::Handle,
     pub reloads: mpsc::Sender<reload::Ask>,
     pub deploys: deploy::Handle,
@@ -78,7 +79,11 @@ impl Handle {
     pub async fn order(&self, app: AppName, order: Order) -> mpsc::Receiver<Word> {
         // A client that reads slowly loses progress beyond this, never more.
         let (tell, words) = mpsc::channel(64);
-        let _ = self.supervisor.send(Message::Command { app, order, tell }).await;
+        if self.sources.score.borrow().plan.apps.get(&app).is_some_and(|app| app.schedule.is_some()) {
+            let _ = self.jobs.send(jobs::Message::Command { app, order, tell }).await;
+        } else {
+            let _ = self.supervisor.send(Message::Command { app, order, tell }).await;
+        }
         words
     }
 

@@ -28,10 +28,10 @@ use tokio::{
 };
 
 use super::{
-    child::{Identity, Launch, SpawnError},
+    child::{Identity, Launch, Limits, MemoryCap, SpawnError, stop_signal},
     nursery::Nursery,
     obituary::Register,
-    output::{Awaited, Output, Tail},
+    output::{Awaited, Kept, Output, Tail},
     places::Places,
     supervisor::Notice,
 };
@@ -162,11 +162,20 @@ impl Workshop {
                 hear(socket, notifies.then_some(seen), pings).await;
             }));
         }
-        let pipes =
-            self.output.app_pipes(id, awaited).map_err(|source| SpawnError::Prepare { what: "pipes for its output".to_owned(), source });
+        let kept = if app.schedule.is_some() { Kept::Both } else { Kept::Stderr };
+        let pipes = self
+            .output
+            .app_pipes(id, kept, awaited)
+            .map_err(|source| SpawnError::Prepare { what: "pipes for its output".to_owned(), source });
         let started = pipes.and_then(|(stdout, stderr, tail)| {
             let root = identity.uid.is_root();
-            let launch = of(app, argv, env, identity, self.nofile, (stdout, stderr));
+            let mut launch = of(app, argv, env, identity, self.nofile, (stdout, stderr));
+            launch.memory = app.memory_max.map(|max| MemoryCap {
+                max,
+                name: format!("{id}-{incarnation}"),
+                signal: stop_signal(app.stop.signal),
+                patience: app.stop.timeout,
+            });
             let (reaped, notices, register) = (id.clone(), notices.clone(), self.register.clone());
             let tell = move |exit| {
                 register.died(&reaped, incarnation, exit);
@@ -253,7 +262,8 @@ pub(super) fn of(
         env,
         identity,
         umask: app.umask.unwrap_or(if app.port == AppPort::Socket { 0o007 } else { 0o022 }),
-        nofile: app.limits.nofile.map(|n| (n, n)).or(nofile),
+        limits: Limits::of(&app.limits, nofile),
+        memory: None,
         stdout,
         stderr,
         descriptors: Vec::new(),

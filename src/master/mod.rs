@@ -2,12 +2,14 @@
 //!
 //! Never parses a byte from the network. Runs on one thread (a death signal follows the thread that started the child); only [`output`] has threads of its own.
 
+pub mod cgroup;
 pub mod child;
 pub mod clock;
 pub mod control;
 pub mod deploy;
 pub mod edge_link;
 pub mod handle;
+pub mod jobs;
 mod launch;
 pub mod materials;
 pub mod nursery;

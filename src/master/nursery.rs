@@ -1,10 +1,11 @@
 //! The nursery: every child of the master, and who wants to know how it ends.
 //!
 //! Shape: a child is known from its start until nothing of its group is left; then, once, its owner is told.
+//!        One whose memory is capped lives in a cage of the kernel's where we can have one; else it is weighed now and then.
 //!        Strangers (orphans that the kernel gave us as sub-reaper or PID 1) are reaped silently.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fs::File,
     io::{self, Write},
     os::fd::OwnedFd,
@@ -19,14 +20,23 @@ use nix::{
     },
     unistd::Pid,
 };
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::Notify,
+};
 
-use super::child::{self, Launch, SpawnError};
-use crate::rules::restart::Exit;
+use super::{
+    cgroup::{Cage, CgroupError, Cgroups, Short},
+    child::{self, Launch, MemoryCap, SpawnError},
+    usage,
+};
+use crate::{rules::restart::Exit, vocab::chain};
 
 /// How long the rest of a group may take to vanish after KILL before its owner is told all the same.
 const LINGER: Duration = Duration::from_secs(1);
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// Between two looks at what those use that no cage holds.
+const WEIGH_EVERY: Duration = Duration::from_secs(2);
 
 /// What to do with children nobody knows.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -42,6 +52,36 @@ struct Kid {
     tell: Tell,
     /// The leader has ended; the rest of its group has until then.
     leaving: Option<(Exit, Instant)>,
+    memory: Memory,
+}
+
+/// How a child's memory is capped.
+enum Memory {
+    Free,
+    Caged { cage: Cage, max: u64 },
+    Weighed { cap: MemoryCap, kill_at: Option<Instant> },
+}
+
+impl Memory {
+    /// How a leader ended that ended so.
+    fn judge(&self, exit: Exit) -> Exit {
+        match self {
+            Self::Caged { cage, max } => match cage.short() {
+                Some(Short::Cage) => Exit::Memory { max: Some(*max) },
+                Some(Short::Machine) if exit == Exit::Signal(libc::SIGKILL) => Exit::Memory { max: None },
+                Some(Short::Machine) | None => exit,
+            },
+            Self::Weighed { cap, kill_at: Some(_) } => Exit::Memory { max: Some(cap.max) },
+            Self::Weighed { kill_at: None, .. } | Self::Free => exit,
+        }
+    }
+
+    fn kill(&self) {
+        match self {
+            Self::Caged { cage, .. } => cage.kill(),
+            Self::Weighed { .. } | Self::Free => {}
+        }
+    }
 }
 
 struct Guard {
@@ -53,12 +93,18 @@ struct Inner {
     kids: HashMap<Pid, Kid>,
     guard: Option<Guard>,
     strangers: Strangers,
+    /// Asked for by the first child that is capped. `Some(None)`: they cannot be had.
+    cgroups: Option<Option<Cgroups>>,
+    /// Cages of children that are gone, in which something still vanishes.
+    rest: Vec<Cage>,
 }
 
 /// A cloneable door to the nursery. The lock is held for moments only, never across a wait.
 #[derive(Clone)]
 pub struct Nursery {
     inner: Arc<Mutex<Inner>>,
+    /// Somebody is to be weighed.
+    weighs: Arc<Notify>,
 }
 
 impl Nursery {
@@ -68,15 +114,30 @@ impl Nursery {
             prctl::set_child_subreaper(true)?;
         }
         let guard = Some(Guard::start()?);
-        Ok(Self { inner: Arc::new(Mutex::new(Inner { kids: HashMap::new(), guard, strangers })) })
+        let inner = Inner { kids: HashMap::new(), guard, strangers, cgroups: None, rest: Vec::new() };
+        Ok(Self { inner: Arc::new(Mutex::new(inner)), weighs: Arc::default() })
     }
 
     /// Starts a child; `tell` is called once, when nothing of its group is left.
     pub fn spawn(&self, launch: Launch, tell: impl FnOnce(Exit) + Send + 'static) -> Result<Pid, SpawnError> {
         let mut inner = self.lock();
-        let pid = child::spawn(launch)?;
+        let memory = launch.memory.clone().map_or(Memory::Free, |cap| inner.confine(cap));
+        let door = match &memory {
+            Memory::Caged { cage, .. } => Some(cage.door()),
+            Memory::Weighed { .. } | Memory::Free => None,
+        };
+        let pid = match child::spawn(launch, door) {
+            Ok(pid) => pid,
+            Err(error) => {
+                inner.let_go(memory);
+                return Err(error);
+            }
+        };
         inner.watch(pid.as_raw());
-        inner.kids.insert(pid, Kid { tell: Box::new(tell), leaving: None });
+        if matches!(memory, Memory::Weighed { .. }) {
+            self.weighs.notify_one();
+        }
+        inner.kids.insert(pid, Kid { tell: Box::new(tell), leaving: None, memory });
         Ok(pid)
     }
 
@@ -92,8 +153,11 @@ impl Nursery {
     /// To its whole group.
     pub fn signal_group(&self, pid: Pid, signal: Signal) {
         // One that is leaving was killed with its group when it was reaped; its number may be somebody else's by now.
-        if self.lock().kids.get(&pid).is_some_and(|kid| kid.leaving.is_none()) {
+        if let Some(kid) = self.lock().kids.get(&pid).filter(|kid| kid.leaving.is_none()) {
             let _ = killpg(pid, signal);
+            if signal == Signal::SIGKILL {
+                kid.memory.kill();
+            }
         }
     }
 
@@ -108,13 +172,35 @@ impl Nursery {
 
     /// KILL to everything; for the very end.
     pub fn kill_all(&self) {
-        for (pid, _) in self.lock().kids.iter().filter(|(_, kid)| kid.leaving.is_none()) {
+        for (pid, kid) in self.lock().kids.iter().filter(|(_, kid)| kid.leaving.is_none()) {
             let _ = killpg(*pid, Signal::SIGKILL);
+            kid.memory.kill();
         }
     }
 
-    /// Reaps for ever.
+    /// Reaps and weighs for ever.
     pub async fn run(self) -> io::Result<()> {
+        tokio::select! {
+            reaped = self.reap() => reaped,
+            () = self.weigh() => Ok(()),
+        }
+    }
+
+    async fn weigh(&self) {
+        loop {
+            let caps = self.lock().weighed();
+            if caps.is_empty() {
+                self.weighs.notified().await;
+                continue;
+            }
+            // The walk over /proc is short; on another thread it delays nobody.
+            let over = tokio::task::spawn_blocking(move || usage::over(&caps)).await.unwrap_or_default();
+            self.lock().weighed_in(&over, Instant::now());
+            tokio::time::sleep(WEIGH_EVERY).await;
+        }
+    }
+
+    async fn reap(&self) -> io::Result<()> {
         let mut ended = signal(SignalKind::child())?;
         loop {
             let lingering = self.look();
@@ -141,15 +227,77 @@ impl Nursery {
 }
 
 impl Inner {
+    /// A cage for it, or the word that it is to be weighed.
+    fn confine(&mut self, cap: MemoryCap) -> Memory {
+        let cgroups = self.cgroups.get_or_insert_with(|| match Cgroups::prepare() {
+            Ok(cgroups) => {
+                tracing::info!(cgroup = %cgroups.path().display(), "memory_max is kept by cgroups");
+                Some(cgroups)
+            }
+            Err(error) => {
+                let every_s = WEIGH_EVERY.as_secs();
+                tracing::warn!(every_s, why = story(&error), "memory_max is looked at now and then: cgroups cannot be had");
+                None
+            }
+        });
+        match cgroups.as_ref().map(|cgroups| cgroups.cage(&cap.name, cap.max)) {
+            Some(Ok(cage)) => Memory::Caged { cage, max: cap.max },
+            Some(Err(error)) => {
+                tracing::warn!(process = cap.name, why = story(&error), "no cgroup for this one, its memory is looked at now and then");
+                Memory::Weighed { cap, kill_at: None }
+            }
+            None => Memory::Weighed { cap, kill_at: None },
+        }
+    }
+
+    fn let_go(&mut self, memory: Memory) {
+        match memory {
+            Memory::Caged { cage, .. } if !cage.remove() => self.rest.push(cage),
+            Memory::Caged { .. } | Memory::Weighed { .. } | Memory::Free => {}
+        }
+    }
+
+    /// Who is to be weighed, and what it may use.
+    fn weighed(&self) -> BTreeMap<Pid, u64> {
+        let of = |(pid, kid): (&Pid, &Kid)| match &kid.memory {
+            Memory::Weighed { cap, .. } if kid.leaving.is_none() => Some((*pid, cap.max)),
+            Memory::Weighed { .. } | Memory::Caged { .. } | Memory::Free => None,
+        };
+        self.kids.iter().filter_map(of).collect()
+    }
+
+    /// Tells those to go that use too much, and ends those who were told and did not, or grow on.
+    fn weighed_in(&mut self, over: &BTreeMap<Pid, u64>, now: Instant) {
+        for (pid, kid) in self.kids.iter_mut().filter(|(_, kid)| kid.leaving.is_none()) {
+            let Memory::Weighed { cap, kill_at } = &mut kid.memory else { continue };
+            let used = over.get(pid).copied();
+            match (*kill_at, used) {
+                (None, None) => {}
+                (None, Some(used)) => {
+                    tracing::warn!(process = cap.name, used, memory_max = cap.max, "uses more memory than it may, told to stop");
+                    *kill_at = Some(now + cap.patience);
+                    let _ = kill(*pid, cap.signal);
+                }
+                (Some(at), used) => {
+                    if at <= now || used.is_some_and(|used| used > cap.max.saturating_add(cap.max / 2)) {
+                        let _ = killpg(*pid, Signal::SIGKILL);
+                    }
+                }
+            }
+        }
+    }
+
     fn look(&mut self, now: Instant) -> (Vec<(Tell, Exit)>, bool) {
+        self.rest.retain(|cage| !cage.remove());
         while let Some(pid) = self.next_ended() {
-            if self.kids.contains_key(&pid) {
+            if let Some(kid) = self.kids.get(&pid) {
                 // While the leader lies unreaped its number cannot be anybody else's.
                 let _ = killpg(pid, Signal::SIGKILL);
+                kid.memory.kill();
             }
             let Some(exit) = child::reap(pid) else { break };
             if let Some(kid) = self.kids.get_mut(&pid) {
-                kid.leaving = Some((exit, now + LINGER));
+                kid.leaving = Some((kid.memory.judge(exit), now + LINGER));
             } else if self.guard.as_ref().is_some_and(|guard| guard.pid == pid) {
                 self.replace_guard();
             }
@@ -163,7 +311,8 @@ impl Inner {
         let mut told = Vec::new();
         for pid in gone {
             self.watch(-pid.as_raw());
-            if let Some(Kid { tell, leaving: Some((exit, _)) }) = self.kids.remove(&pid) {
+            if let Some(Kid { tell, leaving: Some((exit, _)), memory }) = self.kids.remove(&pid) {
+                self.let_go(memory);
                 told.push((tell, exit));
             }
         }
@@ -193,6 +342,11 @@ impl Inner {
             self.watch(group);
         }
     }
+}
+
+fn story(error: &CgroupError) -> String {
+    let cure = error.advice().map(|advice| format!(" ({advice})")).unwrap_or_default();
+    format!("could not {}{cure}", chain(error))
 }
 
 impl Guard {

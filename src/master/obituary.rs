@@ -122,6 +122,7 @@ impl Entry {
             let (code, signal) = match *exit {
                 Exit::Code(code) => (Some(code), None),
                 Exit::Signal(signal) => (None, Some(signal)),
+                Exit::Memory { .. } => (None, Some(SIGKILL)),
             };
             End { how: exit.to_string(), code, signal, oom: *oom, at_ms: *at_ms }
         });
@@ -140,6 +141,7 @@ impl Entry {
 
 fn oom(exit: Exit, before: Option<u64>, after: Option<u64>) -> Option<bool> {
     match exit {
+        Exit::Memory { .. } => Some(true),
         Exit::Signal(SIGKILL) => Some(after? > before?),
         Exit::Signal(_) | Exit::Code(_) => Some(false),
     }

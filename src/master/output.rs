@@ -46,7 +46,7 @@ mod queue;
 #[cfg(test)]
 mod tests;
 
-/// Kept of an instance's stderr.
+/// Kept of an instance's output.
 const TAIL_LINES: usize = 20;
 /// A longer line is cut.
 const TAIL_LINE: usize = 1024;
@@ -140,7 +140,6 @@ enum Kind {
         id: InstanceId,
         tail: Arc<Tail>,
         awaited: Arc<Mutex<Option<Awaited>>>,
-        kept: Kept,
         /// Dropped with the stream.
         _open: Option<mpsc::Sender<()>>,
     },
@@ -148,9 +147,11 @@ enum Kind {
     Access,
 }
 
-/// Which of its lines a tail has.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Kept {
+/// Which lines are kept in memory.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Kept {
+    /// Those of stderr: stdout may be an access log.
+    #[default]
     Stderr,
     Both,
 }
@@ -168,6 +169,7 @@ pub struct CommandPipes {
 /// The last lines that an incarnation wrote to stderr.
 #[derive(Debug, Default)]
 pub struct Tail {
+    kept: Kept,
     lines: Mutex<VecDeque<String>>,
     /// 0 until it is known.
     pub pid: AtomicU32,
@@ -278,8 +280,10 @@ impl Output {
     }
 
     /// The write ends of stdout and stderr for a process of an app.
-    pub fn app_pipes(&self, id: &InstanceId, awaited: Option<Awaited>) -> io::Result<(OwnedFd, OwnedFd, Arc<Tail>)> {
-        self.pipes(id, awaited, Kept::Stderr, None)
+    ///
+    /// `kept`: of which of the two the tail is made.
+    pub fn app_pipes(&self, id: &InstanceId, kept: Kept, awaited: Option<Awaited>) -> io::Result<(OwnedFd, OwnedFd, Arc<Tail>)> {
+        self.pipes(id, awaited, kept, None)
     }
 
     /// For a command of an app that is no instance of it: its output is in the app's log, under instance 0.
@@ -299,10 +303,10 @@ impl Output {
     ) -> io::Result<(OwnedFd, OwnedFd, Arc<Tail>)> {
         let (out, to_out) = io::pipe()?;
         let (err, to_err) = io::pipe()?;
-        let tail: Arc<Tail> = Arc::default();
+        let tail = Arc::new(Tail { kept, ..Tail::default() });
         let awaited = Arc::new(Mutex::new(awaited));
         for (from, err) in [(out, false), (err, true)] {
-            let kind = Kind::App { err, id: id.clone(), tail: tail.clone(), awaited: awaited.clone(), kept, _open: open.clone() };
+            let kind = Kind::App { err, id: id.clone(), tail: tail.clone(), awaited: awaited.clone(), _open: open.clone() };
             // Refused only when the reader thread is gone; the child then writes into a closed pipe.
             let _ = self.streams.send(Stream { from: from.into(), kind });
         }
@@ -443,7 +447,7 @@ async fn read_one(stream: Stream, sinks: Sinks) {
         last = bytes == 0;
         batch.clear();
         match &kind {
-            Kind::App { err, id, tail, awaited, kept, _open } => {
+            Kind::App { err, id, tail, awaited, _open: _ } => {
                 let shape = Shape::load(&shape);
                 let pid = tail.pid.load(Relaxed);
                 let mut said = Batch { id: id.clone(), pid, err: *err, at: Timestamp::now(), text: Vec::with_capacity(bytes) };
@@ -451,7 +455,7 @@ async fn read_one(stream: Stream, sinks: Sinks) {
                     app_line(&mut batch, shape, &said, line);
                     said.text.extend_from_slice(line);
                     said.text.push(b'\n');
-                    if *err || *kept == Kept::Both {
+                    if *err || tail.kept == Kept::Both {
                         tail.add(line);
                     }
                     look_for(awaited, line);

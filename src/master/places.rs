@@ -1,6 +1,7 @@
 //! Directories: who owns what under STATE and RUN.
 //!
-//! Shape: STATE is 0700 (0711 when the edge is another user, which must reach STATE/edge), STATE/edge is the edge's own.
+//! Shape: STATE is 0700 (0711 when the edge is another user, which must reach STATE/edge), STATE/edge is the edge's own,
+//!        STATE/jobs is 0700: what jobs wrote last stands there.
 //!        RUN/app/NAME belongs to the app's user and the edge's group, 2770: both may use the sockets in it, nobody else.
 //!        RUN/notify is ours, 0711: what we open and hand over in there, an app's user cannot put a link in the place of.
 
@@ -70,6 +71,7 @@ impl Places {
         let foreign = edge.is_some_and(|(uid, _)| !uid.is_root());
         make(&places.state, if foreign { 0o711 } else { 0o700 }, None)?;
         make(&places.state.join("edge"), 0o700, edge)?;
+        make(&places.jobs(), 0o700, None)?;
         // RUN may be a directory of the system, such as /run: its mode is set only when it is ours to make.
         if !places.run.is_dir() {
             make(&places.run, 0o755, None)?;
@@ -87,6 +89,12 @@ impl Places {
     #[must_use]
     pub fn status(&self) -> PathBuf {
         self.state.join("status.json")
+    }
+
+    /// What is kept of jobs.
+    #[must_use]
+    pub fn jobs(&self) -> PathBuf {
+        self.state.join("jobs")
     }
 
     /// Makes the app's directory and gives the path of a socket in it, free of a stale one.

@@ -7,6 +7,7 @@ use tokio::sync::{RwLock, mpsc, oneshot, watch};
 
 use super::{
     edge_link::{self, ApplyError, Setting},
+    jobs,
     materials::{self, Print},
     output::{Files, Output},
     releases::{Ledger, Moment, Overlay},
@@ -62,6 +63,7 @@ pub struct Conductor {
     pub in_force: InForce,
     pub edge: edge_link::Handle,
     pub supervisor: mpsc::Sender<supervisor::Message>,
+    pub jobs: mpsc::Sender<jobs::Message>,
     pub output: Output,
     pub ledger: Ledger,
     /// Held for writing while another configuration comes into force: no release is put in place meanwhile.
@@ -117,6 +119,7 @@ impl Conductor {
         self.score.send_replace(Score { plan: plan.clone(), generation, sockets, reloads });
         self.materials.send_replace((plan.clone(), print));
         let _ = self.supervisor.send(supervisor::Message::Apps(plan.apps.clone())).await;
+        let _ = self.jobs.send(jobs::Message::Apps(plan.apps.clone())).await;
         Ok(generation)
     }
 

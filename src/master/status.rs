@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     ipc::message::{AppTable, Instance, InstanceId, Role},
+    rules::job::{Record, Run},
     store::atomic,
 };
 
@@ -71,9 +72,23 @@ fn apps(table: &AppTable) -> Value {
     let mut apps = serde_json::Map::new();
     for (app, restarts) in &table.restarts {
         let instances: Vec<Value> = table.instances.iter().filter(|instance| instance.id.app == *app).map(row).collect();
-        apps.insert(app.to_string(), json!({ "restarts": restarts, "instances": instances }));
+        let mut row = json!({ "restarts": restarts, "instances": instances });
+        if let (Some(record), Value::Object(row)) = (table.jobs.get(app), &mut row) {
+            row.insert("job".to_owned(), job(record));
+        }
+        apps.insert(app.to_string(), row);
     }
     Value::Object(apps)
+}
+
+/// Without the lines that it wrote: whoever may enter STATE may read this file.
+fn job(record: &Record) -> Value {
+    let Record { cron, zone, until_ms: _, running_ms: _, last, counts } = record;
+    let moment = |ms: i64| rfc3339(u64::try_from(ms).unwrap_or(0));
+    let last = last.as_ref().map(|Run { started_ms, ended_ms, took_ms, outcome, exit, lines: _ }| {
+        json!({ "started": moment(*started_ms), "ended": moment(*ended_ms), "took_ms": took_ms, "outcome": outcome, "exit": exit })
+    });
+    json!({ "schedule": cron, "zone": zone, "last": last, "runs": counts })
 }
 
 fn row(instance: &Instance) -> Value {

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use nix::{sys::signal::Signal, unistd::Pid};
+use nix::unistd::Pid;
 use tokio::{
     sync::{
         mpsc::{self, UnboundedReceiver, UnboundedSender, unbounded_channel},
@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use super::{
-    child::SpawnError,
+    child::{SpawnError, stop_signal},
     clock::Clock,
     edge_link,
     launch::{Addresses, Started, Workshop},
@@ -35,7 +35,7 @@ use super::{
 };
 use crate::{
     ipc::message::{AppTable, Duty, Health, Incarnation, Instance, InstanceId, InstanceState, Tally},
-    plan::{self, App, AppPort, app::StopSignal},
+    plan::{self, App, AppPort},
     rules::restart::{self, Effect, Event, Exit, Life, Reason, Report, State},
     vocab::{AppName, ServerAddr, units::duration_text},
 };
@@ -394,7 +394,9 @@ impl Supervisor {
     }
 
     /// What a reload means for the apps: unchanged ones are not touched.
-    fn apply(&mut self, apps: BTreeMap<AppName, App>) {
+    fn apply(&mut self, mut apps: BTreeMap<AppName, App>) {
+        // The others are jobs: see `master::jobs`.
+        apps.retain(|_, app| app.schedule.is_none());
         for app in self.names() {
             if !apps.contains_key(&app) {
                 tracing::info!(%app, "removed by the configuration");
@@ -664,7 +666,7 @@ impl Supervisor {
         let apps = self.rows();
         self.table.send_modify(|table| {
             table.version += 1;
-            table.apps = apps;
+            table.apps.put_apps(apps);
         });
     }
 
@@ -693,7 +695,7 @@ impl Supervisor {
                 });
             }
         }
-        AppTable { instances, restarts, edge_restarts: self.edge_restarts }
+        AppTable { instances, restarts, edge_restarts: self.edge_restarts, jobs: BTreeMap::new() }
     }
 
     fn look(&mut self) {
@@ -712,9 +714,9 @@ impl Supervisor {
         }
         let apps = self.rows();
         self.table.send_if_modified(|table| {
-            let differs = table.apps != apps;
-            table.apps = apps;
-            differs
+            let before = table.apps.clone();
+            table.apps.put_apps(apps);
+            table.apps != before
         });
     }
 }
@@ -855,18 +857,6 @@ fn duty(duty: restart::Duty) -> Duty {
         restart::Duty::Serves => Duty::Serves,
         restart::Duty::OnTrial => Duty::OnTrial,
         restart::Duty::StandsBy => Duty::StandsBy,
-    }
-}
-
-fn stop_signal(signal: StopSignal) -> Signal {
-    match signal {
-        StopSignal::Term => Signal::SIGTERM,
-        StopSignal::Int => Signal::SIGINT,
-        StopSignal::Quit => Signal::SIGQUIT,
-        StopSignal::Hup => Signal::SIGHUP,
-        StopSignal::Usr1 => Signal::SIGUSR1,
-        StopSignal::Usr2 => Signal::SIGUSR2,
-        StopSignal::Kill => Signal::SIGKILL,
     }
 }
 

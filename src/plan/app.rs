@@ -138,6 +138,7 @@ pub enum StopSignal {
     Hup,
     Usr1,
     Usr2,
+    Winch,
     Kill,
 }
 

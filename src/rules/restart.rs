@@ -21,7 +21,7 @@ use std::{
 use super::backoff::Backoff;
 use crate::{
     plan::{App, AppPort, Ready, app::Policy, diff::same_process},
-    vocab::units::duration_text,
+    vocab::{ByteSize, units::duration_text},
 };
 
 mod deploy;
@@ -232,6 +232,7 @@ pub enum Report {
 pub enum Reason {
     Exit,
     Signal,
+    Memory,
     /// Could not be started, or was not ready in time.
     Unready,
     Unhealthy,
@@ -247,6 +248,7 @@ impl Reason {
         match self {
             Self::Exit => "exit",
             Self::Signal => "signal",
+            Self::Memory => "memory",
             Self::Unready => "unready",
             Self::Unhealthy => "unhealthy",
             Self::Command => "command",
@@ -262,6 +264,10 @@ impl Reason {
 pub enum Exit {
     Code(i32),
     Signal(i32),
+    /// Ended because it used more than its `memory_max`, whoever saw to that; `None`: killed by the kernel because the machine had none left.
+    Memory {
+        max: Option<u64>,
+    },
 }
 
 impl fmt::Display for Exit {
@@ -272,6 +278,8 @@ impl fmt::Display for Exit {
                 Some(name) => write!(f, "signal {signal} ({name})"),
                 None => write!(f, "signal {signal}"),
             },
+            Self::Memory { max: Some(max) } => write!(f, "killed for memory: over memory_max {}", ByteSize(max)),
+            Self::Memory { max: None } => f.write_str("killed for memory: the machine had none left"),
         }
     }
 }
@@ -921,6 +929,7 @@ impl Life {
         let reason = match exit {
             Exit::Code(_) => Reason::Exit,
             Exit::Signal(_) => Reason::Signal,
+            Exit::Memory { .. } => Reason::Memory,
         };
         let phase = cell.phase.clone();
         match phase {

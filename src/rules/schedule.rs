@@ -2,12 +2,13 @@
 //!
 //! Pure. `master::jobs` brings the clock and starts the job.
 //!
-//! Shape: what is due lies after the moment asked about; a time that a change of clocks skips is moved on, one that comes twice is used once.
+//! Shape: what is due lies after the moment asked about. A schedule that names its hours is one of the clock on the wall: an hour that a change of
+//!        clocks skips is moved on, one that comes twice is used once. One of every hour (`*`, `*/2`) goes by the time that passes.
 //! Errors: [`CronError`] says which part is wrong.
-//! Source: crontab(5) and its `@` words; time zones of the IANA list.
+//! Source: crontab(5) and its `@` words; cron(8) on daylight saving; time zones of the IANA list.
 
 use cronexpr::{FallbackTimezoneOption, ParseOptions};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 use thiserror::Error;
 
 /// Why a text is no schedule.
@@ -19,7 +20,16 @@ pub struct CronError {
 
 /// A schedule in its time zone.
 #[derive(Clone, Debug)]
-pub struct Crontab(cronexpr::Crontab);
+pub struct Crontab {
+    times: cronexpr::Crontab,
+    /// `times` are those of a clock on the wall here, read as if it were UTC; `None`: they know their zone.
+    wall: Option<TimeZone>,
+}
+
+/// No change of clocks is as large.
+const CHANGE: SignedDuration = SignedDuration::from_hours(3);
+/// Times of the wall clock within [`CHANGE`], and more than enough.
+const TRIES: usize = 1000;
 
 impl Crontab {
     /// `zone` `None`: the zone of the machine.
@@ -47,13 +57,35 @@ impl Crontab {
         // The library's message draws the text with a mark under the fault, over several lines: its last says what it is.
         let story =
             |error: cronexpr::Error| error.to_string().lines().last().unwrap_or_default().trim().trim_start_matches('^').trim().to_owned();
-        cronexpr::parse_crontab_with(&text, options).map(Self).map_err(|error| CronError { what: story(error) })
+        let times = cronexpr::parse_crontab_with(&text, options).map_err(|error| CronError { what: story(error) })?;
+        if fields.split_ascii_whitespace().nth(1).is_some_and(|hours| hours.starts_with('*')) {
+            return Ok(Self { times, wall: None });
+        }
+        let wall = match zone {
+            Some(zone) => TimeZone::get(zone).map_err(|error| CronError { what: error.to_string() })?,
+            None => TimeZone::system(),
+        };
+        let times = cronexpr::parse_crontab(&format!("{fields} UTC")).map_err(|error| CronError { what: story(error) })?;
+        Ok(Self { times, wall: Some(wall) })
     }
 
     /// The next time after `after`; `None`: never again.
     #[must_use]
     pub fn next(&self, after: Timestamp) -> Option<Timestamp> {
-        self.0.find_next(after).ok().map(|zoned| zoned.timestamp())
+        let Some(zone) = &self.wall else { return self.times.find_next(after).ok().map(|zoned| zoned.timestamp()) };
+        let before = after.checked_sub(CHANGE).ok()?;
+        let calm = zone.to_offset(before) == zone.to_offset(after);
+        let mut wall = zone.to_datetime(if calm { after } else { before });
+        for _ in 0..TRIES {
+            let as_utc = TimeZone::UTC.to_timestamp(wall).ok()?;
+            wall = self.times.find_next(as_utc).ok()?.datetime();
+            // A time that is skipped is taken for one as much later, one that comes twice for the first of both.
+            let at = zone.to_timestamp(wall).ok()?;
+            if at > after {
+                return Some(at);
+            }
+        }
+        None
     }
 }
 
@@ -73,6 +105,39 @@ mod tests {
         assert_eq!(nightly.next(at("2026-07-01T12:00:00Z")), Some(at("2026-07-02T00:00:00Z")));
         let weekly = Crontab::parse("@weekly", Some("UTC")).expect("good");
         assert_eq!(weekly.next(at("2026-11-27T00:00:00Z")), Some(at("2026-11-29T00:00:00Z")));
+    }
+
+    /// Everything due from `from` on, up to `to`.
+    fn all(cron: &str, from: &str, to: &str) -> Vec<String> {
+        let crontab = Crontab::parse(cron, Some("Europe/Rome")).expect("good");
+        let mut found = Vec::new();
+        let mut last = at(from);
+        while let Some(next) = crontab.next(last).filter(|next| *next <= at(to)) {
+            found.push(next.to_string());
+            last = next;
+        }
+        found
+    }
+
+    #[test]
+    fn an_hour_that_is_skipped_in_spring_is_moved_on() {
+        // At 01:00 UTC clocks go from 02:00 to 03:00.
+        let night = |cron| all(cron, "2026-03-28T22:00:00Z", "2026-03-29T10:00:00Z");
+        assert_eq!(night("30 2 * * *"), ["2026-03-29T01:30:00Z"]);
+        assert_eq!(night("30 2,3 * * *"), ["2026-03-29T01:30:00Z"]);
+        assert_eq!(night("0 4 * * *"), ["2026-03-29T02:00:00Z"]);
+        let rome = Crontab::parse("45 2 * * *", Some("Europe/Rome")).expect("good");
+        assert_eq!(rome.next(at("2026-03-29T01:20:00Z")), Some(at("2026-03-29T01:45:00Z")), "asked in the very hour");
+        assert_eq!(all("0 * * * *", "2026-03-28T23:30:00Z", "2026-03-29T02:00:00Z").len(), 3);
+    }
+
+    #[test]
+    fn an_hour_that_comes_twice_in_autumn_is_used_once() {
+        // At 01:00 UTC clocks go from 03:00 back to 02:00.
+        let night = |cron| all(cron, "2026-10-24T22:00:00Z", "2026-10-25T10:00:00Z");
+        assert_eq!(night("30 2 * * *"), ["2026-10-25T00:30:00Z"]);
+        assert_eq!(night("0 3 * * *"), ["2026-10-25T02:00:00Z"]);
+        assert_eq!(all("*/30 * * * *", "2026-10-24T23:59:00Z", "2026-10-25T02:00:00Z").len(), 5, "a job of every half hour goes on");
     }
 
     #[test]

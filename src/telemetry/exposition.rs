@@ -22,11 +22,11 @@ use super::{
         UpstreamMetrics, ZoneMetrics,
     },
     metric::{
-        ACCESS_DROPPED, ACME_ORDERS, APP_CPU, APP_HELD, APP_HOLD, APP_MEMORY, APP_RESTARTS, APP_STATE, APP_UP, BUILD, CERT_AT_RISK,
-        CERT_NOT_AFTER, CONNECTIONS, CONNECTIONS_ALL, EDGE_RESTARTS, FILTER_HITS, GENERATION, HTTP_DURATION, HTTP_IN_FLIGHT, HTTP_RECEIVED,
-        HTTP_REQUESTS, HTTP_SENT, Kind, Metric, NODE_AVAILABLE, NODE_CPU, NODE_DISK, NODE_LOAD, NODE_MEMORY, REFUSED, RELOADS, TABLE,
-        TLS_DURATION, TLS_HANDSHAKES, UPSTREAM_FLIGHT, UPSTREAM_PANIC, UPSTREAM_REQS, UPSTREAM_RETRIES, UPSTREAM_TIME, UPSTREAM_UP,
-        ZONE_KEYS, ZONE_REQUESTS,
+        ACCESS_DROPPED, ACME_ORDERS, APP_CPU, APP_HELD, APP_HOLD, APP_MEMORY, APP_RESTARTS, APP_RUNS, APP_STATE, APP_UP, BUILD,
+        CERT_AT_RISK, CERT_NOT_AFTER, CONNECTIONS, CONNECTIONS_ALL, EDGE_RESTARTS, FILTER_HITS, GENERATION, HTTP_DURATION, HTTP_IN_FLIGHT,
+        HTTP_RECEIVED, HTTP_REQUESTS, HTTP_SENT, Kind, Metric, NODE_AVAILABLE, NODE_CPU, NODE_DISK, NODE_LOAD, NODE_MEMORY, REFUSED,
+        RELOADS, TABLE, TLS_DURATION, TLS_HANDSHAKES, UPSTREAM_FLIGHT, UPSTREAM_PANIC, UPSTREAM_REQS, UPSTREAM_RETRIES, UPSTREAM_TIME,
+        UPSTREAM_UP, ZONE_KEYS, ZONE_REQUESTS,
     },
     node::NodeSample,
     registry::{Facts, Metrics, living, lock},
@@ -163,7 +163,7 @@ fn rooms(rooms: &BTreeMap<AppName, Arc<HoldMetrics>>, page: &mut Page) {
 
 fn facts(facts: &Facts, page: &mut Page) {
     let Facts {
-        apps: AppTable { instances, restarts, edge_restarts },
+        apps: AppTable { instances, restarts, edge_restarts, jobs },
         certificates,
         looked_after,
         generation,
@@ -181,7 +181,8 @@ fn facts(facts: &Facts, page: &mut Page) {
     }
     let labels: Vec<_> = shown.into_values().map(|instance| (instance, instance.id.n.to_string())).collect();
     page.family(APP_UP, |f| {
-        for (instance, n) in &labels {
+        // A job that waits for its time is not down.
+        for (instance, n) in labels.iter().filter(|(instance, _)| !jobs.contains_key(&instance.id.app)) {
             f.level(&[instance.id.app.as_str(), n], f64::from(u8::from(instance.state == InstanceState::Ready)));
         }
     });
@@ -195,6 +196,11 @@ fn facts(facts: &Facts, page: &mut Page) {
     page.family(APP_RESTARTS, |f| {
         for (app, reasons) in restarts {
             reasons.iter().for_each(|(reason, n)| f.count(&[app.as_str(), reason], *n));
+        }
+    });
+    page.family(APP_RUNS, |f| {
+        for (app, record) in jobs {
+            record.counts.named().iter().for_each(|(result, n)| f.count(&[app.as_str(), result], *n));
         }
     });
     page.family(APP_CPU, |f| {

@@ -53,6 +53,7 @@ table! {
     APP_UP           Gauge     "gateway_app_up"                            ["app" "instance"] "1 where the instance is ready.";
     APP_STATE        Gauge     "gateway_app_state"                         ["app" "instance" "state"] "1 for the state that the instance is in, 0 for the others.";
     APP_RESTARTS     Counter   "gateway_app_restarts_total"                ["app" "reason"] "Restarts of an app's instances.";
+    APP_RUNS         Counter   "gateway_app_runs_total"                    ["app" "result"] "Runs of a scheduled app, and the times of its schedule without one.";
     APP_CPU          Counter   "gateway_app_cpu_seconds_total"             ["app" "instance"] "CPU time of the running process.";
     APP_MEMORY       Gauge     "gateway_app_memory_bytes"                  ["app" "instance"] "Resident memory of the running process.";
     APP_HELD         Gauge     "gateway_app_held_requests"                 ["app"] "Requests that wait for an instance to be ready.";

@@ -12,6 +12,8 @@ mod deploy;
 mod forwarded;
 mod hold;
 mod hostile;
+mod jobs;
+mod limits;
 mod load;
 mod log_tail;
 mod logs;

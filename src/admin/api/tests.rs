@@ -87,6 +87,7 @@ impl Source for Fake {
                 instance(1, InstanceState::Backoff, None, Some("signal 9 (KILL) <script>alert(1)</script>")),
             ],
             restarts: BTreeMap::from([("signal".to_owned(), 4)]),
+            job: None,
         }]
     }
 

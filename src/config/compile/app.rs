@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    Blocks, Context,
+    Blocks, Context, job,
     listener::{Claims, pace},
     log::rotation,
     probe,
@@ -20,9 +20,10 @@ use crate::{
         defaults, file,
         shape::{At, Either, Field, List, Named, OneOrMore, OrOff, Whole, not_yet},
         tree::Text,
-        value::{Cron, FilePath},
+        value::FilePath,
     },
     plan::{self, app::Policy, app::StopSignal},
+    rules::program,
     vocab::{AppName, Secret},
 };
 
@@ -148,16 +149,30 @@ fn app(name: &AppName, named: Place, table: file::App, around: &mut Around<'_>, 
         }
     }
     let at = listens.is_some().then_some(reach != plan::AppPort::None);
+    if schedule.place().is_some() {
+        let idle = [
+            ("ready", ready.place()),
+            ("live", live.place()),
+            ("health", health.place()),
+            ("recycle", recycle.place()),
+            ("after", after.place()),
+            ("before", before.place()),
+            ("watchdog", watchdog.place()),
+            ("deploy", deploy.place()),
+            ("restart, but for restart.success,", job::restart(&restart)),
+        ];
+        job::idle(name, &idle, c);
+    }
     let (ready, live) = probe::probes(name, at, ready, live, health, c);
     let restart = self::restart(restart, reach != plan::AppPort::None, c);
-    let stop = self::stop(stop);
+    let stop = self::stop(stop, command.as_ref().map_or(&[], |command| &command.0));
     let env = environment(env, env_file, at == Some(true), c);
     let dir = dir.value().map_or_else(|| c.out.dir(place.file).to_path_buf(), |path| path.0);
     let listens = listens?;
     let reach = listens != plan::AppPort::None;
     let hold = self::hold(hold, reach, c);
     let recycle = self::recycle(recycle, reach, c);
-    let schedule = self::schedule(schedule, reach, procs, c);
+    let schedule = job::schedule(schedule, reach, procs, c);
     let deploy = self::deploy(deploy, reach, c);
     let before = before.value().map(|list| list.0).unwrap_or_default();
     let before = before.into_iter().filter_map(|at| words(at, c)).collect();
@@ -267,26 +282,6 @@ fn recycle(field: Field<file::Recycle>, listens: bool, c: &mut Context<'_>) -> p
         age: age.value().map(|time| time.0),
         memory: memory.value().map(|size| size.0.0),
     }
-}
-
-fn schedule(field: Field<Either<Cron, file::Schedule>>, listens: bool, procs: NonZeroU16, c: &mut Context<'_>) -> Option<plan::Schedule> {
-    let At { value, place } = field.given()?;
-    if listens {
-        let cure = "take {port}, {socket} and `port` out, or the schedule";
-        c.out.add_with_cure(Code::Conflict, place, "an app with a schedule is a job: it may have no port or socket", cure);
-    }
-    if procs.get() > 1 {
-        c.out.add_with_cure(Code::Conflict, place, "a job never overlaps itself: it has one process", "take `procs` out");
-    }
-    let (cron, zone, timeout) = match value {
-        Either::This(cron) => (cron, None, None),
-        Either::That(file::Schedule { place, cron, zone, timeout }) => {
-            let cure = "add one, as in schedule = { cron = \"0 2 * * *\", zone = \"Europe/Rome\" }";
-            let cron = cron.required("this schedule has no cron", place, cure, c.out)?;
-            (cron.value, zone.value(), timeout.value())
-        }
-    };
-    Some(plan::Schedule { cron: cron.0, zone: zone.map(|zone| zone.0), timeout: timeout.map(|time| time.0) })
 }
 
 fn deploy(field: Field<file::Deploy>, listens: bool, c: &mut Context<'_>) -> plan::DeployPolicy {
@@ -434,18 +429,23 @@ fn codes<const MIN: u32>(field: Field<OneOrMore<Whole<MIN, 255>>>) -> Vec<i32> {
     field.value().map(|list| list.0.into_iter().filter_map(|code| i32::try_from(code.value.0).ok()).collect()).unwrap_or_default()
 }
 
-fn stop(field: Field<file::Stop>) -> plan::Stop {
+/// `command`: whose program chooses the signal that is not written.
+fn stop(field: Field<file::Stop>, command: &[String]) -> plan::Stop {
     let file::Stop { place: _, signal, timeout, drain } = field.value().unwrap_or_else(|| file::Stop::empty(Place::default()));
     plan::Stop {
-        signal: match signal.or(file::Signal::Term) {
-            file::Signal::Term => StopSignal::Term,
-            file::Signal::Int => StopSignal::Int,
-            file::Signal::Quit => StopSignal::Quit,
-            file::Signal::Hup => StopSignal::Hup,
-            file::Signal::Usr1 => StopSignal::Usr1,
-            file::Signal::Usr2 => StopSignal::Usr2,
-            file::Signal::Kill => StopSignal::Kill,
-        },
+        signal: signal.value().map_or_else(
+            || program::stop_signal(command),
+            |signal| match signal {
+                file::Signal::Term => StopSignal::Term,
+                file::Signal::Int => StopSignal::Int,
+                file::Signal::Quit => StopSignal::Quit,
+                file::Signal::Hup => StopSignal::Hup,
+                file::Signal::Usr1 => StopSignal::Usr1,
+                file::Signal::Usr2 => StopSignal::Usr2,
+                file::Signal::Winch => StopSignal::Winch,
+                file::Signal::Kill => StopSignal::Kill,
+            },
+        ),
         timeout: timeout.value().map_or(defaults::STOP_TIMEOUT, |time| time.0),
         drain: drain.value().map_or(defaults::STOP_DRAIN, |time| time.0),
     }

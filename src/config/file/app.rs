@@ -126,13 +126,13 @@ table! {
 }
 
 words! {
-    Signal { Term = "TERM", Int = "INT", Quit = "QUIT", Hup = "HUP", Usr1 = "USR1", Usr2 = "USR2", Kill = "KILL", }
+    Signal { Term = "TERM", Int = "INT", Quit = "QUIT", Hup = "HUP", Usr1 = "USR1", Usr2 = "USR2", Winch = "WINCH", Kill = "KILL", }
 }
 
 table! {
     /// Out of rotation, wait for requests in flight up to `drain`, `signal`, after `timeout` KILL to the whole group.
     Stop {
-        /// Default: TERM.
+        /// Default: what the program takes for an orderly end; QUIT for nginx and php-fpm, INT for postgres, WINCH for apache, TERM for most.
         signal: Signal,
         /// Default: 20s.
         timeout: Time,

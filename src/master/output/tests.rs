@@ -35,7 +35,7 @@ fn text(path: &Path) -> String {
 fn output_of_an_app_is_in_its_file_and_the_end_of_its_stderr_in_memory() {
     let dir = tempfile::tempdir().expect("dir");
     let output = Output::start(&files(Some(dir.path()), LogFormat::Text)).expect("started");
-    let (out, err, tail) = output.app_pipes(&id("web"), None).expect("pipes");
+    let (out, err, tail) = output.app_pipes(&id("web"), Kept::Stderr, None).expect("pipes");
     let (mut out, mut err) = (fs::File::from(out), fs::File::from(err));
     out.write_all(b"hello\nwor").expect("written");
     for i in 0..30 {
@@ -54,7 +54,7 @@ fn output_of_an_app_is_in_its_file_and_the_end_of_its_stderr_in_memory() {
 fn json_lines_tell_who_wrote_them() {
     let dir = tempfile::tempdir().expect("dir");
     let output = Output::start(&files(Some(dir.path()), LogFormat::Json)).expect("started");
-    let (out, _err, tail) = output.app_pipes(&id("web"), None).expect("pipes");
+    let (out, _err, tail) = output.app_pipes(&id("web"), Kept::Stderr, None).expect("pipes");
     tail.pid.store(42, Relaxed);
     fs::File::from(out).write_all(b"say \"hi\"\n").expect("written");
     let log = dir.path().join("web.log");
@@ -76,7 +76,7 @@ fn an_awaited_line_is_seen_once() {
             move || assert!(!seen.swap(true, Ordering::SeqCst))
         }),
     };
-    let (_out, err, _) = output.app_pipes(&id("web"), Some(awaited)).expect("pipes");
+    let (_out, err, _) = output.app_pipes(&id("web"), Kept::Stderr, Some(awaited)).expect("pipes");
     let mut err = fs::File::from(err);
     err.write_all(b"starting\n").expect("written");
     assert!(!seen.load(Ordering::SeqCst));
@@ -88,7 +88,7 @@ fn an_awaited_line_is_seen_once() {
 fn a_flood_never_blocks_the_one_who_writes_it() {
     let dir = tempfile::tempdir().expect("dir");
     let output = Output::start(&files(Some(dir.path()), LogFormat::Text)).expect("started");
-    let (out, _err, _) = output.app_pipes(&id("web"), None).expect("pipes");
+    let (out, _err, _) = output.app_pipes(&id("web"), Kept::Stderr, None).expect("pipes");
     let mut out = fs::File::from(out);
     let block = [vec![b'x'; 99], vec![b'\n']].concat().repeat(655);
     let started = Instant::now();
@@ -156,7 +156,7 @@ async fn the_past_is_told_from_memory_and_what_was_before_from_the_file() {
         let dir = tempfile::tempdir().expect("dir");
         fs::write(dir.path().join("web.log"), before).expect("written");
         let output = Output::start(&with_web(dir.path(), format)).expect("started");
-        let (out, err, tail) = output.app_pipes(&id("web"), None).expect("pipes");
+        let (out, err, tail) = output.app_pipes(&id("web"), Kept::Stderr, None).expect("pipes");
         tail.pid.store(42, Relaxed);
         fs::File::from(out).write_all(b"same\n").expect("written");
         told(&output, 1, |told| told.iter().any(|line| line.n == Some(1))).await;

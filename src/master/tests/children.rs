@@ -13,7 +13,8 @@ use nix::sys::signal::Signal;
 use super::{lives, pids, until};
 use crate::{
     master::{
-        child::{Identity, Launch, SpawnError, Step},
+        cgroup::{self, Cage},
+        child::{self, Identity, Launch, Limits, SpawnError, Step},
         nursery::{Nursery, Strangers},
     },
     rules::restart::Exit,
@@ -49,7 +50,8 @@ impl Yard {
             env: BTreeMap::from([("PATH".into(), "/usr/bin:/bin".into())]),
             identity: Identity::of(None, None).expect("us"),
             umask: 0o022,
-            nofile: None,
+            limits: Limits::default(),
+            memory: None,
             stdout: out().into(),
             stderr: out().into(),
             descriptors: Vec::new(),
@@ -173,10 +175,32 @@ async fn what_cannot_be_started_says_why_and_how_to_mend_it() {
     assert!(matches!(Identity::of(None, Some("no-such-group")), Err(SpawnError::NoGroup { .. })));
     assert!(matches!(yard.start(Launch { argv: Vec::new(), ..yard.launch("") }), Err(SpawnError::Empty)));
     if !nix::unistd::Uid::effective().is_root() {
-        let greedy = Launch { nofile: Some((1 << 40, 1 << 40)), ..yard.launch("") };
-        assert!(matches!(yard.start(greedy), Err(SpawnError::Step { step: Step::Limit, .. })));
+        let greedy = Launch { limits: Limits::nofile(1 << 40, 1 << 40), ..yard.launch("") };
+        assert!(matches!(yard.start(greedy), Err(SpawnError::Step { step: Step::Nofile, .. })));
         assert!(matches!(Identity::of(Some("root"), None), Err(SpawnError::NotRoot { .. })));
     }
+}
+
+#[tokio::test]
+async fn a_cage_holds_even_what_leaves_its_session() {
+    let made = cgroup::own().map_err(|error| error.to_string()).and_then(|own| {
+        let path = own.join(format!("gateway-test.{}", std::process::id()));
+        fs::create_dir(&path).and_then(|()| Cage::at(path)).map_err(|error| error.to_string())
+    });
+    let cage = match made {
+        Ok(cage) => cage,
+        Err(why) => return println!("this machine forbids cgroups: {why}"),
+    };
+    let yard = Yard::new();
+    let launch = yard.launch("setsid sh -c 'echo $$ > runaway; exec sleep 1000' & wait");
+    let pid = child::spawn(launch, Some(cage.door())).expect("started");
+    until("the runaway", || !pids(&yard.file("runaway")).is_empty()).await;
+    let runaway = pids(&yard.file("runaway"))[0];
+    assert!(!cage.remove(), "two live in it");
+    cage.kill();
+    until("its end", || cage.remove()).await;
+    assert!(!lives(runaway));
+    until("the leader's end", || child::reap(pid) == Some(Exit::Signal(9))).await;
 }
 
 #[tokio::test]

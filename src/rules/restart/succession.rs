@@ -217,7 +217,7 @@ impl Life {
         match reason {
             Reason::Deploy => self.fail_deploy(&format!("instance {n} of the new release: {why}"), now),
             Reason::Recycle => self.put_off(n, why, now),
-            Reason::Exit | Reason::Signal | Reason::Unready | Reason::Unhealthy | Reason::Command | Reason::Reload => {
+            Reason::Exit | Reason::Signal | Reason::Memory | Reason::Unready | Reason::Unhealthy | Reason::Command | Reason::Reload => {
                 self.abort_roll(Some(n), &why);
             }
         }

@@ -3,6 +3,7 @@ use std::time::Duration;
 use super::*;
 use crate::{
     ipc::message::{Duty, Incarnation, Instance, InstanceId},
+    rules::job::{Counts, Record},
     telemetry::{LookedAfter, Ordered, metric::NO_SITE},
     vocab::AppName,
 };
@@ -31,6 +32,7 @@ gateway_upstream_panic{upstream}
 gateway_app_up{app,instance}
 gateway_app_state{app,instance,state}
 gateway_app_restarts_total{app,reason}
+gateway_app_runs_total{app,result}
 gateway_app_cpu_seconds_total{app,instance}
 gateway_app_memory_bytes{app,instance}
 gateway_app_held_requests{app}
@@ -75,6 +77,10 @@ fn table() -> AppTable {
         instances: vec![instance(0, InstanceState::Ready, Some(7)), instance(1, InstanceState::Backoff, None)],
         restarts: BTreeMap::from([(app.clone(), BTreeMap::from([("exit".to_owned(), 2), ("signal".to_owned(), 1)]))]),
         edge_restarts: 3,
+        jobs: BTreeMap::from([(
+            AppName::parse("nightly").expect("valid"),
+            Record { counts: Counts { succeeded: 4, failed: 1, stopped: 0, skipped: 2, missed: 1 }, ..Record::default() },
+        )]),
     }
 }
 
