@@ -15,10 +15,11 @@ Examples:
   gateway -c /etc/gateway/site.toml   run until TERM or INT
   gateway reload                      take up a changed configuration without dropping a request
   gateway status --watch              see how it goes
+  gateway upgrade                     take up a new binary without dropping a request
   gateway restart web                 one instance of the app after the other
   gateway certs                       which certificates there are, when they are renewed, and what went wrong
 
-Signals: HUP reload · USR1 reopen logs · TERM, INT drain and stop · a second one: stop now
+Signals: HUP reload · USR1 reopen logs · USR2 upgrade · TERM, INT drain and stop · a second one: stop now
 Exit codes: 0 done · 1 refused or failed · 64 usage · 69 not running · 77 no permission · 78 bad configuration";
 
 /// One binary and one TOML file that serve, guard and supervise the apps of a small server.
@@ -96,6 +97,11 @@ pub enum Command {
     Stop(App),
     /// Restart an app, one instance after the other
     Restart(App),
+    /// Replace the running gateway by the binary on disk: same PID, apps untouched, no request lost
+    #[command(
+        after_help = "Example:\n  install gateway-new /usr/local/bin/gateway && gateway upgrade\n\nA binary that fails its self-check changes nothing."
+    )]
+    Upgrade,
     /// Write completions for a shell to standard output
     #[command(after_help = "Example:\n  gateway completions bash > /etc/bash_completion.d/gateway")]
     Completions { shell: clap_complete::Shell },
@@ -103,13 +109,13 @@ pub enum Command {
     /// The process that touches the network; started by gateway itself
     #[command(hide = true)]
     Edge,
+    /// Whether this binary can take over from the one that runs; asked by that one before an upgrade
+    #[command(hide = true)]
+    SelfCheck,
     /// An app to try gateway with
     #[command(hide = true, disable_help_flag = true)]
     DemoApp(Rest),
 
-    /// Not supported yet: replace the running binary without dropping a request
-    #[command(hide = true)]
-    Upgrade(Rest),
     /// Not supported yet: release a new version of an app
     #[command(hide = true)]
     Deploy(Rest),

@@ -82,7 +82,7 @@ impl ControlError {
 pub fn ask(socket: &Path, request: &Request, progress: &mut dyn FnMut(&str)) -> Result<serde_json::Value, ControlError> {
     let patience = match request {
         Request::Status | Request::Apps | Request::Upstreams | Request::Zones | Request::Certs | Request::RenewCert { .. } => LOOK,
-        Request::Reload | Request::Start { .. } | Request::Stop { .. } | Request::Restart { .. } => ACT,
+        Request::Reload | Request::Upgrade | Request::Start { .. } | Request::Stop { .. } | Request::Restart { .. } => ACT,
     };
     let stream = UnixStream::connect(socket).map_err(|source| match source.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ControlError::NotRunning { socket: socket.into() },

@@ -77,6 +77,8 @@ fn dispatch(cli: &Cli, command: &Command) -> Exit {
         },
         Command::Completions { shell } => print(&completions(*shell)),
         Command::Reload => act(cli, &Request::Reload),
+        Command::Upgrade => act(cli, &Request::Upgrade),
+        Command::SelfCheck => start::self_check(config),
         Command::Start(app) => act(cli, &Request::Start { app: app.app.clone() }),
         Command::Stop(app) => act(cli, &Request::Stop { app: app.app.clone() }),
         Command::Restart(app) => act(cli, &Request::Restart { app: app.app.clone() }),
@@ -96,7 +98,6 @@ fn dispatch(cli: &Cli, command: &Command) -> Exit {
             say("error: this command comes before any option");
             Exit::Usage
         }
-        Command::Upgrade(_) => not_yet("upgrade", "stop gateway and start the new binary"),
         Command::Deploy(_) => not_yet("deploy", "put the new files in place, then `gateway restart APP`"),
         Command::Rollback(_) => not_yet("rollback", "put the old files in place, then `gateway restart APP`"),
         Command::Logs(_) => not_yet("logs", "read APP.log in the directory of [log] dir"),

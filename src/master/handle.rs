@@ -1,15 +1,17 @@
 //! The room's public face: what the control socket and the run loop may ask of it.
 
-use std::time::Duration;
+use std::{os::fd::OwnedFd, time::Duration};
 
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
     edge_link,
+    handoff::UpgradeError,
     reload::{self, ReloadError},
     status::Sources,
     supervisor::{Message, Order, Word},
+    upgrade,
 };
 use crate::{
     ipc::message::{AppTable, Generation, Query},
@@ -40,8 +42,16 @@ impl Handle {
     /// Waits until it is in force or refused.
     pub async fn reload(&self) -> Result<Generation, ReloadError> {
         let (reply, answer) = oneshot::channel();
-        let _ = self.reloads.send(reload::Ask { reply: Some(reply) }).await;
+        let _ = self.reloads.send(reload::Ask::Reload { reply: Some(reply) }).await;
         answer.await.unwrap_or(Err(ReloadError::Stopping))
+    }
+
+    /// Comes back only with what kept the running binary here; else the next one answers `client`.
+    pub async fn upgrade(&self, client: OwnedFd) -> UpgradeError {
+        let (reply, failure) = oneshot::channel();
+        let ask = reload::Ask::Upgrade(upgrade::Ask { client: Some(client), reply: Some(reply) });
+        let _ = self.reloads.send(ask).await;
+        failure.await.unwrap_or(UpgradeError::Stopping)
     }
 
     #[must_use]

@@ -5,7 +5,10 @@ use std::{
     ffi::OsString,
     io,
     net::{Ipv4Addr, SocketAddr, TcpListener},
-    os::unix::{fs::PermissionsExt, net::UnixDatagram as StdDatagram},
+    os::{
+        fd::OwnedFd,
+        unix::{fs::PermissionsExt, net::UnixDatagram as StdDatagram},
+    },
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -45,9 +48,21 @@ pub struct Started {
     pub addr: Option<ServerAddr>,
     pub tail: Arc<Tail>,
     /// Listens for READY=1; to be aborted when the process ends.
-    pub notify: Option<AbortHandle>,
+    pub notify: Option<Notify>,
     /// It runs as root.
     pub root: bool,
+}
+
+/// The NOTIFY_SOCKET of a process, listened to by a task of its own.
+pub struct Notify {
+    task: AbortHandle,
+    pub socket: Arc<UnixDatagram>,
+}
+
+impl Notify {
+    pub fn abort(&self) {
+        self.task.abort();
+    }
 }
 
 /// Where processes are made.
@@ -106,10 +121,7 @@ impl Workshop {
         if let Some(ServerAddr::Tcp(addr)) = &addr {
             env.insert("PORT".into(), addr.port().to_string().into());
         }
-        let seen = {
-            let (id, notices) = (id.clone(), notices.clone());
-            move || drop(notices.send(Notice::Seen { id, incarnation }))
-        };
+        let seen = seen(id, incarnation, notices);
         let mut awaited = None;
         let mut notify = None;
         match &app.ready {
@@ -122,7 +134,7 @@ impl Workshop {
                 let path = self.places.notify_socket(id)?;
                 let socket = listen(&path, &identity).map_err(|source| SpawnError::Prepare { what: path.display().to_string(), source })?;
                 env.insert("NOTIFY_SOCKET".into(), path.into());
-                notify = Some(self.notifiers.spawn(wait_for_ready(socket, seen)));
+                notify = Some(self.listen_to(socket, seen));
             }
             Ready::Http { .. } | Ready::Tcp { .. } | Ready::Started => {}
         }
@@ -155,6 +167,42 @@ impl Workshop {
                 Err(error)
             }
         }
+    }
+
+    fn listen_to(&mut self, socket: UnixDatagram, seen: impl FnOnce() + Send + 'static) -> Notify {
+        let socket = Arc::new(socket);
+        Notify { task: self.notifiers.spawn(wait_for_ready(socket.clone(), seen)), socket }
+    }
+
+    /// A process of the binary before: its end and its words are ours to hear now.
+    ///
+    /// Errors: its notify socket is of no use.
+    pub fn take_over(
+        &mut self,
+        id: &InstanceId,
+        incarnation: u64,
+        pid: Pid,
+        notify: Option<OwnedFd>,
+        notices: &UnboundedSender<Notice>,
+    ) -> io::Result<Option<Notify>> {
+        let tell = {
+            let (id, notices) = (id.clone(), notices.clone());
+            move |exit| drop(notices.send(Notice::Exited { id, incarnation, exit }))
+        };
+        self.nursery.take_over(pid, tell);
+        let Some(fd) = notify else { return Ok(None) };
+        let socket = UnixDatagram::from_std(StdDatagram::from(fd))?;
+        Ok(Some(self.listen_to(socket, seen(id, incarnation, notices))))
+    }
+
+    /// Allotted ports, by instance.
+    #[must_use]
+    pub fn ports(&self) -> Vec<(u16, InstanceId)> {
+        self.ports.iter().map(|(port, id)| (*port, id.clone())).collect()
+    }
+
+    pub fn take_ports(&mut self, ports: Vec<(u16, InstanceId)>) {
+        self.ports.extend(ports);
     }
 
     fn address(
@@ -201,6 +249,12 @@ impl Workshop {
     }
 }
 
+/// What tells that a process wrote the awaited line, or notified.
+pub fn seen(id: &InstanceId, incarnation: u64, notices: &UnboundedSender<Notice>) -> impl FnOnce() + Send + 'static {
+    let (id, notices) = (id.clone(), notices.clone());
+    move || drop(notices.send(Notice::Seen { id, incarnation }))
+}
+
 /// Clean: of ours only where to find programs, the language and the time zone.
 fn environment(identity: &Identity) -> BTreeMap<OsString, OsString> {
     let ours = |name: &str, otherwise: &str| std::env::var_os(name).filter(|value| !value.is_empty()).unwrap_or_else(|| otherwise.into());
@@ -232,7 +286,7 @@ fn listen(path: &Path, identity: &Identity) -> io::Result<UnixDatagram> {
 }
 
 /// Until READY=1 comes. The socket is the instance's own, so whoever may write to it is the instance.
-async fn wait_for_ready(socket: UnixDatagram, seen: impl FnOnce()) {
+async fn wait_for_ready(socket: Arc<UnixDatagram>, seen: impl FnOnce()) {
     let mut buffer = [0; 4096];
     // An error of the socket itself ends the wait; the ready timeout then says the rest.
     while let Ok(bytes) = socket.recv(&mut buffer).await {

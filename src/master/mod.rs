@@ -6,7 +6,10 @@ pub mod child;
 pub mod clock;
 pub mod control;
 pub mod edge_link;
+pub mod elders;
 pub mod handle;
+pub mod handoff;
+pub mod herald;
 mod launch;
 pub mod materials;
 pub mod nursery;
@@ -17,6 +20,7 @@ pub mod sockets;
 pub mod status;
 pub mod supervisor;
 pub mod tickets;
+pub mod upgrade;
 mod usage;
 
 #[cfg(test)]

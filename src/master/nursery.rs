@@ -7,7 +7,7 @@ use std::{
     collections::HashMap,
     fs::File,
     io::{self, Write},
-    os::fd::OwnedFd,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -53,6 +53,8 @@ struct Inner {
     kids: HashMap<Pid, Kid>,
     guard: Option<Guard>,
     strangers: Strangers,
+    /// Nobody is reaped: who ends now is found by the binary that takes over.
+    paused: bool,
 }
 
 /// A cloneable door to the nursery. The lock is held for moments only, never across a wait.
@@ -67,8 +69,47 @@ impl Nursery {
         if strangers == Strangers::Reap {
             prctl::set_child_subreaper(true)?;
         }
-        let guard = Some(Guard::start()?);
-        Ok(Self { inner: Arc::new(Mutex::new(Inner { kids: HashMap::new(), guard, strangers })) })
+        Ok(Self::with(Guard::start()?, strangers))
+    }
+
+    /// In the place of the binary before, whose guard goes on: it knows every group already.
+    #[must_use]
+    pub fn adopt(guard: Pid, pipe: OwnedFd) -> Self {
+        Self::with(Guard { pid: guard, pipe: File::from(pipe) }, Strangers::Reap)
+    }
+
+    fn with(guard: Guard, strangers: Strangers) -> Self {
+        let inner = Inner { kids: HashMap::new(), guard: Some(guard), strangers, paused: false };
+        Self { inner: Arc::new(Mutex::new(inner)) }
+    }
+
+    /// A child of the binary before is a child of ours: the process is the same.
+    pub fn take_over(&self, pid: Pid, tell: impl FnOnce(Exit) + Send + 'static) {
+        self.lock().kids.insert(pid, Kid { tell: Box::new(tell), leaving: None });
+    }
+
+    /// Reaps nobody from now on; false: some group is still vanishing, whose owner has not been told.
+    #[must_use]
+    pub fn pause(&self) -> bool {
+        let mut inner = self.lock();
+        inner.paused = true;
+        inner.kids.values().all(|kid| kid.leaving.is_none())
+    }
+
+    /// Reaps again, those first who ended meanwhile.
+    pub fn resume(&self) {
+        self.lock().paused = false;
+        self.look();
+    }
+
+    /// The guard, and its pipe for as long as `with` looks at it.
+    pub fn guard<T>(&self, with: impl FnOnce(Pid, BorrowedFd<'_>) -> T) -> Option<T> {
+        self.lock().guard.as_ref().map(|guard| with(guard.pid, guard.pipe.as_fd()))
+    }
+
+    #[must_use]
+    pub fn pids(&self) -> Vec<Pid> {
+        self.lock().kids.keys().copied().collect()
     }
 
     /// Starts a child; `tell` is called once, when nothing of its group is left.
@@ -166,6 +207,9 @@ impl Inner {
     }
 
     fn next_ended(&self) -> Option<Pid> {
+        if self.paused {
+            return None;
+        }
         match self.strangers {
             Strangers::Reap => child::ended(None),
             Strangers::Leave => self.kids.iter().filter(|(_, kid)| kid.leaving.is_none()).find_map(|(pid, _)| child::ended(Some(*pid))),

@@ -22,7 +22,10 @@ use regex::bytes::Regex;
 use tokio::{
     io::AsyncReadExt,
     net::unix::pipe,
-    sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    sync::{
+        mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+        oneshot, watch,
+    },
     task::JoinSet,
 };
 use tracing_subscriber::fmt::MakeWriter;
@@ -36,6 +39,7 @@ use file::LogFile;
 use lines::Cutter;
 use queue::{Item, Queue, Target};
 
+pub mod carried;
 mod file;
 mod lines;
 mod queue;
@@ -53,7 +57,7 @@ const ACCESS_PIPE: i32 = 1024 * 1024;
 pub struct Output {
     queue: Arc<Queue<Order>>,
     /// Unbounded: one message for each process that is started.
-    streams: UnboundedSender<Stream>,
+    streams: UnboundedSender<Incoming>,
     shape: Arc<AtomicU8>,
 }
 
@@ -120,13 +124,33 @@ pub struct Awaited {
     pub seen: Seen,
 }
 
+/// What the reader thread is told.
+enum Incoming {
+    Stream(Stream),
+    /// To read nothing more, and give back every pipe as it stands.
+    Pause(oneshot::Sender<Vec<Stream>>),
+}
+
+/// A pipe, and what was read of a line whose end has not come.
 struct Stream {
     from: OwnedFd,
     kind: Kind,
+    cutter: Cutter,
+    /// Of the last line with a priority.
+    level: u8,
 }
 
+impl Stream {
+    fn new(from: OwnedFd, kind: Kind) -> Self {
+        Self { from, kind, cutter: Cutter::default(), level: 3 }
+    }
+}
+
+/// The line that both pipes of a process are looked through for, until it has come.
+type Await = Arc<Mutex<Option<Awaited>>>;
+
 enum Kind {
-    App { err: bool, id: InstanceId, tail: Arc<Tail>, awaited: Arc<Mutex<Option<Awaited>>> },
+    App { err: bool, id: InstanceId, tail: Arc<Tail>, awaited: Await },
     EdgeLog,
     Access,
 }
@@ -204,7 +228,7 @@ impl Output {
         for (from, err) in [(out, false), (err, true)] {
             let kind = Kind::App { err, id: id.clone(), tail: tail.clone(), awaited: awaited.clone() };
             // Refused only when the reader thread is gone; the child then writes into a closed pipe.
-            let _ = self.streams.send(Stream { from: from.into(), kind });
+            let _ = self.streams.send(Incoming::Stream(Stream::new(from.into(), kind)));
         }
         Ok((to_out.into(), to_err.into(), tail))
     }
@@ -215,17 +239,23 @@ impl Output {
         let (log, to_log) = io::pipe()?;
         // A larger pipe is a courtesy; the limit for users that are not root may forbid it.
         let _ = nix::fcntl::fcntl(&to_access, nix::fcntl::FcntlArg::F_SETPIPE_SZ(ACCESS_PIPE));
-        let _ = self.streams.send(Stream { from: access.into(), kind: Kind::Access });
-        let _ = self.streams.send(Stream { from: log.into(), kind: Kind::EdgeLog });
+        for (from, kind) in [(access, Kind::Access), (log, Kind::EdgeLog)] {
+            let _ = self.streams.send(Incoming::Stream(Stream::new(from.into(), kind)));
+        }
         Ok((to_access.into(), to_log.into()))
     }
 
     /// Waits until everything queued so far is written, but not longer than `within`, and ends the writer. Blocks: for the end of the process.
     pub fn finish(&self, within: Duration) {
+        self.flush(within);
+        self.queue.close();
+    }
+
+    /// Waits until everything queued so far is written; false: it was not within that time. Blocks.
+    pub fn flush(&self, within: Duration) -> bool {
         let (done, wait) = sync_channel(1);
         self.queue.order(Order::Flush(done));
-        let _ = wait.recv_timeout(within);
-        self.queue.close();
+        wait.recv_timeout(within).is_ok()
     }
 }
 
@@ -271,14 +301,29 @@ fn log_line(queue: &Queue<Order>, line: &[u8], error: bool) {
 }
 
 /// The reader thread.
-async fn read_all(mut incoming: UnboundedReceiver<Stream>, queue: Arc<Queue<Order>>, shape: Arc<AtomicU8>) {
+async fn read_all(mut incoming: UnboundedReceiver<Incoming>, queue: Arc<Queue<Order>>, shape: Arc<AtomicU8>) {
     let mut streams = JoinSet::new();
+    let (pausing, paused) = watch::channel(false);
     loop {
         tokio::select! {
-            stream = incoming.recv() => {
-                let Some(stream) = stream else { break };
-                streams.spawn(read_one(stream, queue.clone(), shape.clone()));
-            }
+            told = incoming.recv() => match told {
+                Some(Incoming::Stream(stream)) => drop(streams.spawn(read_one(stream, queue.clone(), shape.clone(), paused.clone()))),
+                Some(Incoming::Pause(mut given)) => {
+                    pausing.send_replace(true);
+                    let mut all = Vec::new();
+                    // Whoever asked may lose patience with one that waits for a disk; then everything is as it was.
+                    let whole = tokio::select! {
+                        () = async { while let Some(stream) = streams.join_next().await { all.extend(stream.ok().flatten()); } } => true,
+                        () = given.closed() => false,
+                    };
+                    pausing.send_replace(false);
+                    let back = if whole { given.send(all).err().unwrap_or_default() } else { all };
+                    for stream in back {
+                        streams.spawn(read_one(stream, queue.clone(), shape.clone(), paused.clone()));
+                    }
+                }
+                None => break,
+            },
             Some(_) = streams.join_next() => {}
         }
     }
@@ -286,20 +331,26 @@ async fn read_all(mut incoming: UnboundedReceiver<Stream>, queue: Arc<Queue<Orde
     while streams.join_next().await.is_some() {}
 }
 
-async fn read_one(stream: Stream, queue: Arc<Queue<Order>>, shape: Arc<AtomicU8>) {
-    let Stream { from, kind } = stream;
-    let Ok(mut pipe) = pipe::Receiver::from_owned_fd(from) else { return };
+/// Until its end, or a pause: then it is given back between two reads.
+async fn read_one(stream: Stream, queue: Arc<Queue<Order>>, shape: Arc<AtomicU8>, mut paused: watch::Receiver<bool>) -> Option<Stream> {
+    let Stream { from, kind, mut cutter, mut level } = stream;
+    let mut pipe = pipe::Receiver::from_owned_fd(from).ok()?;
     let size = match &kind {
         Kind::App { .. } | Kind::EdgeLog => 16 * 1024,
         Kind::Access => 128 * 1024,
     };
     let mut buffer = vec![0; size];
-    let mut cutter = Cutter::default();
     let mut last = false;
-    let mut level = 3;
     let mut batch = Vec::new();
     while !last {
-        let bytes = pipe.read(&mut buffer).await.unwrap_or(0);
+        let bytes = tokio::select! {
+            biased;
+            _ = paused.wait_for(|paused| *paused) => {
+                let from = pipe.into_nonblocking_fd().ok()?;
+                return Some(Stream { from, kind, cutter, level });
+            }
+            bytes = pipe.read(&mut buffer) => bytes.unwrap_or(0),
+        };
         last = bytes == 0;
         batch.clear();
         match &kind {
@@ -340,6 +391,7 @@ async fn read_one(stream: Stream, queue: Arc<Queue<Order>>, shape: Arc<AtomicU8>
             }
         }
     }
+    None
 }
 
 fn look_for(awaited: &Mutex<Option<Awaited>>, line: &[u8]) {

@@ -18,6 +18,16 @@ pub fn children(parent: u32) -> Vec<u32> {
     pids().filter(|pid| parent_of(*pid) == Some(parent)).collect()
 }
 
+/// Open descriptors.
+pub fn descriptors(pid: u32) -> usize {
+    fs::read_dir(path(pid, "fd")).map_or(0, Iterator::count)
+}
+
+/// Children that have ended and were not reaped.
+pub fn zombies(parent: u32) -> Vec<u32> {
+    children(parent).into_iter().filter(|pid| !alive(*pid)).collect()
+}
+
 /// The words of its command line.
 pub fn command(pid: u32) -> Vec<String> {
     read(pid, "cmdline").split(|b| *b == 0).filter(|word| !word.is_empty()).map(|word| String::from_utf8_lossy(word).into_owned()).collect()
