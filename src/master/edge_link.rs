@@ -331,8 +331,10 @@ impl EdgeLink {
         for elders::Carried { pid, line, drain, left } in &carried.edges {
             let pid = Pid::from_raw(*pid);
             let (told, exit) = oneshot::channel();
-            // Whoever waited has given it up.
-            self.nursery.take_over(pid, move |how| drop(told.send(how)));
+            self.nursery.take_over(pid, move |how| {
+                // Whoever waited has given it up.
+                let _ = told.send(how);
+            });
             let line = claim(*line).map_err(TakeOverError::Descriptor)?;
             self.elders.add(pid, exit, line, *drain, *left).map_err(TakeOverError::Descriptor)?;
         }

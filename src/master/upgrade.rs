@@ -126,7 +126,11 @@ impl Upgrader {
             })
         };
         let (tell, exit) = oneshot::channel();
-        let spawned = launch().and_then(|launch| self.nursery.spawn(launch, move |how| drop(tell.send(how))));
+        let tell = move |how| {
+            // Given up at the deadline.
+            let _ = tell.send(how);
+        };
+        let spawned = launch().and_then(|launch| self.nursery.spawn(launch, tell));
         let pid = spawned.map_err(|source| UpgradeError::Start { program: program.clone(), source })?;
         let all = async { tokio::join!(text(out), text(err), exit) };
         let Ok((out, err, how)) = timeout(PROVE_WITHIN, all).await else {
@@ -251,11 +255,11 @@ impl Upgrader {
         let upgrader = self.clone();
         // On this very thread, between two events of the supervisor: nothing happens between what it shows and the exec.
         let show = Show(Box::new(move |shown: Result<_, UpgradeError>| {
-            let error = shown.and_then(|(apps, more)| {
+            let state = shown.and_then(|(apps, more)| {
                 bag.add(more);
                 upgrader.state(Shown { edges, apps, output }, client.as_ref(), file_in_force, &mut bag)
             });
-            let error = match error {
+            let error = match state {
                 Ok(state) => handoff::exec(&upgrader.program, &state, bag),
                 Err(error) => error,
             };

@@ -1,6 +1,7 @@
 //! What /proc knows of the processes a test started.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
 };
@@ -18,9 +19,15 @@ pub fn children(parent: u32) -> Vec<u32> {
     pids().filter(|pid| parent_of(*pid) == Some(parent)).collect()
 }
 
-/// Open descriptors.
-pub fn descriptors(pid: u32) -> usize {
-    fs::read_dir(path(pid, "fd")).map_or(0, Iterator::count)
+/// Open descriptors by what they are (`socket`, `pipe`, `anon_inode`, …); a file by its path.
+pub fn descriptors(pid: u32) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for target in fs::read_dir(path(pid, "fd")).into_iter().flatten().filter_map(|entry| fs::read_link(entry.ok()?.path()).ok()) {
+        let target = target.to_string_lossy().into_owned();
+        let kind = target.split_once(":[").map_or(target.as_str(), |(kind, _)| kind);
+        *counts.entry(kind.to_owned()).or_default() += 1;
+    }
+    counts
 }
 
 /// Children that have ended and were not reaped.
