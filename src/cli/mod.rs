@@ -267,9 +267,7 @@ mod tests {
 
     #[test]
     fn what_is_not_built_yet_is_a_usage_error() {
-        for name in
-            ["upgrade", "deploy", "rollback", "logs", "bans", "ban", "unban", "drain", "undrain", "maintenance", "why", "scale", "import"]
-        {
+        for name in ["deploy", "rollback", "logs", "bans", "ban", "unban", "drain", "undrain", "maintenance", "why", "scale", "import"] {
             assert_eq!(words(&[name, "x", "--y"]), Exit::Usage, "{name}");
         }
         assert_eq!(words(&["check", "--live"]), Exit::Usage);
@@ -277,7 +275,7 @@ mod tests {
 
     #[test]
     fn nobody_there_is_69_and_a_configuration_that_is_missing_78() {
-        for name in ["status", "apps", "upstreams", "zones", "certs", "reload"] {
+        for name in ["status", "apps", "upstreams", "zones", "certs", "reload", "upgrade"] {
             assert_eq!(words(&[name, "--socket", "/nowhere/gateway.sock"]), Exit::NotRunning, "{name}");
         }
         assert_eq!(words(&["check", "-c", "/nowhere/gateway.toml"]), Exit::Configuration);

@@ -436,3 +436,63 @@ pub fn exec(program: &Path, state: &State, mut bag: Bag) -> UpgradeError {
         Err(error) => error,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::master::tests::plan;
+
+    fn state(plan: Value, file_in_force: bool) -> State {
+        let zero = json!({ "secs": 0, "nanos": 0 });
+        let fixed = Fixed::of(&crate::master::tests::plan());
+        let text = json!({
+            "format": FORMAT, "version": "0.0.1", "plan": plan, "file_in_force": file_in_force, "fixed": fixed, "generation": 3,
+            "reloads": [2, 0], "clock": { "start": zero, "start_ms": 1 }, "oom_score": null, "guard": [1, 1], "lock": 1, "control": 1,
+            "client": null, "listeners": [], "tickets": { "keys": { "current": vec![7; 32], "previous": null }, "left": zero },
+            "output": { "streams": [] }, "edges": { "edges": [], "restarts": 0, "materials": {} },
+            "apps": { "lives": 0, "edge_restarts": 0, "as_root": [], "tracks": {}, "ports": [] },
+        });
+        serde_json::from_value(text).expect("a state")
+    }
+
+    fn never() -> Result<Plan, ()> {
+        Err(())
+    }
+
+    #[test]
+    fn a_state_is_read_as_it_was_written_and_cannot_be_changed() {
+        let written = state(serde_json::to_value(plan()).expect("a plan"), false);
+        let memory = written.write().expect("memory");
+        let copy = memory.try_clone().expect("a copy");
+        assert!(File::from(copy).write_all(b"x").is_err(), "sealed");
+        let (found, source) = State::read(memory).expect("read").plan(never).expect("not asked").expect("good");
+        assert_eq!((found, source), (plan(), Source::Carried));
+    }
+
+    #[test]
+    fn a_state_of_another_format_is_named_as_such() {
+        let mut other = state(Value::Null, true);
+        other.format = FORMAT + 1;
+        let error = State::read(other.write().expect("memory")).expect_err("another format");
+        assert!(matches!(error, TakeOverError::Format { theirs } if theirs == FORMAT + 1) && error.advice().is_some());
+    }
+
+    #[test]
+    fn a_plan_of_another_build_is_replaced_by_the_file_only_if_that_is_what_is_in_force() {
+        let foreign = json!({ "sites": "elsewhere" });
+        let load = || Ok::<_, ()>(plan());
+        let (found, source) = state(foreign.clone(), true).plan(load).expect("loaded").expect("good");
+        assert_eq!((found, source), (plan(), Source::File));
+        let edited = state(foreign.clone(), false).plan(never).expect("not asked");
+        assert!(matches!(edited, Err(TakeOverError::Edited)));
+        let moved = || Ok::<_, ()>(Plan { state: "/elsewhere".into(), ..plan() });
+        let refused = state(foreign.clone(), true).plan(moved).expect("loaded");
+        assert!(matches!(refused, Err(TakeOverError::Fixed { key: "state" })));
+        let mut more = plan();
+        more.listen.http = vec!["127.0.0.1:1".parse().expect("valid")];
+        let refused = state(foreign, true).plan(|| Ok::<_, ()>(more)).expect("loaded");
+        assert!(matches!(refused, Err(TakeOverError::Listeners)));
+    }
+}

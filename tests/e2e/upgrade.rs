@@ -217,6 +217,22 @@ async fn a_bad_binary_changes_nothing_and_says_why() {
     assert_eq!(proc::zombies(gateway.pid()), Vec::<u32>::new());
 }
 
+#[test]
+fn a_binary_that_fails_in_spite_of_its_proof_leaves_nothing_behind() {
+    let mut gateway = Gateway::start_copy(&web(""), &[]);
+    gateway.wait_app("web", "ready");
+    let program = gateway.program();
+    fs::remove_file(&program).expect("the binary goes");
+    fs::write(&program, "#!/bin/sh\ncase \"$*\" in *self-check) echo gateway can go on;; *) exit 3;; esac\n").expect("another file");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("its mode");
+    gateway.signal(Signal::SIGUSR2);
+    assert_eq!(gateway.wait_end(secs(30)).code(), Some(3), "whoever started it sees that it failed");
+    eventually("apps, edge and guard are gone", secs(20), || {
+        let left = gateway.processes();
+        if left.is_empty() { Ok(()) } else { Err(proc::describe(&left)) }
+    });
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_edge_that_is_told_to_leave_drains_beside_the_next() {
     let gateway = Gateway::start(&web(""));
