@@ -78,7 +78,10 @@ pub enum Message {
 }
 
 /// Is given the supervisor's state and may not come back: a process that executes another binary does not.
-pub struct Show(pub Box<dyn FnOnce(Result<(Carried, Bag), UpgradeError>) + Send>);
+pub struct Show(pub Box<dyn FnOnce(Shown) + Send>);
+
+/// The state and the descriptors in it, or why it cannot be handed over now.
+pub type Shown = Result<(Carried, Bag), UpgradeError>;
 
 impl std::fmt::Debug for Show {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
