@@ -46,11 +46,20 @@
 //!   successor has the same instance number, another incarnation and another address. So an instance has up to two rows in the table, and whoever needs one takes the one that serves.
 //! - **D21** A release on trial serves, and what it answers with 5xx goes to the one that stands by where it may be sent again: its failures are counted and seen by nobody.
 //!
+//! - **D17** An upgrade is the master executing the binary on disk in its own place: same PID, so children stay children, death signals stay bound and nothing is
+//!   re-parented. The new binary first proves itself as a child (`self-check`) on the file and on the state as it is; whatever fails before the exec is undone.
+//!   State crosses as JSON in a sealed memfd, descriptors by number. It takes over the plan in force, not the file: nothing is half applied, an edit waits for its
+//!   reload; only a build that reads plans otherwise takes the file, and only if the file is what is in force. The edge's wire stays private to a build (D5): the
+//!   old edge is told by TERM, as anybody may tell it, and leaves the listening sockets to the next ([`master::elders`]). While it drains, a drain of an instance is
+//!   over when the old edge has ended too, or at the instance's own deadline.
+//!   After the exec there is no way back: a binary that fails in spite of its proof exits with 1, the guard ends every app, the edges die with it, and the
+//!   host starts the whole anew. Orders under way (`gateway restart APP`) go on, but whoever waits for one is told to look for himself.
+//!
 //! # Lexicon
 //! **site** a set of host names · **route** which of a site's requests go where · **upstream** servers to balance over · **server** one of them ·
 //! **app** a supervised program · **release** a directory that was deployed for it · **instance** one process of it · **incarnation** one start of an instance · **successor** the process that is to replace the present one · **job** an app with a schedule · **run** one start of a job · **cage** a cgroup for one process · **zone** a rate limit · **plan** the validated intent ·
 //! **slot** the place of one certificate · **ward** a certificate that is looked after · **bundle** its key and chain in one file · **stand-in** what is served until there is one ·
-//! **live** a plan made runnable · **edge**, **master** the two processes · **lease** a server picked for one request · **material** bytes of a certificate and its key
+//! **live** a plan made runnable · **edge**, **master** the two processes · **lease** a server picked for one request · **elder** an edge that drains beside the one that serves · **material** bytes of a certificate and its key
 
 pub mod acme;
 pub mod admin;

@@ -97,6 +97,8 @@ pub enum Fatal {
     Live(#[from] LiveError),
     #[error("start the access log")]
     Access(#[source] io::Error),
+    #[error("catch signals")]
+    Signal(#[source] io::Error),
     #[error("start thread {0}")]
     Thread(usize, #[source] io::Error),
     #[error("take the listeners that the master sent")]

@@ -1,11 +1,10 @@
 //! The master put together: what `gateway -c FILE` is, from the first line of the configuration to the exit code.
 
-use std::{error::Error as StdError, fs, io, path::Path, sync::Arc, time::Duration};
+use std::{error::Error as StdError, fs, io, os::fd::OwnedFd, path::Path, sync::Arc, time::Duration};
 
 use thiserror::Error;
 use tokio::{
     net::UnixListener,
-    signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, oneshot, watch},
     task::JoinSet,
     time::{sleep, timeout},
@@ -13,7 +12,10 @@ use tokio::{
 
 use crate::{
     config::{complaint::Complaints, load},
-    ipc::message::{Generation, Role},
+    ipc::{
+        control::{Answer, Failure},
+        message::{Generation, Role},
+    },
     master::{
         child,
         clock::Clock,
@@ -21,6 +23,8 @@ use crate::{
         deploy::{self, Deployer},
         edge_link::{self, EdgeLink, Program, Setting},
         handle::Handle,
+        handoff::{self, TakeOverError, UpgradeError},
+        herald::Herald,
         jobs::{self, Jobs},
         materials,
         nursery::{Nursery, Strangers},
@@ -33,6 +37,7 @@ use crate::{
         status,
         supervisor::{self, Message, Supervisor, Table},
         tickets,
+        upgrade::{self, Go, Upgrader},
     },
     plan::Plan,
     store::{
@@ -43,8 +48,16 @@ use crate::{
     telemetry::log::{self, InstallError},
 };
 
+mod signals;
+mod takeover;
+
 #[cfg(test)]
 mod tests;
+
+use signals::{Held, Signals, Stop};
+use takeover::TakeOver;
+pub use takeover::{Refusal, self_check};
+pub use upgrade::REFUSED;
 
 /// After everything has been told to stop: until what is left is killed.
 const MARGIN: Duration = Duration::from_secs(2);
@@ -64,6 +77,8 @@ pub enum Fatal {
     Control(#[from] ControlError),
     #[error(transparent)]
     Log(#[from] InstallError),
+    #[error(transparent)]
+    TakeOver(#[from] TakeOverError),
     #[error("{what}")]
     Os {
         what: &'static str,
@@ -83,6 +98,7 @@ impl Fatal {
             Self::Place(error) => error.advice(),
             Self::Bind(error) => error.advice(),
             Self::Control(error) => error.advice(),
+            Self::TakeOver(error) => error.advice(),
             Self::Configuration(_) | Self::Log(_) | Self::Os { .. } | Self::Broken => None,
         }
     }
@@ -99,7 +115,14 @@ impl Fatal {
             {
                 77
             }
-            Self::Lock(_) | Self::Place(_) | Self::Bind(_) | Self::Control(_) | Self::Log(_) | Self::Os { .. } | Self::Broken => 1,
+            Self::Lock(_)
+            | Self::Place(_)
+            | Self::Bind(_)
+            | Self::Control(_)
+            | Self::Log(_)
+            | Self::TakeOver(_)
+            | Self::Os { .. }
+            | Self::Broken => 1,
         }
     }
 
@@ -134,32 +157,33 @@ pub fn run(config: &Path) -> Result<(), Fatal> {
 fn run_with(config: &Path, program: Program) -> Result<(), Fatal> {
     let path = config.to_owned();
     let env = |name: &str| std::env::var(name).ok();
+    let upgrades_to = handoff::program();
+    let before = handoff::inherited()?;
     let _low = child::reserve_low_descriptors().map_err(os("open /dev/null"))?;
-    child::lower_oom_score();
-    // The guard is a fork: before any thread, and while there is little to copy.
-    let nursery = Nursery::new(Strangers::Reap).map_err(os("start the guard"))?;
-    let mut plan = load::load(&path, &env).map_err(Fatal::Configuration)?;
-    let _lock = StateLock::take(&plan.state)?;
-    let ledger = Ledger::new(Releases::of(&plan.state));
-    let overlay = ledger.overlay(&mut plan.apps, Moment::Start);
-    let places = Places::prepare(&plan)?;
-    let sockets = Sockets::bind(&plan, &Sockets::default())?;
-    let listener = control::open(&places.control())?;
-    let output = Output::start(&Files::of(&plan)).map_err(os("start the log threads"))?;
+    let Begun { plan, ledger, overlay, places, nursery, lock, sockets, listener, output, clock, carried } = match before {
+        Some(state) => takeover::begin(state, &path)?,
+        None => begin(&path)?,
+    };
     let log = log::install_master(plan.log.level, plan.log.format, output.own_log())?;
     let parts = Parts {
-        load: Arc::new(move || {
-            load::load_running(&path, &env).map_err(|complaints| Box::new(complaints) as Box<dyn StdError + Send + Sync>)
+        load: Arc::new({
+            let path = path.clone();
+            move || load::load_running(&path, &env).map_err(|complaints| Box::new(complaints) as Box<dyn StdError + Send + Sync>)
         }),
         in_force: Box::new(move |plan| log.set(plan.log.level, plan.log.format)),
+        config: path,
+        upgrades_to,
         plan,
         ledger,
         overlay,
         places,
         nursery,
+        lock,
         sockets,
         listener,
         output,
+        clock,
+        carried,
         program,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -171,78 +195,107 @@ fn run_with(config: &Path, program: Program) -> Result<(), Fatal> {
     runtime.block_on(conduct(parts))
 }
 
-/// What the run loop is made of.
-struct Parts {
-    load: Load,
-    in_force: InForce,
+/// The first start: nothing is there yet.
+fn begin(path: &Path) -> Result<Begun, Fatal> {
+    child::lower_oom_score();
+    // The guard is a fork: before any thread, and while there is little to copy.
+    let nursery = Nursery::new(Strangers::Reap).map_err(os("start the guard"))?;
+    let mut plan = load::load(path, &|name| std::env::var(name).ok()).map_err(Fatal::Configuration)?;
+    let lock = StateLock::take(&plan.state)?;
+    let ledger = Ledger::new(Releases::of(&plan.state));
+    let overlay = ledger.overlay(&mut plan.apps, Moment::Start);
+    let places = Places::prepare(&plan)?;
+    let sockets = Sockets::bind(&plan, &Sockets::default())?;
+    let listener = control::open(&places.control())?;
+    let output = Output::start(&Files::of(&plan)).map_err(os("start the log threads"))?;
+    Ok(Begun { plan, ledger, overlay, places, nursery, lock, sockets, listener, output, clock: Clock::start(), carried: None })
+}
+
+/// What stands before the runtime does, new or taken over.
+struct Begun {
     plan: Plan,
     ledger: Ledger,
     overlay: Overlay,
     places: Places,
     nursery: Nursery,
+    lock: StateLock,
     sockets: Sockets,
     listener: std::os::unix::net::UnixListener,
     output: Output,
+    clock: Clock,
+    carried: Option<TakeOver>,
+}
+
+/// What the run loop is made of.
+struct Parts {
+    load: Load,
+    in_force: InForce,
+    config: std::path::PathBuf,
+    upgrades_to: std::path::PathBuf,
+    plan: Plan,
+    ledger: Ledger,
+    overlay: Overlay,
+    places: Places,
+    nursery: Nursery,
+    lock: StateLock,
+    sockets: Sockets,
+    listener: std::os::unix::net::UnixListener,
+    output: Output,
+    clock: Clock,
+    carried: Option<TakeOver>,
     program: Program,
 }
 
-/// The signals that concern us.
-struct Signals {
-    hup: Signal,
-    usr1: Signal,
-    usr2: Signal,
-    stop: Stop,
-}
-
-/// TERM and INT mean the same.
-struct Stop {
-    term: Signal,
-    int: Signal,
-}
-
-impl Signals {
-    fn catch() -> io::Result<Self> {
-        Ok(Self {
-            hup: signal(SignalKind::hangup())?,
-            usr1: signal(SignalKind::user_defined1())?,
-            usr2: signal(SignalKind::user_defined2())?,
-            stop: Stop { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? },
-        })
-    }
-}
-
-impl Stop {
-    async fn wait(&mut self) {
-        tokio::select! {
-            _ = self.term.recv() => {}
-            _ = self.int.recv() => {}
-        }
-    }
-}
-
 async fn conduct(parts: Parts) -> Result<(), Fatal> {
-    let Parts { load, in_force, plan, ledger, overlay, places, nursery, sockets, listener, output, program } = parts;
+    let Parts {
+        load,
+        in_force,
+        config,
+        upgrades_to,
+        plan,
+        ledger,
+        overlay,
+        places,
+        nursery,
+        lock,
+        sockets,
+        listener,
+        output,
+        clock,
+        carried,
+        program,
+    } = parts;
     let mut signals = Signals::catch().map_err(os("catch signals"))?;
-    let clock = Clock::start();
+    let herald = Herald::of_env();
     ledger.in_force(overlay);
     let gate = Arc::default();
     let (plan, sockets) = (Arc::new(plan), Arc::new(sockets));
-    let (found, print) = materials::read(&plan);
-    let score = Score { plan: plan.clone(), generation: Generation(1), sockets: sockets.clone(), reloads: (0, 0) };
-    let setting = Setting { generation: Generation(1), plan: plan.clone(), sockets, materials: found, reloads: (0, 0) };
+    let (found, print) = match carried.as_ref().and_then(|carried| carried.state.edges.materials()) {
+        // What the edge has had nothing against; that nothing is known of the files makes the watcher read them anew.
+        Some(materials) => (materials, materials::Print::default()),
+        None => materials::read(&plan),
+    };
+    let (generation, reloads) = carried.as_ref().map_or((Generation(1), (0, 0)), |c| (Generation(c.state.generation), c.state.reloads));
+    let score = Score { plan: plan.clone(), generation, sockets: sockets.clone(), reloads };
+    let setting = Setting { generation, plan: plan.clone(), sockets, materials: found, reloads };
     let (table, table_out) = watch::channel(Table::default());
     let (score, score_out) = watch::channel(score);
     let (material_plan, material_plan_out) = watch::channel((plan.clone(), print));
     // A message for each verdict of a probe or order of a person; full: the edge link and control connections wait.
     let (to_supervisor, inbox) = mpsc::channel(256);
-    // Reloads run one after the other; more than these wait at their door.
+    // Reloads and upgrades are done one after the other; more than these wait at their door.
     let (reloads, asks) = mpsc::channel(16);
     // Orders of people and reloads only; full: they wait.
     let (to_jobs, jobs_inbox) = mpsc::channel(16);
+    // The conductor sends one and waits for its end.
+    let (going, mut gone) = mpsc::channel(1);
 
-    let (rotator, ticket_keys) = tickets::Rotator::new().map_err(os("make ticket keys"))?;
+    let (rotator, ticket_keys) = match &carried {
+        Some(carried) => tickets::Rotator::adopt(carried.state.tickets.clone()),
+        None => tickets::Rotator::new().map_err(os("make ticket keys"))?,
+    };
 
-    let (link, edge) = EdgeLink::new(
+    let (mut link, edge) = EdgeLink::new(
         edge_link::Wiring {
             program,
             nursery: nursery.clone(),
@@ -250,7 +303,7 @@ async fn conduct(parts: Parts) -> Result<(), Fatal> {
             table: table_out.clone(),
             supervisor: to_supervisor.clone(),
             started_ms: clock.start_ms,
-            tickets: ticket_keys,
+            tickets: ticket_keys.seen.clone(),
         },
         setting,
     );
@@ -264,7 +317,7 @@ async fn conduct(parts: Parts) -> Result<(), Fatal> {
         inbox: jobs_inbox,
         table: table.clone(),
     });
-    let supervisor = Supervisor::new(supervisor::Wiring {
+    let wiring = supervisor::Wiring {
         clock,
         nursery: nursery.clone(),
         output: output.clone(),
@@ -273,6 +326,32 @@ async fn conduct(parts: Parts) -> Result<(), Fatal> {
         edge: edge.clone(),
         inbox,
         table,
+    };
+    let (supervisor, mut client, from) = match carried {
+        None => (Supervisor::new(wiring), None, None),
+        Some(TakeOver { state, source, mut adopted, client }) => {
+            let supervisor = Supervisor::adopt(wiring, &state.apps, source.specs(&plan), &mut adopted, handoff::claim)?;
+            link.adopt(&state.edges, handoff::claim)?;
+            output.adopt(adopted);
+            (supervisor, client, Some(state.version))
+        }
+    };
+    let control = listener.try_clone().map_err(os("open the control socket"))?;
+    let pen = status::Pen::default();
+    let upgrader = Arc::new(Upgrader {
+        program: upgrades_to,
+        config,
+        clock,
+        nursery: nursery.clone(),
+        output: output.clone(),
+        edge: edge.clone(),
+        supervisor: to_supervisor.clone(),
+        score: score_out.clone(),
+        tickets: ticket_keys,
+        lock,
+        control: control.into(),
+        pen: pen.clone(),
+        ledger: ledger.clone(),
     });
     let conductor = Conductor {
         load,
@@ -286,6 +365,9 @@ async fn conduct(parts: Parts) -> Result<(), Fatal> {
         asks,
         score,
         materials: material_plan,
+        upgrader: upgrader.clone(),
+        going,
+        herald: herald.clone(),
     };
     let (deployer, deploys) = Deployer::new(deploy::Wiring {
         clock,
@@ -309,8 +391,13 @@ async fn conduct(parts: Parts) -> Result<(), Fatal> {
         output: output.clone(),
     };
     let listener = UnixListener::from_std(listener).map_err(os("open the control socket"))?;
+    signals::release();
 
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), pid = std::process::id(), "gateway starts");
+    let (version, pid) = (env!("CARGO_PKG_VERSION"), std::process::id());
+    match &from {
+        None => tracing::info!(version, pid, "gateway starts"),
+        Some(from) => tracing::info!(version, pid, from, "gateway was upgraded and goes on"),
+    }
     let mut tasks = JoinSet::new();
     let children = nursery.clone();
     tasks.spawn(async move { drop(children.run().await) });
@@ -322,12 +409,16 @@ async fn conduct(parts: Parts) -> Result<(), Fatal> {
     tasks.spawn(deployer.run());
     tasks.spawn(control::serve(listener, handle.clone()));
     tasks.spawn(materials::Watcher { plan: material_plan_out, edge: edge.clone() }.run());
-    tasks.spawn(status::Writer { sources: sources.clone(), path: places.status() }.run());
-    // Only a closed channel could refuse it, and the supervisor has just been started.
-    let _ = handle.supervisor.send(Message::Apps(plan.apps.clone())).await;
+    tasks.spawn(status::Writer { sources: sources.clone(), path: places.status(), pen }.run());
+    if from.is_none() {
+        // Only a closed channel could refuse it, and the supervisor has just been started.
+        let _ = handle.supervisor.send(Message::Apps(plan.apps.clone())).await;
+    }
     let _ = handle.jobs.send(jobs::Message::Apps(plan.apps.clone())).await;
 
-    let broken = watch_over(&mut tasks, &mut signals, &handle, &output).await;
+    let post = Post { handle: &handle, output: &output, herald: &herald, upgrader: &upgrader };
+    let broken = post.watch_over(&mut tasks, &mut signals, &mut gone, client.take()).await;
+    herald.stopping();
     let result = if broken {
         Err(Fatal::Broken)
     } else {
@@ -348,33 +439,107 @@ async fn conduct(parts: Parts) -> Result<(), Fatal> {
     result
 }
 
-/// Until somebody wants us to stop; true: a part of us broke.
-async fn watch_over(tasks: &mut JoinSet<()>, signals: &mut Signals, handle: &Handle, output: &Output) -> bool {
-    let Signals { hup, usr1, usr2, stop } = signals;
-    let mut facts = handle.edge.facts();
-    let mut announced = false;
-    loop {
-        tokio::select! {
-            ended = tasks.join_next() => {
-                let why = ended.and_then(Result::err).map_or_else(|| "it returned".to_owned(), |error| error.to_string());
-                tracing::error!(why, "a part of the master ended, stopping everything");
-                return true;
-            }
-            () = stop.wait() => return false,
-            _ = hup.recv() => {
-                // Full: as many reloads wait already.
-                let _ = handle.reloads.try_send(reload::Ask { reply: None });
-            }
-            _ = usr1.recv() => {
-                tracing::info!("opening log files again");
-                output.reopen();
-            }
-            _ = usr2.recv() => tracing::error!("upgrade by USR2 is not supported yet: nothing was changed"),
-            _ = facts.wait_for(|facts| facts.ready), if !announced => {
-                announced = true;
-                eprintln!("{}", announcement(&handle.sources.score.borrow()));
+/// What the run loop acts on.
+struct Post<'a> {
+    handle: &'a Handle,
+    output: &'a Output,
+    herald: &'a Herald,
+    upgrader: &'a Arc<Upgrader>,
+}
+
+impl Post<'_> {
+    /// Until somebody wants us to stop; true: a part of us broke. `client` asked the binary before for this one.
+    async fn watch_over(
+        &self,
+        tasks: &mut JoinSet<()>,
+        signals: &mut Signals,
+        gone: &mut mpsc::Receiver<Go>,
+        mut client: Option<OwnedFd>,
+    ) -> bool {
+        let mut facts = self.handle.edge.facts();
+        let mut losses = facts.clone();
+        let before = facts.borrow().restarts;
+        let mut announced = false;
+        let mut errands = JoinSet::new();
+        let mut watchdog = self.herald.watchdog.map(tokio::time::interval);
+        loop {
+            tokio::select! {
+                ended = tasks.join_next() => {
+                    let why = ended.and_then(Result::err).map_or_else(|| "it returned".to_owned(), |error| error.to_string());
+                    tracing::error!(why, "a part of the master ended, stopping everything");
+                    return true;
+                }
+                () = signals.stop.wait() => return false,
+                _ = signals.hup.recv() => {
+                    // Full: as many reloads wait already.
+                    let _ = self.handle.reloads.try_send(reload::Ask::Reload { reply: None });
+                }
+                _ = signals.usr1.recv() => {
+                    tracing::info!("opening log files again");
+                    self.output.reopen();
+                }
+                _ = signals.usr2.recv() => {
+                    let _ = self.handle.reloads.try_send(reload::Ask::Upgrade(upgrade::Ask { client: None, reply: None }));
+                }
+                Some(go) = gone.recv() => {
+                    if self.go(go, signals).await == Then::Stop {
+                        return false;
+                    }
+                }
+                _ = facts.wait_for(|facts| facts.ready), if !announced => {
+                    announced = true;
+                    let text = announcement(&self.handle.sources.score.borrow());
+                    eprintln!("{text}");
+                    self.herald.ready(&text);
+                    if let Some(client) = client.take() {
+                        let message = format!("upgraded to {}: pid {}, the edge before drains", env!("CARGO_PKG_VERSION"), std::process::id());
+                        errands.spawn(reply(client, Answer::Done { result: serde_json::json!({ "message": message }) }));
+                    }
+                }
+                _ = losses.wait_for(|facts| facts.restarts > before), if client.is_some() => {
+                    let error = "gateway was upgraded, but its new edge did not come up: the one before serves on while it is tried again";
+                    if let Some(client) = client.take() {
+                        errands.spawn(reply(client, Answer::Failed { error: error.to_owned(), kind: Failure::Refused }));
+                    }
+                }
+                Some(_) = errands.join_next() => {}
+                () = beat(&mut watchdog) => self.herald.alive(),
             }
         }
+    }
+
+    /// Does not come back where the upgrade is done.
+    async fn go(&self, go: Go, signals: &mut Signals) -> Then {
+        let Go { client, file_in_force, reloads, failed } = go;
+        let mut held = Held { stop: false };
+        let hold = async || {
+            held = signals.hold(reloads).await;
+            if held.stop { Err(UpgradeError::Stopping) } else { Ok(()) }
+        };
+        tracing::info!(program = %self.upgrader.program.display(), "upgrade: the self-check is good, becoming it");
+        let error = self.upgrader.go(client.as_ref(), file_in_force, hold, signals::release).await;
+        // The conductor may be gone at the end of all.
+        let _ = failed.send(error);
+        if held.stop { Then::Stop } else { Then::GoOn }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Then {
+    GoOn,
+    Stop,
+}
+
+/// A client that has gone is no error.
+async fn reply(client: OwnedFd, answer: Answer) {
+    let _ = control::answer(client, &answer).await;
+}
+
+/// Never, where nobody wants to hear.
+async fn beat(watchdog: &mut Option<tokio::time::Interval>) {
+    match watchdog {
+        Some(watchdog) => drop(watchdog.tick().await),
+        None => std::future::pending().await,
     }
 }
 

@@ -18,13 +18,14 @@ Examples:
   gateway -c /etc/gateway/site.toml   run until TERM or INT
   gateway reload                      take up a changed configuration without dropping a request
   gateway status --watch              see how it goes
+  gateway upgrade                     take up a new binary without dropping a request
   gateway restart web                 one instance of the app after the other
   gateway logs web -f                 what the app says
   gateway why ID                      why the request of this id was answered with 502, 503 or 504
   gateway deploy web --dir /srv/web/2 a new release beside the old one, which is back if it fails
   gateway certs                       which certificates there are, when they are renewed, and what went wrong
 
-Signals: HUP reload · USR1 reopen logs · TERM, INT drain and stop · a second one: stop now
+Signals: HUP reload · USR1 reopen logs · USR2 upgrade · TERM, INT drain and stop · a second one: stop now
 Exit codes: 0 done · 1 refused or failed · 64 usage · 69 not running · 77 no permission · 78 bad configuration";
 
 const DEPLOY_EXAMPLES: &str = "\
@@ -140,6 +141,11 @@ pub enum Command {
     /// Run so many processes of an app, until the next restart of gateway or another number in the configuration
     #[command(after_help = "Example:\n  gateway scale web 4")]
     Scale(Scale),
+    /// Replace the running gateway by the binary on disk: same PID, apps untouched, no request lost
+    #[command(
+        after_help = "Example:\n  install gateway-new /usr/local/bin/gateway && gateway upgrade\n\nA binary that fails its self-check changes nothing."
+    )]
+    Upgrade,
     /// Write completions for a shell to standard output
     #[command(after_help = "Example:\n  gateway completions bash > /etc/bash_completion.d/gateway")]
     Completions { shell: clap_complete::Shell },
@@ -147,13 +153,13 @@ pub enum Command {
     /// The process that touches the network; started by gateway itself
     #[command(hide = true)]
     Edge,
+    /// Whether this binary can take over from the one that runs; asked by that one before an upgrade
+    #[command(hide = true)]
+    SelfCheck,
     /// An app to try gateway with
     #[command(hide = true, disable_help_flag = true)]
     DemoApp(Rest),
 
-    /// Not supported yet: replace the running binary without dropping a request
-    #[command(hide = true)]
-    Upgrade(Rest),
     /// Not supported yet: list banned addresses
     #[command(hide = true)]
     Bans(Rest),
@@ -322,7 +328,7 @@ mod tests {
 
     #[test]
     fn what_is_not_built_yet_takes_any_words_so_that_it_can_be_refused_by_name() {
-        for words in [&["gateway", "upgrade", "-f"][..], &["gateway", "ban", "1.2.3.4", "--for", "1h"], &["gateway", "bans"]] {
+        for words in [&["gateway", "drain", "web"][..], &["gateway", "ban", "1.2.3.4", "--for", "1h"], &["gateway", "bans"]] {
             assert!(Cli::try_parse_from(words).is_ok(), "{words:?}");
         }
     }

@@ -119,7 +119,12 @@ pub fn listen(
         | Request::RenewCert { .. }
         | Request::Why { .. }
         | Request::Logs { follow: false, .. } => Some(LOOK),
-        Request::Reload | Request::Start { .. } | Request::Stop { .. } | Request::Restart { .. } | Request::Scale { .. } => Some(ACT),
+        Request::Reload
+        | Request::Upgrade
+        | Request::Start { .. }
+        | Request::Stop { .. }
+        | Request::Restart { .. }
+        | Request::Scale { .. } => Some(ACT),
         Request::Deploy { .. } | Request::Rollback { .. } => Some(DEPLOY),
         // An app may say nothing for days; whoever follows it ends that.
         Request::Logs { follow: true, .. } => None,

@@ -81,6 +81,8 @@ fn dispatch(cli: &Cli, command: &Command) -> Exit {
         },
         Command::Completions { shell } => print(&completions(*shell)),
         Command::Reload => act(cli, &Request::Reload),
+        Command::Upgrade => act(cli, &Request::Upgrade),
+        Command::SelfCheck => start::self_check(config),
         Command::Start(app) => act(cli, &Request::Start { app: app.app.clone() }),
         Command::Stop(app) => act(cli, &Request::Stop { app: app.app.clone() }),
         Command::Restart(app) => act(cli, &Request::Restart { app: app.app.clone() }),
@@ -107,7 +109,6 @@ fn dispatch(cli: &Cli, command: &Command) -> Exit {
             say("error: this command comes before any option");
             Exit::Usage
         }
-        Command::Upgrade(_) => not_yet("upgrade", "stop gateway and start the new binary"),
         Command::Bans(_) => not_yet("bans", "nobody is banned: `deny` of a site refuses addresses"),
         Command::Ban(_) => not_yet("ban", "add the address to `deny` of the site, then `gateway reload`"),
         Command::Unban(_) => not_yet("unban", "take the address out of `deny` of the site, then `gateway reload`"),
@@ -288,7 +289,7 @@ mod tests {
 
     #[test]
     fn what_is_not_built_yet_is_a_usage_error() {
-        for name in ["upgrade", "bans", "ban", "unban", "drain", "undrain", "maintenance", "import"] {
+        for name in ["bans", "ban", "unban", "drain", "undrain", "maintenance", "import"] {
             assert_eq!(words(&[name, "x", "--y"]), Exit::Usage, "{name}");
         }
         assert_eq!(words(&["check", "--live"]), Exit::Usage);
@@ -296,7 +297,7 @@ mod tests {
 
     #[test]
     fn nobody_there_is_69_and_a_configuration_that_is_missing_78() {
-        for name in ["status", "apps", "upstreams", "zones", "certs", "reload"] {
+        for name in ["status", "apps", "upstreams", "zones", "certs", "reload", "upgrade"] {
             assert_eq!(words(&[name, "--socket", "/nowhere/gateway.sock"]), Exit::NotRunning, "{name}");
         }
         for name in ["why", "logs"] {

@@ -2,7 +2,11 @@
 
 use std::{path::Path, process::ExitCode};
 
-use super::{check, exit::Exit, terminal::say};
+use super::{
+    check,
+    exit::Exit,
+    terminal::{print, say},
+};
 use crate::{boot, config::load};
 
 /// Runs the master until it ends. To be called before any thread is started.
@@ -19,6 +23,26 @@ pub fn master(config: Option<&Path>) -> ExitCode {
         Err(fatal) => {
             say(&fatal.story());
             fatal.exit_code().into()
+        }
+    }
+}
+
+/// Whether this binary can go on with the state that it was given: said in words that the asking one knows.
+pub fn self_check(config: Option<&Path>) -> Exit {
+    let path = match load::find(config) {
+        Ok(path) => path,
+        Err(missing) => {
+            say(&check::not_found(&missing));
+            return Exit::Configuration;
+        }
+    };
+    match boot::master::self_check(&path) {
+        Ok(word) => print(&format!("{word}\n")),
+        Err(refusal) => {
+            say(&refusal.story());
+            // What it says is the answer; the exit code says no.
+            let _ = print(&format!("{}\n", boot::master::REFUSED));
+            Exit::Failed
         }
     }
 }

@@ -97,7 +97,10 @@ pub struct Client {
     pub sni: Option<Box<str>>,
     /// Verified; of sites that ask for one.
     pub certificate: Option<Arc<ClientCertificate>>,
+    /// Answers say that they are the last.
     pub draining: CancellationToken,
+    /// Who waits for a request waits no longer.
+    closing: CancellationToken,
     stage: AtomicU8,
 }
 
@@ -116,7 +119,14 @@ impl Conn {
 impl Client {
     #[must_use]
     pub fn plain(peer: SocketAddr, draining: CancellationToken) -> Self {
-        Self { peer, tls: false, tls_version: None, sni: None, certificate: None, draining, stage: AtomicU8::new(PARSING) }
+        let closing = draining.clone();
+        Self { peer, tls: false, tls_version: None, sni: None, certificate: None, draining, closing, stage: AtomicU8::new(PARSING) }
+    }
+
+    /// Between the drain and this a request may still come.
+    #[must_use]
+    pub fn until(self, closing: CancellationToken) -> Self {
+        Self { closing, ..self }
     }
 
     #[must_use]
@@ -209,7 +219,7 @@ impl Conn {
             true => Phase::Streams { frames: Frames::new(allowance.resets), quiet_until: Some(now + allowance.header) },
             false => Phase::Waiting { since: now, begun: false, scanner: Scanner::default() },
         };
-        let drain = Box::pin(client.draining.clone().cancelled_owned());
+        let drain = Box::pin(client.closing.clone().cancelled_owned());
         Self {
             io: Some(io),
             phase,

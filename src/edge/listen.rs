@@ -1,7 +1,7 @@
 //! Worker threads: each accepts on its share of every listener's sockets and serves what it accepts, on one runtime with one proxy.
 //!
 //! Shape: a [`Worker`] opens and closes [`Door`]s by [`Order`]; a door owns the tasks of its connections.
-//!        Closing: what waits in the accept queue is still taken, then idle connections are closed, requests in flight end with `Connection: close`,
+//!        Closing: what waits in the accept queue is still taken, then idle connections are closed (after [`COURTESY`] where another edge serves), requests in flight end with `Connection: close`,
 //!        HTTP/2 gets a GOAWAY, and what is left at the deadline is cut.
 //! Source: pingora-notes §1 (own accept loop), §1.5 (SO_REUSEPORT sockets).
 
@@ -36,6 +36,10 @@ use serve::{Proxy, Service};
 /// How long a worker leaves a listener alone whose accept fails: descriptors come back when connections end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Where another edge serves beside us: how long an idle connection may still bring a request, whose answer says that it is the last.
+/// Closed at once, it might meet a request on its way: a client would see an error, not a close.
+const COURTESY: Duration = Duration::from_secs(2);
+
 /// Names a listener: its role and its address as configured.
 pub type DoorKey = (Role, SocketAddr);
 
@@ -54,7 +58,17 @@ pub enum Order {
     /// Every door; then the worker ends.
     Stop {
         within: Duration,
+        sockets: Afterwards,
     },
+}
+
+/// What becomes of a socket that is accepted on no more.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Afterwards {
+    /// Nobody shall accept on it: whoever comes is refused.
+    Shut,
+    /// Another edge accepts on it.
+    Shared,
 }
 
 /// Connections over all listeners and threads, against `max_connections`.
@@ -113,10 +127,10 @@ impl Worker {
     pub async fn run(mut self) {
         let (lingerer, linger) = Lingerer::new();
         let service = Arc::new(Service::new(self.common.clone(), self.proxy.clone(), linger));
-        let mut doors: Vec<(DoorKey, mpsc::Sender<Duration>)> = Vec::new();
+        let mut doors: Vec<(DoorKey, mpsc::Sender<Closing>)> = Vec::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(lingerer.run());
-        let mut within = Duration::ZERO;
+        let mut last = Closing { within: Duration::ZERO, sockets: Afterwards::Shut };
         loop {
             tokio::select! {
                 order = self.orders.recv() => match order {
@@ -131,10 +145,10 @@ impl Worker {
                         Err(error) => tracing::error!(listener = %key.1, %error, "listener not opened"),
                     },
                     Some(Order::Close { key, within }) => {
-                        doors.retain(|(open, close)| *open != key || close.try_send(within).is_err() && !close.is_closed());
+                        doors.retain(|(open, close)| *open != key || close.try_send(Closing { within, sockets: Afterwards::Shut }).is_err() && !close.is_closed());
                     }
-                    Some(Order::Stop { within: grace }) => {
-                        within = grace;
+                    Some(Order::Stop { within, sockets }) => {
+                        last = Closing { within, sockets };
                         break;
                     }
                     None => break,
@@ -144,7 +158,7 @@ impl Worker {
         }
         for (_, close) in doors {
             // A door that is closed already needs no telling.
-            let _ = close.try_send(within);
+            let _ = close.try_send(last);
         }
         drop(service);
         while let Some(ended) = tasks.join_next().await {
@@ -162,13 +176,20 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
     }
 }
 
+/// How a door closes.
+#[derive(Clone, Copy, Debug)]
+struct Closing {
+    within: Duration,
+    sockets: Afterwards,
+}
+
 /// One accept loop and its connections.
 struct Door {
     role: Role,
     listener: TcpListener,
     metrics: Arc<ListenerMetrics>,
     service: Arc<Service>,
-    closing: mpsc::Receiver<Duration>,
+    closing: mpsc::Receiver<Closing>,
 }
 
 impl Door {
@@ -176,26 +197,43 @@ impl Door {
         let drain = CancellationToken::new();
         // pingora's own word for the same: `true` makes it say GOAWAY.
         let (goaway, shutdown) = watch::channel(false);
-        let leave = Leave { drain, shutdown };
+        let leave = Leave { drain, close: CancellationToken::new(), shutdown };
         let mut connections = JoinSet::new();
-        let within = loop {
+        let Closing { within, sockets } = loop {
             tokio::select! {
                 accepted = self.listener.accept() => match accepted {
                     Ok((tcp, peer)) => self.admit(tcp, peer, &leave, &mut connections),
                     Err(error) => self.pause(&error).await,
                 },
                 Some(ended) = connections.join_next() => report(ended),
-                within = self.closing.recv() => break within.unwrap_or_default(),
+                closing = self.closing.recv() => break closing.unwrap_or(Closing { within: Duration::ZERO, sockets: Afterwards::Shut }),
             }
         };
-        self.empty_queue(&leave, &mut connections);
-        // The master has the socket too: if it were only closed here, new connections would wait in a queue that nobody empties.
-        if let Err(error) = socket2::SockRef::from(&self.listener).shutdown(std::net::Shutdown::Both) {
-            tracing::debug!(%error, "listener was closed already");
+        match sockets {
+            Afterwards::Shut => {
+                self.empty_queue(&leave, &mut connections);
+                // The master has the socket too: if it were only closed here, new connections would wait in a queue that nobody empties.
+                if let Err(error) = socket2::SockRef::from(&self.listener).shutdown(std::net::Shutdown::Both) {
+                    tracing::debug!(%error, "listener was closed already");
+                }
+            }
+            // What waits in the queue is the other edge's.
+            Afterwards::Shared => {}
         }
+        drop(self.listener);
         leave.drain.cancel();
         goaway.send_replace(true);
         let deadline = Instant::now() + within;
+        match sockets {
+            Afterwards::Shut => {}
+            Afterwards::Shared => {
+                let courtesy = deadline.min(Instant::now() + COURTESY);
+                while let Ok(Some(ended)) = timeout_at(courtesy, connections.join_next()).await {
+                    report(ended);
+                }
+            }
+        }
+        leave.close.cancel();
         while let Ok(Some(ended)) = timeout_at(deadline, connections.join_next()).await {
             report(ended);
         }
@@ -240,6 +278,9 @@ impl Door {
 /// How a connection learns that its door closes.
 #[derive(Clone, Debug)]
 pub struct Leave {
+    /// Its next answer is the last.
     pub drain: CancellationToken,
+    /// What has no request by now is closed.
+    pub close: CancellationToken,
     pub shutdown: watch::Receiver<bool>,
 }

@@ -42,6 +42,8 @@ pub enum Request {
     },
     /// Loads the configuration again; answers when it is in force or refused.
     Reload,
+    /// Becomes the binary on disk; that one answers, when its edge serves.
+    Upgrade,
     Start {
         app: AppName,
     },

@@ -349,6 +349,8 @@ pub enum ToMaster {
         ask: u64,
         json: String,
     },
+    /// It was told by TERM to leave: its listeners are closed, what is in flight is finished. Nothing else follows.
+    Leaving,
     /// Once a second: proof of life.
     Alive {
         connections: u64,

@@ -405,6 +405,20 @@ pub fn spawn(launch: Launch, cgroup: Option<BorrowedFd<'_>>) -> Result<Pid, Spaw
 /// Our own score as text, as it was before we lowered it.
 static OOM_SCORE: OnceLock<Vec<u8>> = OnceLock::new();
 
+/// Our score as it was, for a binary that takes over: what it finds is what we made of it.
+#[must_use]
+pub fn oom_score() -> Option<String> {
+    OOM_SCORE.get().map(|score| String::from_utf8_lossy(score).into_owned())
+}
+
+/// As [`lower_oom_score`], in the place of a binary that has done so.
+pub fn keep_oom_score(before: Option<String>) {
+    if let Some(before) = before {
+        // Called once, at the start.
+        let _ = OOM_SCORE.set(before.into_bytes());
+    }
+}
+
 /// The kernel shall take the master last when memory is short; only root may ask for that.
 pub fn lower_oom_score() {
     const FILE: &str = "/proc/self/oom_score_adj";

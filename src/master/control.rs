@@ -4,7 +4,10 @@
 
 use std::{
     fs, io,
-    os::unix::fs::PermissionsExt,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::PermissionsExt,
+    },
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -181,6 +184,11 @@ async fn converse(stream: UnixStream, handle: Handle) -> io::Result<()> {
                 speaker.say(&Answer::Failed { error: reload::story(&error), kind }).await
             }
         },
+        Request::Upgrade => {
+            let client = AsRef::<UnixStream>::as_ref(&speaker.write).as_fd().try_clone_to_owned()?;
+            let error = handle.upgrade(client).await;
+            speaker.refuse(error.story()).await
+        }
         Request::Start { app } => speaker.order(&handle, app, Order::Start).await,
         Request::Stop { app } => speaker.order(&handle, app, Order::Stop).await,
         Request::Restart { app } => speaker.order(&handle, app, Order::Restart).await,
@@ -197,6 +205,15 @@ async fn converse(stream: UnixStream, handle: Handle) -> io::Result<()> {
             speaker.pass_on(words).await
         }
     }
+}
+
+/// Answers whoever asked the binary before for this one.
+pub async fn answer(client: OwnedFd, answer: &Answer) -> io::Result<()> {
+    let stream = std::os::unix::net::UnixStream::from(client);
+    stream.set_nonblocking(true)?;
+    // The other half is kept until the end: a client that hangs up is no error of ours.
+    let (_read, write) = UnixStream::from_std(stream)?.into_split();
+    Speaker { write, write_within: IDLE }.say(answer).await
 }
 
 struct Speaker {

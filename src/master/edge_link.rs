@@ -1,13 +1,14 @@
 //! The edge as a child: started, given its configuration, watched, and replaced at once when it dies.
 //!
 //! Shape: Down ─start→ Greeting ─Hello, Ready→ Serving ─death→ Down … ; the sockets stay open all the while, so connections wait and none is refused.
+//!        One that leaves, and those of the binary before, drain beside it as [`Elders`]; a drain of an instance is over when no elder may use it either.
 //!        A configuration is in force when the edge says so: a refusal, a death or silence leaves the one before.
 
 use std::{
     collections::{BTreeMap, HashMap},
     ffi::OsString,
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, OwnedFd, RawFd},
     sync::Arc,
     time::Duration,
 };
@@ -16,6 +17,8 @@ use nix::{
     sys::resource::{Resource, getrlimit},
     unistd::Pid,
 };
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use thiserror::Error;
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -25,6 +28,8 @@ use tokio::{
 
 use super::{
     child::{self, Identity, Launch, Limits, SpawnError},
+    elders::{self, Elders},
+    handoff::{Bag, TakeOverError, UpgradeError},
     nursery::Nursery,
     output::Output,
     sockets::Sockets,
@@ -81,6 +86,8 @@ pub struct Facts {
     pub pid: Option<u32>,
     pub ready: bool,
     pub restarts: u64,
+    /// Edges before it that finish what is in flight.
+    pub draining: usize,
     pub connections: u64,
     pub in_flight: u64,
 }
@@ -109,6 +116,7 @@ enum Command {
     Warm { id: InstanceId, incarnation: Incarnation, paths: Vec<String>, within: Duration },
     Refused,
     Shutdown { within: Duration, done: oneshot::Sender<()> },
+    Export { reply: oneshot::Sender<Result<(Carried, Bag), UpgradeError>>, thaw: Option<oneshot::Receiver<()>> },
     KillNow,
 }
 
@@ -165,6 +173,13 @@ impl Handle {
         let _ = gone.await;
     }
 
+    /// The edge and those before it, as they stand. With `thaw` nothing is done or heard any more until its sender is dropped.
+    pub async fn export(&self, thaw: Option<oneshot::Receiver<()>>) -> Result<(Carried, Bag), UpgradeError> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Command::Export { reply, thaw }).await;
+        answer.await.unwrap_or(Err(UpgradeError::Stopping))
+    }
+
     pub async fn kill_now(&self) {
         self.tell(Command::KillNow).await;
     }
@@ -210,12 +225,41 @@ struct Running {
     patience: Instant,
     /// The setting it was started with was the one on trial.
     on_trial: bool,
+    /// Our end of the link once more, for whoever comes after us.
+    line: OwnedFd,
+    /// It has said that it leaves.
+    leaving: bool,
+}
+
+/// The edges, and what is only known here, on their way to the binary that takes over.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Carried {
+    /// The one that serves comes last.
+    edges: Vec<elders::Carried>,
+    restarts: u64,
+    /// [`Materials`] that the edge had nothing against. A build that has another idea of them reads the files.
+    materials: Value,
+}
+
+impl Carried {
+    #[must_use]
+    pub fn pids(&self) -> Vec<Pid> {
+        self.edges.iter().map(|edge| Pid::from_raw(edge.pid)).collect()
+    }
+
+    /// `None`: they are to be read anew.
+    #[must_use]
+    pub fn materials(&self) -> Option<Materials> {
+        serde_json::from_value(self.materials.clone()).ok()
+    }
 }
 
 /// How a life of the edge ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum End {
     Died,
+    /// It leaves in order, and is an elder now.
+    Left,
     Stopped,
 }
 
@@ -238,6 +282,9 @@ pub struct EdgeLink {
     next_ask: u64,
     drains: Vec<(InstanceId, Incarnation)>,
     warms: Vec<(InstanceId, Incarnation)>,
+    elders: Elders,
+    /// Drained by the edge, and perhaps not yet by the elders, who know nothing of it: their requests are waited for.
+    held: Vec<(InstanceId, Incarnation)>,
     deaths: usize,
     /// Since a shutdown was asked for: KILL at the moment, and whom to tell.
     stopping: Option<(Instant, Vec<oneshot::Sender<()>>)>,
@@ -263,6 +310,8 @@ impl EdgeLink {
         let Wiring { program, nursery, output, table, supervisor, started_ms, tickets } = wiring;
         let link = Self {
             program,
+            elders: Elders::new(nursery.clone()),
+            held: Vec::new(),
             nursery,
             output,
             table,
@@ -282,6 +331,24 @@ impl EdgeLink {
             stopping: None,
         };
         (link, Handle { commands: send, facts: facts_out })
+    }
+
+    /// The edges of the binary before serve on until the first of ours is ready.
+    ///
+    /// Errors: a link did not come along.
+    pub fn adopt(&mut self, carried: &Carried, mut claim: impl FnMut(RawFd) -> io::Result<OwnedFd>) -> Result<(), TakeOverError> {
+        for elders::Carried { pid, line, drain, left } in &carried.edges {
+            let pid = Pid::from_raw(*pid);
+            let (told, exit) = oneshot::channel();
+            self.nursery.take_over(pid, None, move |how| {
+                // Whoever waited has given it up.
+                let _ = told.send(how);
+            });
+            let line = claim(*line).map_err(TakeOverError::Descriptor)?;
+            self.elders.add(pid, exit, line, *drain, *left).map_err(TakeOverError::Descriptor)?;
+        }
+        self.facts.send_modify(|facts| (facts.restarts, facts.draining) = (carried.restarts, self.elders.count()));
+        Ok(())
     }
 
     /// Until the handles are gone.
@@ -304,6 +371,10 @@ impl EdgeLink {
             }
             self.facts.send_modify(|facts| facts.restarts += 1);
             let _ = self.supervisor.send(supervisor::Message::EdgeDied).await;
+        }
+        self.elders.retire();
+        while !self.elders.is_empty() {
+            self.elders.gone().await;
         }
         if let Some((_, told)) = self.stopping.take() {
             for done in told {
@@ -342,6 +413,7 @@ impl EdgeLink {
             stderr,
             descriptors,
         };
+        let line = OwnedFd::from(ours.try_clone().map_err(prepare("the link to the edge"))?);
         let link = Link::<ToEdge, ToMaster>::from_std(ours).map_err(prepare("the link to the edge"))?;
         let (told, exit) = oneshot::channel();
         let pid = self.nursery.spawn(launch, move |how| {
@@ -375,7 +447,8 @@ impl EdgeLink {
             facts.ready = false;
         });
         let patience = now + READY_WITHIN;
-        Ok(Running { pid, exit, parcels, receiver, writer, since: now, greeted: false, ready: false, patience, on_trial })
+        let (greeted, ready, leaving) = (false, false, false);
+        Ok(Running { pid, exit, parcels, receiver, writer, since: now, greeted, ready, patience, on_trial, line, leaving })
     }
 
     /// Until it is gone.
@@ -387,7 +460,12 @@ impl EdgeLink {
                 biased;
                 exit = &mut edge.exit => return self.ended(&edge, exit.ok()),
                 message = edge.receiver.receive(), if open => match message {
-                    Ok(Some((message, _))) => open = self.hear(&mut edge, message).await,
+                    Ok(Some((message, _))) => {
+                        open = self.hear(&mut edge, message).await;
+                        if edge.leaving && self.stopping.is_none() {
+                            return self.part(edge);
+                        }
+                    }
                     Ok(None) => {
                         // It closes the link when it ends; one that only closes the link is of no use.
                         open = false;
@@ -405,7 +483,9 @@ impl EdgeLink {
                     }
                     edge.patience = edge.patience.min(Instant::now() + Duration::from_secs(1));
                 }
+                () = self.elders.gone(), if !self.elders.is_empty() => self.elder_gone().await,
                 command = self.commands.recv() => match command {
+                    Some(Command::Export { reply, thaw }) => self.show(&edge, reply, thaw).await,
                     Some(command) => self.obey(&edge, command),
                     None => {
                         self.nursery.kill_group(edge.pid);
@@ -416,6 +496,74 @@ impl EdgeLink {
                 () = tokio::time::sleep_until(deadline) => self.late(&mut edge),
             }
         }
+    }
+
+    async fn elder_gone(&mut self) {
+        self.facts.send_modify(|facts| facts.draining = self.elders.count());
+        if self.elders.is_empty() {
+            for (id, incarnation) in std::mem::take(&mut self.held) {
+                let _ = self.supervisor.send(supervisor::Message::Drained { id, incarnation }).await;
+            }
+        }
+    }
+
+    /// While an elder is about, what the edge has drained may be in use there: then the instance's own deadline decides, or the elder's end.
+    async fn drained(&mut self, id: InstanceId, incarnation: Incarnation) {
+        if self.elders.is_empty() {
+            let _ = self.supervisor.send(supervisor::Message::Drained { id, incarnation }).await;
+        } else {
+            self.held.push((id, incarnation));
+        }
+    }
+
+    /// Told from outside to leave: it drains as one that an upgrade left behind, and the next is started at once.
+    fn part(&mut self, edge: Running) -> End {
+        let Running { pid, exit, line, .. } = edge;
+        tracing::warn!(pid = pid.as_raw(), "edge was told to leave, starting another");
+        let drain = self.setting.plan.timeouts.drain;
+        if let Err(error) = self.elders.add(pid, exit, line, drain, Some(Elders::patience(drain))) {
+            tracing::error!(%error, "edge that leaves was killed");
+        }
+        if let Some(Trial { reply, .. }) = self.trial.take() {
+            self.setting.reloads.1 += 1;
+            let _ = reply.send(Err(ApplyError::Died));
+        }
+        let draining = self.elders.count();
+        self.facts.send_modify(|facts| *facts = Facts { pid: None, ready: false, connections: 0, in_flight: 0, draining, ..*facts });
+        End::Left
+    }
+
+    async fn show(
+        &self,
+        edge: &Running,
+        reply: oneshot::Sender<Result<(Carried, Bag), UpgradeError>>,
+        thaw: Option<oneshot::Receiver<()>>,
+    ) {
+        let shown = self.export(edge);
+        let good = shown.is_ok();
+        // Whoever asked may have given up; then there is nothing to wait for.
+        let heard = reply.send(shown).is_ok();
+        if let Some(thaw) = thaw.filter(|_| good && heard) {
+            let _ = thaw.await;
+        }
+    }
+
+    fn export(&self, edge: &Running) -> Result<(Carried, Bag), UpgradeError> {
+        if self.stopping.is_some() {
+            return Err(UpgradeError::Stopping);
+        }
+        if !edge.ready || edge.leaving {
+            return Err(UpgradeError::EdgeDown);
+        }
+        if self.elders.count() >= elders::MOST {
+            return Err(UpgradeError::Elders { count: self.elders.count() });
+        }
+        let mut bag = Bag::default();
+        let mut edges = self.elders.export(&mut bag).map_err(UpgradeError::Descriptors)?;
+        let line = bag.put(&edge.line).map_err(UpgradeError::Descriptors)?;
+        edges.push(elders::Carried { pid: edge.pid.as_raw(), line, drain: self.setting.plan.timeouts.drain, left: None });
+        let materials = serde_json::to_value(&self.good_materials).map_err(UpgradeError::Write)?;
+        Ok((Carried { edges, restarts: self.facts.borrow().restarts, materials }, bag))
     }
 
     fn deadline(&self, edge: &Running) -> Instant {
@@ -473,7 +621,7 @@ impl EdgeLink {
     async fn mourn(&mut self) {
         self.asks.clear();
         for (id, incarnation) in std::mem::take(&mut self.drains) {
-            let _ = self.supervisor.send(supervisor::Message::Drained { id, incarnation }).await;
+            self.drained(id, incarnation).await;
         }
         for (id, incarnation) in std::mem::take(&mut self.warms) {
             self.not_warmed(id, incarnation).await;
@@ -493,10 +641,12 @@ impl EdgeLink {
                         self.put_on_trial(*setting, reply, true);
                         return End::Died;
                     }
-                    Some(command @ (Command::Shutdown { .. } | Command::KillNow)) => {
-                        self.answer_without_edge(command).await;
+                    Some(Command::Shutdown { done, .. }) => {
+                        // Told when those before it are gone too.
+                        self.stopping.get_or_insert_with(|| (Instant::now(), Vec::new())).1.push(done);
                         return End::Stopped;
                     }
+                    Some(Command::KillNow) => return End::Stopped,
                     Some(command) => self.answer_without_edge(command).await,
                     None => return End::Stopped,
                 },
@@ -512,8 +662,9 @@ impl EdgeLink {
             // Dropped: who asks learns that nobody is there.
             Command::Ask { .. } | Command::KillNow => {}
             Command::Materials(materials) => self.setting.materials = materials,
-            Command::Drain { id, incarnation, .. } => {
-                let _ = self.supervisor.send(supervisor::Message::Drained { id, incarnation }).await;
+            Command::Drain { id, incarnation, .. } => self.drained(id, incarnation).await,
+            Command::Export { reply, .. } => {
+                let _ = reply.send(Err(if self.stopping.is_some() { UpgradeError::Stopping } else { UpgradeError::EdgeDown }));
             }
             Command::Warm { id, incarnation, .. } => self.not_warmed(id, incarnation).await,
             Command::Refused => self.setting.reloads.1 += 1,
@@ -580,6 +731,8 @@ impl EdgeLink {
                 let at = Instant::now() + within + Duration::from_secs(1);
                 self.stopping.get_or_insert_with(|| (at, Vec::new())).1.push(done);
             }
+            // The loop answers it, which may wait.
+            Command::Export { reply, .. } => drop(reply),
             Command::KillNow => {
                 self.stopping.get_or_insert_with(|| (Instant::now() + Duration::from_secs(1), Vec::new()));
                 self.nursery.kill_group(edge.pid);
@@ -607,6 +760,7 @@ impl EdgeLink {
                 let took_ms = u64::try_from(edge.since.elapsed().as_millis()).unwrap_or(u64::MAX);
                 tracing::info!(pid = edge.pid.as_raw(), generation = generation.0, took_ms, "edge is ready");
                 self.facts.send_modify(|facts| facts.ready = true);
+                self.elders.retire();
                 if edge.on_trial {
                     self.commit();
                 }
@@ -632,7 +786,7 @@ impl EdgeLink {
                     tracing::warn!(app = %id.app, instance = id.n, in_flight, "requests were cut at the end of the drain");
                 }
                 self.drains.retain(|drain| *drain != (id.clone(), incarnation));
-                let _ = self.supervisor.send(supervisor::Message::Drained { id, incarnation }).await;
+                self.drained(id, incarnation).await;
             }
             ToMaster::Warmed { id, incarnation, result } => {
                 self.warms.retain(|warm| *warm != (id.clone(), incarnation));
@@ -650,6 +804,7 @@ impl EdgeLink {
                     let _ = reply.send(json);
                 }
             }
+            ToMaster::Leaving => edge.leaving = true,
             ToMaster::Alive { connections, in_flight } => self.facts.send_modify(|facts| {
                 facts.connections = connections;
                 facts.in_flight = in_flight;

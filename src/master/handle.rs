@@ -1,18 +1,21 @@
 //! The room's public face: what the control socket and the run loop may ask of it.
 
-use std::{num::NonZeroU16, time::Duration};
+use std::{num::NonZeroU16, os::fd::OwnedFd, time::Duration};
 
 use serde_json::{Value, json};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    deploy, edge_link, jobs,
+    deploy, edge_link,
+    handoff::UpgradeError,
+    jobs,
     obituary::Register,
     output::Output,
     reload::{self, ReloadError},
     status::Sources,
     supervisor::{Message, Order, Word},
+    upgrade,
 };
 use crate::{
     ipc::{
@@ -106,8 +109,16 @@ impl Handle {
     /// Waits until it is in force or refused.
     pub async fn reload(&self) -> Result<Generation, ReloadError> {
         let (reply, answer) = oneshot::channel();
-        let _ = self.reloads.send(reload::Ask { reply: Some(reply) }).await;
+        let _ = self.reloads.send(reload::Ask::Reload { reply: Some(reply) }).await;
         answer.await.unwrap_or(Err(ReloadError::Stopping))
+    }
+
+    /// Comes back only with what kept the running binary here; else the next one answers `client`.
+    pub async fn upgrade(&self, client: OwnedFd) -> UpgradeError {
+        let (reply, failure) = oneshot::channel();
+        let ask = reload::Ask::Upgrade(upgrade::Ask { client: Some(client), reply: Some(reply) });
+        let _ = self.reloads.send(ask).await;
+        failure.await.unwrap_or(UpgradeError::Stopping)
     }
 
     #[must_use]

@@ -38,6 +38,7 @@ use super::{
 use crate::{
     ipc::message::InstanceId,
     plan::{App, AppPort, Ready},
+    rules::restart::Exit,
     vocab::{AppName, ServerAddr},
 };
 
@@ -52,9 +53,21 @@ pub struct Started {
     pub addr: Option<ServerAddr>,
     pub tail: Arc<Tail>,
     /// Listens for READY=1; to be aborted when the process ends.
-    pub notify: Option<AbortHandle>,
+    pub notify: Option<Notify>,
     /// It runs as root.
     pub root: bool,
+}
+
+/// The NOTIFY_SOCKET of a process, listened to by a task of its own.
+pub struct Notify {
+    task: AbortHandle,
+    pub socket: Arc<UnixDatagram>,
+}
+
+impl Notify {
+    pub fn abort(&self) {
+        self.task.abort();
+    }
 }
 
 /// What is known of addresses when one is chosen.
@@ -124,10 +137,6 @@ impl Workshop {
         if let Some(ServerAddr::Tcp(addr)) = &addr {
             env.insert("PORT".into(), addr.port().to_string().into());
         }
-        let seen = {
-            let (id, notices) = (id.clone(), notices.clone());
-            move || drop(notices.send(Notice::Seen { id, incarnation }))
-        };
         let mut awaited = None;
         let mut notify = None;
         if let Some(within) = app.watchdog {
@@ -137,30 +146,15 @@ impl Workshop {
             Ready::Log { pattern, .. } => {
                 let pattern = Regex::new(pattern)
                     .map_err(|error| SpawnError::Prepare { what: "ready.log".to_owned(), source: io::Error::other(error) })?;
-                awaited = Some(Awaited { pattern, seen: Box::new(seen.clone()) });
+                awaited = Some(Awaited { pattern, seen: Box::new(seen(id, incarnation, notices)) });
             }
             Ready::Notify { .. } | Ready::Http { .. } | Ready::Tcp { .. } | Ready::Started => {}
         }
-        let notifies = matches!(app.ready, Ready::Notify { .. });
-        if notifies || app.watchdog.is_some() {
+        if hears(app) {
             let path = self.places.notify_socket(id, incarnation)?;
             let socket = listen(&path, &identity).map_err(|source| SpawnError::Prepare { what: path.display().to_string(), source })?;
             env.insert("NOTIFY_SOCKET".into(), path.clone().into());
-            let told = Arc::new(AtomicBool::new(false));
-            let pings = app.watchdog.map(|_| {
-                let (id, notices) = (id.clone(), notices.clone());
-                move || {
-                    // One that has not been heard yet says the same.
-                    if !told.swap(true, Relaxed) {
-                        drop(notices.send(Notice::Pinged { id: id.clone(), incarnation, told: told.clone() }));
-                    }
-                }
-            });
-            let path = Unlink(path);
-            notify = Some(self.notifiers.spawn(async move {
-                let _path = path;
-                hear(socket, notifies.then_some(seen), pings).await;
-            }));
+            notify = Some(self.listen_to(socket, path, id, incarnation, app, notices));
         }
         let kept = if app.schedule.is_some() { Kept::Both } else { Kept::Stderr };
         let pipes = self
@@ -170,17 +164,8 @@ impl Workshop {
         let started = pipes.and_then(|(stdout, stderr, tail)| {
             let root = identity.uid.is_root();
             let mut launch = of(app, argv, env, identity, self.nofile, (stdout, stderr));
-            launch.memory = app.memory_max.map(|max| MemoryCap {
-                max,
-                name: format!("{id}-{incarnation}"),
-                signal: stop_signal(app.stop.signal),
-                patience: app.stop.timeout,
-            });
-            let (reaped, notices, register) = (id.clone(), notices.clone(), self.register.clone());
-            let tell = move |exit| {
-                register.died(&reaped, incarnation, exit);
-                drop(notices.send(Notice::Exited { id: reaped, incarnation, exit }));
-            };
+            launch.memory = memory_cap(id, incarnation, app);
+            let tell = self.tell(id, incarnation, notices);
             // Reaping waits for us: both are on the master's one thread.
             let pid = self.nursery.spawn(launch, tell)?;
             self.register.born(id, incarnation, pid.as_raw().cast_unsigned(), tail.clone());
@@ -195,6 +180,77 @@ impl Workshop {
                 Err(error)
             }
         }
+    }
+
+    fn listen_to(
+        &mut self,
+        socket: UnixDatagram,
+        path: PathBuf,
+        id: &InstanceId,
+        incarnation: u64,
+        app: &App,
+        notices: &UnboundedSender<Notice>,
+    ) -> Notify {
+        let ready = matches!(app.ready, Ready::Notify { .. }).then(|| seen(id, incarnation, notices));
+        let told = Arc::new(AtomicBool::new(false));
+        let pings = app.watchdog.map(|_| {
+            let (id, notices) = (id.clone(), notices.clone());
+            move || {
+                // One that has not been heard yet says the same.
+                if !told.swap(true, Relaxed) {
+                    drop(notices.send(Notice::Pinged { id: id.clone(), incarnation, told: told.clone() }));
+                }
+            }
+        });
+        let (socket, path) = (Arc::new(socket), Unlink(path));
+        let ear = socket.clone();
+        let task = self.notifiers.spawn(async move {
+            let _path = path;
+            hear(ear, ready, pings).await;
+        });
+        Notify { task, socket }
+    }
+
+    /// A process of the binary before: its end and its words are ours to hear now.
+    ///
+    /// Errors: its notify socket is of no use.
+    pub fn take_over(
+        &mut self,
+        id: &InstanceId,
+        incarnation: u64,
+        app: &App,
+        (pid, tail): (Pid, Option<Arc<Tail>>),
+        notify: Option<OwnedFd>,
+        notices: &UnboundedSender<Notice>,
+    ) -> io::Result<Option<Notify>> {
+        let tell = self.tell(id, incarnation, notices);
+        self.nursery.take_over(pid, memory_cap(id, incarnation, app), tell);
+        if let Some(tail) = tail {
+            self.register.born(id, incarnation, pid.as_raw().cast_unsigned(), tail);
+        }
+        let Some(fd) = notify else { return Ok(None) };
+        let socket = UnixDatagram::from_std(StdDatagram::from(fd))?;
+        let path = self.places.notify_path(id, incarnation);
+        Ok(Some(self.listen_to(socket, path, id, incarnation, app, notices)))
+    }
+
+    /// What is told when a process has ended.
+    fn tell(&self, id: &InstanceId, incarnation: u64, notices: &UnboundedSender<Notice>) -> impl FnOnce(Exit) + Send + 'static {
+        let (id, notices, register) = (id.clone(), notices.clone(), self.register.clone());
+        move |exit| {
+            register.died(&id, incarnation, exit);
+            drop(notices.send(Notice::Exited { id, incarnation, exit }));
+        }
+    }
+
+    /// Allotted ports, by instance.
+    #[must_use]
+    pub fn ports(&self) -> Vec<(u16, InstanceId)> {
+        self.ports.iter().map(|(port, id)| (*port, id.clone())).collect()
+    }
+
+    pub fn take_ports(&mut self, ports: Vec<(u16, InstanceId)>) {
+        self.ports.extend(ports);
     }
 
     fn address(
@@ -270,6 +326,12 @@ pub(super) fn of(
     }
 }
 
+/// What tells that a process wrote the awaited line, or notified.
+pub fn seen(id: &InstanceId, incarnation: u64, notices: &UnboundedSender<Notice>) -> impl FnOnce() + Send + 'static {
+    let (id, notices) = (id.clone(), notices.clone());
+    move || drop(notices.send(Notice::Seen { id, incarnation }))
+}
+
 /// Clean: of ours only where to find programs, the language and the time zone.
 pub(super) fn environment(identity: &Identity) -> BTreeMap<OsString, OsString> {
     let ours = |name: &str, otherwise: &str| std::env::var_os(name).filter(|value| !value.is_empty()).unwrap_or_else(|| otherwise.into());
@@ -300,6 +362,16 @@ fn listen(path: &Path, identity: &Identity) -> io::Result<UnixDatagram> {
     UnixDatagram::from_std(socket)
 }
 
+/// Whether its processes have a NOTIFY_SOCKET.
+fn hears(app: &App) -> bool {
+    matches!(app.ready, Ready::Notify { .. }) || app.watchdog.is_some()
+}
+
+fn memory_cap(id: &InstanceId, incarnation: u64, app: &App) -> Option<MemoryCap> {
+    let App { memory_max, stop, .. } = app;
+    memory_max.map(|max| MemoryCap { max, name: format!("{id}-{incarnation}"), signal: stop_signal(stop.signal), patience: stop.timeout })
+}
+
 /// A socket's file, which goes with whoever listens.
 struct Unlink(PathBuf);
 
@@ -311,7 +383,7 @@ impl Drop for Unlink {
 }
 
 /// READY=1 once, and each WATCHDOG=1. The socket is the instance's own, so whoever may write to it is the instance.
-async fn hear(socket: UnixDatagram, mut ready: Option<impl FnOnce()>, pings: Option<impl Fn()>) {
+async fn hear(socket: Arc<UnixDatagram>, mut ready: Option<impl FnOnce()>, pings: Option<impl Fn()>) {
     let mut buffer = [0; 4096];
     // An error of the socket itself ends the wait; the timeouts then say the rest. What else comes (STOPPING=1, STATUS=…) finds an open socket, not an error.
     while let Ok(bytes) = socket.recv(&mut buffer).await {

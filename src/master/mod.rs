@@ -8,7 +8,10 @@ pub mod clock;
 pub mod control;
 pub mod deploy;
 pub mod edge_link;
+pub mod elders;
 pub mod handle;
+pub mod handoff;
+pub mod herald;
 pub mod jobs;
 mod launch;
 pub mod materials;
@@ -22,6 +25,7 @@ pub mod sockets;
 pub mod status;
 pub mod supervisor;
 pub mod tickets;
+pub mod upgrade;
 mod usage;
 
 #[cfg(test)]

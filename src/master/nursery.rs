@@ -8,7 +8,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     fs::File,
     io::{self, Write},
-    os::fd::OwnedFd,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -97,6 +97,8 @@ struct Inner {
     cgroups: Option<Option<Cgroups>>,
     /// Cages of children that are gone, in which something still vanishes.
     rest: Vec<Cage>,
+    /// Nobody is reaped: who ends now is found by the binary that takes over.
+    paused: bool,
 }
 
 /// A cloneable door to the nursery. The lock is held for moments only, never across a wait.
@@ -113,9 +115,53 @@ impl Nursery {
         if strangers == Strangers::Reap {
             prctl::set_child_subreaper(true)?;
         }
-        let guard = Some(Guard::start()?);
-        let inner = Inner { kids: HashMap::new(), guard, strangers, cgroups: None, rest: Vec::new() };
-        Ok(Self { inner: Arc::new(Mutex::new(inner)), weighs: Arc::default() })
+        Ok(Self::with(Guard::start()?, strangers))
+    }
+
+    /// In the place of the binary before, whose guard goes on: it knows every group already.
+    #[must_use]
+    pub fn adopt(guard: Pid, pipe: OwnedFd) -> Self {
+        Self::with(Guard { pid: guard, pipe: File::from(pipe) }, Strangers::Reap)
+    }
+
+    fn with(guard: Guard, strangers: Strangers) -> Self {
+        let inner = Inner { kids: HashMap::new(), guard: Some(guard), strangers, paused: false, cgroups: None, rest: Vec::new() };
+        Self { inner: Arc::new(Mutex::new(inner)), weighs: Arc::default() }
+    }
+
+    /// A child of the binary before is a child of ours: the process is the same.
+    pub fn take_over(&self, pid: Pid, memory: Option<MemoryCap>, tell: impl FnOnce(Exit) + Send + 'static) {
+        let mut inner = self.lock();
+        // A cage of that name is there already, with the process in it.
+        let memory = memory.map_or(Memory::Free, |cap| inner.confine(cap));
+        if matches!(memory, Memory::Weighed { .. }) {
+            self.weighs.notify_one();
+        }
+        inner.kids.insert(pid, Kid { tell: Box::new(tell), leaving: None, memory });
+    }
+
+    /// Reaps nobody from now on; false: some group is still vanishing, whose owner has not been told.
+    #[must_use]
+    pub fn pause(&self) -> bool {
+        let mut inner = self.lock();
+        inner.paused = true;
+        inner.kids.values().all(|kid| kid.leaving.is_none())
+    }
+
+    /// Reaps again, those first who ended meanwhile.
+    pub fn resume(&self) {
+        self.lock().paused = false;
+        self.look();
+    }
+
+    /// The guard, and its pipe for as long as `with` looks at it.
+    pub fn guard<T>(&self, with: impl FnOnce(Pid, BorrowedFd<'_>) -> T) -> Option<T> {
+        self.lock().guard.as_ref().map(|guard| with(guard.pid, guard.pipe.as_fd()))
+    }
+
+    #[must_use]
+    pub fn pids(&self) -> Vec<Pid> {
+        self.lock().kids.keys().copied().collect()
     }
 
     /// Starts a child; `tell` is called once, when nothing of its group is left.
@@ -320,6 +366,9 @@ impl Inner {
     }
 
     fn next_ended(&self) -> Option<Pid> {
+        if self.paused {
+            return None;
+        }
         match self.strangers {
             Strangers::Reap => child::ended(None),
             Strangers::Leave => self.kids.iter().filter(|(_, kid)| kid.leaving.is_none()).find_map(|(pid, _)| child::ended(Some(*pid))),

@@ -22,7 +22,10 @@ use regex::bytes::Regex;
 use tokio::{
     io::AsyncReadExt,
     net::unix::pipe,
-    sync::mpsc::{self, Receiver, UnboundedReceiver, UnboundedSender, unbounded_channel},
+    sync::{
+        mpsc::{self, Receiver, UnboundedReceiver, UnboundedSender, unbounded_channel},
+        oneshot, watch,
+    },
     task::JoinSet,
 };
 use tracing_subscriber::fmt::MakeWriter;
@@ -37,6 +40,7 @@ use hub::{Batch, FollowError, Hub, News};
 use lines::Cutter;
 use queue::{Item, Queue, Target};
 
+pub mod carried;
 mod file;
 mod history;
 pub mod hub;
@@ -59,7 +63,7 @@ const ACCESS_PIPE: i32 = 1024 * 1024;
 pub struct Output {
     queue: Arc<Queue<Order>>,
     /// Unbounded: one message for each process that is started.
-    streams: UnboundedSender<Stream>,
+    streams: UnboundedSender<Incoming>,
     shape: Arc<AtomicU8>,
     hub: Arc<Hub>,
     /// Where the files of apps are.
@@ -129,17 +133,37 @@ pub struct Awaited {
     pub seen: Seen,
 }
 
+/// What the reader thread is told.
+enum Incoming {
+    Stream(Stream),
+    /// To read nothing more, and give back every pipe as it stands.
+    Pause(oneshot::Sender<Vec<Stream>>),
+}
+
+/// A pipe, and what was read of a line whose end has not come.
 struct Stream {
     from: OwnedFd,
     kind: Kind,
+    cutter: Cutter,
+    /// Of the last line with a priority.
+    level: u8,
 }
+
+impl Stream {
+    fn new(from: OwnedFd, kind: Kind) -> Self {
+        Self { from, kind, cutter: Cutter::default(), level: 3 }
+    }
+}
+
+/// The line that both pipes of a process are looked through for, until it has come.
+type Await = Arc<Mutex<Option<Awaited>>>;
 
 enum Kind {
     App {
         err: bool,
         id: InstanceId,
         tail: Arc<Tail>,
-        awaited: Arc<Mutex<Option<Awaited>>>,
+        awaited: Await,
         /// Dropped with the stream.
         _open: Option<mpsc::Sender<()>>,
     },
@@ -265,7 +289,7 @@ impl Output {
             // A slow disk must not hold up a restart.
             let queue = self.queue.clone();
             let read = tokio::task::spawn_blocking(move || {
-                flush(&queue, FLUSH_WITHIN);
+                let _ = flush(&queue, FLUSH_WITHIN);
                 let lines = history::before(history::read(&dir, &name)?, &known, count);
                 io::Result::Ok(lines.into_iter().rev().take(wanted).collect::<Vec<_>>())
             });
@@ -308,7 +332,7 @@ impl Output {
         for (from, err) in [(out, false), (err, true)] {
             let kind = Kind::App { err, id: id.clone(), tail: tail.clone(), awaited: awaited.clone(), _open: open.clone() };
             // Refused only when the reader thread is gone; the child then writes into a closed pipe.
-            let _ = self.streams.send(Stream { from: from.into(), kind });
+            let _ = self.streams.send(Incoming::Stream(Stream::new(from.into(), kind)));
         }
         Ok((to_out.into(), to_err.into(), tail))
     }
@@ -319,15 +343,21 @@ impl Output {
         let (log, to_log) = io::pipe()?;
         // A larger pipe is a courtesy; the limit for users that are not root may forbid it.
         let _ = nix::fcntl::fcntl(&to_access, nix::fcntl::FcntlArg::F_SETPIPE_SZ(ACCESS_PIPE));
-        let _ = self.streams.send(Stream { from: access.into(), kind: Kind::Access });
-        let _ = self.streams.send(Stream { from: log.into(), kind: Kind::EdgeLog });
+        for (from, kind) in [(access, Kind::Access), (log, Kind::EdgeLog)] {
+            let _ = self.streams.send(Incoming::Stream(Stream::new(from.into(), kind)));
+        }
         Ok((to_access.into(), to_log.into()))
     }
 
     /// Waits until everything queued so far is written, but not longer than `within`, and ends the writer. Blocks: for the end of the process.
     pub fn finish(&self, within: Duration) {
-        flush(&self.queue, within);
+        let _ = flush(&self.queue, within);
         self.queue.close();
+    }
+
+    /// Waits until everything queued so far is written; false: it was not within that time. Blocks.
+    pub fn flush(&self, within: Duration) -> bool {
+        flush(&self.queue, within)
     }
 }
 
@@ -373,11 +403,10 @@ fn log_line(queue: &Queue<Order>, line: &[u8], error: bool) {
 }
 
 /// Waits until everything queued so far is written, but not longer than `within`. Blocks.
-fn flush(queue: &Queue<Order>, within: Duration) {
+fn flush(queue: &Queue<Order>, within: Duration) -> bool {
     let (done, wait) = sync_channel(1);
     queue.order(Order::Flush(done));
-    // Late or lost: what is in the files is what there is.
-    let _ = wait.recv_timeout(within);
+    wait.recv_timeout(within).is_ok()
 }
 
 /// So many lines tell a place in a file from others.
@@ -414,14 +443,29 @@ struct Sinks {
 }
 
 /// The reader thread.
-async fn read_all(mut incoming: UnboundedReceiver<Stream>, sinks: Sinks) {
+async fn read_all(mut incoming: UnboundedReceiver<Incoming>, sinks: Sinks) {
     let mut streams = JoinSet::new();
+    let (pausing, paused) = watch::channel(false);
     loop {
         tokio::select! {
-            stream = incoming.recv() => {
-                let Some(stream) = stream else { break };
-                streams.spawn(read_one(stream, sinks.clone()));
-            }
+            told = incoming.recv() => match told {
+                Some(Incoming::Stream(stream)) => drop(streams.spawn(read_one(stream, sinks.clone(), paused.clone()))),
+                Some(Incoming::Pause(mut given)) => {
+                    pausing.send_replace(true);
+                    let mut all = Vec::new();
+                    // Whoever asked may lose patience with one that waits for a disk; then everything is as it was.
+                    let whole = tokio::select! {
+                        () = async { while let Some(stream) = streams.join_next().await { all.extend(stream.ok().flatten()); } } => true,
+                        () = given.closed() => false,
+                    };
+                    pausing.send_replace(false);
+                    let back = if whole { given.send(all).err().unwrap_or_default() } else { all };
+                    for stream in back {
+                        streams.spawn(read_one(stream, sinks.clone(), paused.clone()));
+                    }
+                }
+                None => break,
+            },
             Some(_) = streams.join_next() => {}
         }
     }
@@ -429,21 +473,27 @@ async fn read_all(mut incoming: UnboundedReceiver<Stream>, sinks: Sinks) {
     while streams.join_next().await.is_some() {}
 }
 
-async fn read_one(stream: Stream, sinks: Sinks) {
+/// Until its end, or a pause: then it is given back between two reads.
+async fn read_one(stream: Stream, sinks: Sinks, mut paused: watch::Receiver<bool>) -> Option<Stream> {
     let Sinks { queue, shape, hub } = sinks;
-    let Stream { from, kind } = stream;
-    let Ok(mut pipe) = pipe::Receiver::from_owned_fd(from) else { return };
+    let Stream { from, kind, mut cutter, mut level } = stream;
+    let mut pipe = pipe::Receiver::from_owned_fd(from).ok()?;
     let size = match &kind {
         Kind::App { .. } | Kind::EdgeLog => 16 * 1024,
         Kind::Access => 128 * 1024,
     };
     let mut buffer = vec![0; size];
-    let mut cutter = Cutter::default();
     let mut last = false;
-    let mut level = 3;
     let mut batch = Vec::new();
     while !last {
-        let bytes = pipe.read(&mut buffer).await.unwrap_or(0);
+        let bytes = tokio::select! {
+            biased;
+            _ = paused.wait_for(|paused| *paused) => {
+                let from = pipe.into_nonblocking_fd().ok()?;
+                return Some(Stream { from, kind, cutter, level });
+            }
+            bytes = pipe.read(&mut buffer) => bytes.unwrap_or(0),
+        };
         last = bytes == 0;
         batch.clear();
         match &kind {
@@ -489,6 +539,7 @@ async fn read_one(stream: Stream, sinks: Sinks) {
             }
         }
     }
+    None
 }
 
 fn look_for(awaited: &Mutex<Option<Awaited>>, line: &[u8]) {

@@ -114,7 +114,12 @@ impl Places {
 
     /// The path of an instance's NOTIFY_SOCKET, free of a stale one, in a directory that is not the app's.
     pub fn notify_socket(&self, id: &InstanceId, incarnation: u64) -> Result<PathBuf, SpawnError> {
-        free(self.run.join("notify").join(format!("{}.{}.{incarnation:x}", id.app, id.n)))
+        free(self.notify_path(id, incarnation))
+    }
+
+    #[must_use]
+    pub fn notify_path(&self, id: &InstanceId, incarnation: u64) -> PathBuf {
+        self.run.join("notify").join(format!("{}.{}.{incarnation:x}", id.app, id.n))
     }
 
     /// After an app is gone.

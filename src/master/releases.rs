@@ -62,6 +62,12 @@ impl Ledger {
         Self { inner: Arc::default(), pen: Arc::default(), store }
     }
 
+    /// `dir` of each app as the configuration in force has it.
+    #[must_use]
+    pub fn all_configured(&self) -> BTreeMap<AppName, Option<PathBuf>> {
+        self.lock().configured.clone()
+    }
+
     /// Puts the directory of its current release into each app. Blocks for the disk.
     pub fn overlay(&self, apps: &mut BTreeMap<AppName, App>, moment: Moment) -> Overlay {
         let mut overlay = Overlay::default();

@@ -1,18 +1,21 @@
 //! The configuration in force, and how another takes its place: prepared whole, then applied everywhere, or refused with nothing changed.
 
-use std::{error::Error as StdError, sync::Arc};
+use std::{error::Error as StdError, os::fd::OwnedFd, sync::Arc};
 
 use thiserror::Error;
 use tokio::sync::{RwLock, mpsc, oneshot, watch};
 
 use super::{
     edge_link::{self, ApplyError, Setting},
+    handoff::UpgradeError,
+    herald::Herald,
     jobs,
     materials::{self, Print},
     output::{Files, Output},
     releases::{Ledger, Moment, Overlay},
     sockets::{BindError, Sockets},
     supervisor,
+    upgrade::{self, Go, Upgrader},
 };
 use crate::{
     ipc::message::{Generation, Materials},
@@ -52,12 +55,16 @@ pub struct Score {
     pub reloads: (u64, u64),
 }
 
-/// Asks for a reload; the answer is the new generation.
-pub struct Ask {
-    pub reply: Option<oneshot::Sender<Result<Generation, ReloadError>>>,
+/// What changes everything, one after the other.
+pub enum Ask {
+    /// The answer is the new generation.
+    Reload {
+        reply: Option<oneshot::Sender<Result<Generation, ReloadError>>>,
+    },
+    Upgrade(upgrade::Ask),
 }
 
-/// The actor: one reload at a time.
+/// The actor: one reload or upgrade at a time.
 pub struct Conductor {
     pub load: Load,
     pub in_force: InForce,
@@ -71,22 +78,63 @@ pub struct Conductor {
     pub asks: mpsc::Receiver<Ask>,
     pub score: watch::Sender<Score>,
     pub materials: watch::Sender<(Arc<Plan>, Print)>,
+    pub upgrader: Arc<Upgrader>,
+    /// Proven upgrades, for the run loop.
+    pub going: mpsc::Sender<Go>,
+    pub herald: Herald,
 }
 
 impl Conductor {
     /// Until nobody can ask any more.
     pub async fn run(mut self) {
-        while let Some(Ask { reply }) = self.asks.recv().await {
-            let result = self.reload().await;
-            match &result {
-                Ok(generation) => tracing::info!(generation = generation.0, "configuration reloaded"),
-                Err(error) => tracing::error!(error = story(error), "reload refused, nothing was changed"),
-            }
-            if let Some(reply) = reply {
-                // Whoever asked may have gone.
-                let _ = reply.send(result);
+        while let Some(ask) = self.asks.recv().await {
+            match ask {
+                Ask::Reload { reply } => {
+                    self.herald.reloading("reloading");
+                    let result = self.reload().await;
+                    match &result {
+                        Ok(generation) => {
+                            tracing::info!(generation = generation.0, "configuration reloaded");
+                            self.herald.ready(&format!("configuration {} is in force", generation.0));
+                        }
+                        Err(error) => {
+                            tracing::error!(error = story(error), "reload refused, nothing was changed");
+                            self.herald.ready("reload refused, the configuration before is in force");
+                        }
+                    }
+                    if let Some(reply) = reply {
+                        // Whoever asked may have gone.
+                        let _ = reply.send(result);
+                    }
+                }
+                Ask::Upgrade(upgrade::Ask { client, reply }) => {
+                    self.herald.reloading("upgrading");
+                    let error = self.upgrade(client).await;
+                    tracing::error!(error = error.story(), "upgrade refused, nothing was changed");
+                    self.herald.ready("upgrade refused, the binary before runs on");
+                    if let Some(reply) = reply {
+                        let _ = reply.send(error);
+                    }
+                }
             }
         }
+    }
+
+    /// Comes back only with what kept us here.
+    async fn upgrade(&mut self, client: Option<OwnedFd>) -> UpgradeError {
+        tracing::info!(program = %self.upgrader.program.display(), "upgrade: self-check");
+        let load = self.load.clone();
+        let file = tokio::task::spawn_blocking(move || load().ok()).await.ok().flatten();
+        let file_in_force = file.is_some_and(|plan| plan == *self.score.borrow().plan);
+        if let Err(error) = self.upgrader.prove(file_in_force).await {
+            return error;
+        }
+        let (failed, failure) = oneshot::channel();
+        let go = Go { client, file_in_force, reloads: !self.asks.is_empty(), failed };
+        if self.going.send(go).await.is_err() {
+            return UpgradeError::Stopping;
+        }
+        failure.await.unwrap_or(UpgradeError::Stopping)
     }
 
     async fn reload(&mut self) -> Result<Generation, ReloadError> {

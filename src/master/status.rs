@@ -1,9 +1,9 @@
 //! STATE/status.json: every app, process, pid, state, restart and last exit, written whole at each change.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 
 use super::{
     clock::{Clock, rfc3339},
@@ -61,7 +61,7 @@ impl Sources {
                 "reloads_refused": score.reloads.1,
                 "configuration": score.plan.files,
             },
-            "edge": { "pid": facts.pid, "ready": facts.ready, "restarts": facts.restarts },
+            "edge": { "pid": facts.pid, "ready": facts.ready, "restarts": facts.restarts, "draining": facts.draining },
             "listeners": listeners,
             "apps": apps(&self.table.borrow().apps),
         })
@@ -127,7 +127,12 @@ fn row(instance: &Instance) -> Value {
 pub struct Writer {
     pub sources: Sources,
     pub path: PathBuf,
+    /// Held while the file is written.
+    pub pen: Pen,
 }
+
+/// Whoever holds it knows that status.json is whole, and that nobody writes it.
+pub type Pen = Arc<Mutex<()>>;
 
 impl Writer {
     pub async fn run(mut self) {
@@ -138,6 +143,7 @@ impl Writer {
             let before = *self.sources.edge.borrow_and_update();
             let text = format!("{:#}\n", self.sources.json());
             let path = self.path.clone();
+            let pen = self.pen.lock().await;
             let written = tokio::task::spawn_blocking(move || atomic::publish(&path, text.as_bytes(), MODE)).await;
             match written {
                 Ok(Err(error)) if !complained => {
@@ -147,6 +153,7 @@ impl Writer {
                 Ok(Ok(())) => complained = false,
                 Ok(Err(_)) | Err(_) => {}
             }
+            drop(pen);
             tokio::time::sleep(PAUSE).await;
             // What processes use and how many connections there are is no change.
             loop {
@@ -162,7 +169,8 @@ impl Writer {
                     return;
                 }
                 let facts = *self.sources.edge.borrow_and_update();
-                let differs = (facts.pid, facts.ready, facts.restarts) != (before.pid, before.ready, before.restarts);
+                let differs = (facts.pid, facts.ready, facts.restarts, facts.draining)
+                    != (before.pid, before.ready, before.restarts, before.draining);
                 if differs || self.sources.table.borrow_and_update().version != version {
                     break;
                 }

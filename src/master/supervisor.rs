@@ -18,7 +18,6 @@ use tokio::{
         mpsc::{self, UnboundedReceiver, UnboundedSender, unbounded_channel},
         oneshot, watch,
     },
-    task::AbortHandle,
     time::Instant,
 };
 
@@ -26,7 +25,8 @@ use super::{
     child::{SpawnError, stop_signal},
     clock::Clock,
     edge_link,
-    launch::{Addresses, Started, Workshop},
+    handoff::{Bag, UpgradeError},
+    launch::{Addresses, Notify, Started, Workshop},
     nursery::Nursery,
     obituary::Register,
     output::{Output, Tail},
@@ -84,6 +84,22 @@ pub enum Message {
         done: oneshot::Sender<()>,
     },
     KillAll,
+    /// Shows all of it as it stands, between two events.
+    Export(Show),
+    /// Whoever waits for an order is told that he must look for himself.
+    HangUp,
+}
+
+/// Is given the supervisor's state and may not come back: a process that executes another binary does not.
+pub struct Show(pub Box<dyn FnOnce(Shown) + Send>);
+
+/// The state and the descriptors in it, or why it cannot be handed over now.
+pub type Shown = Result<(Carried, Bag), UpgradeError>;
+
+impl std::fmt::Debug for Show {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Show")
+    }
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -124,6 +140,10 @@ pub enum Notice {
     },
 }
 
+pub mod carried;
+
+use carried::Carried;
+
 /// The state of all apps, for the edge and for people.
 #[derive(Clone, Debug, Default)]
 pub struct Table {
@@ -139,7 +159,7 @@ struct Process {
     pid: Option<Pid>,
     addr: Option<ServerAddr>,
     tail: Option<Arc<Tail>>,
-    notify: Option<AbortHandle>,
+    notify: Option<Notify>,
     cpu_ms: u64,
     memory_bytes: u64,
 }
@@ -309,6 +329,18 @@ impl Supervisor {
                 let mut queue = self.in_order();
                 queue.reverse();
                 self.stopping = Some(Stopping { queue: queue.into(), current: None, done: Some(done) });
+            }
+            Message::Export(Show(show)) => {
+                // What has been told already is part of the state.
+                while let Ok(notice) = self.notices.1.try_recv() {
+                    self.notice(notice);
+                }
+                show(self.export());
+            }
+            Message::HangUp => {
+                for waiter in self.tracks.values_mut().flat_map(|track| track.waiters.drain(..)) {
+                    let _ = waiter.tell.try_send(Word::Failed("gateway is upgraded meanwhile; it goes on: see `gateway apps`".to_owned()));
+                }
             }
             Message::KillAll => {
                 for app in self.names() {

@@ -6,11 +6,13 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// The shortest service after which the past is forgotten.
 pub const SERVED: Duration = Duration::from_secs(60);
 
 /// What is remembered of earlier failures.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Backoff {
     /// Without jitter, so that the dice do not add up.
     last: Option<Duration>,

@@ -18,6 +18,8 @@ use std::{
     time::Duration,
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::backoff::Backoff;
 use crate::{
     plan::{App, AppPort, Ready, app::Policy, diff::same_process},
@@ -127,7 +129,7 @@ pub enum Event {
 }
 
 /// What the shell must do.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub enum Effect {
     /// Answered by `Spawned` or `SpawnFailed`; with [`Life::spec_of`]. `beside` the process that it will replace, if there is memory for both: else `NoRoom`.
     Spawn {
@@ -162,7 +164,7 @@ pub enum Effect {
 }
 
 /// For the log and for whoever waits.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub enum Report {
     Ready {
         n: u16,
@@ -228,7 +230,7 @@ pub enum Report {
 }
 
 /// Why it was started again: a label of `gateway_app_restarts_total`.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
 pub enum Reason {
     Exit,
     Signal,
@@ -260,7 +262,7 @@ impl Reason {
 }
 
 /// How a process ended.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub enum Exit {
     Code(i32),
     Signal(i32),
@@ -320,7 +322,7 @@ pub enum State {
 }
 
 /// Where an instance stands, with what comes next.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 enum Phase {
     Stopped,
     /// Until what it needs is there.
@@ -356,7 +358,7 @@ enum Phase {
 }
 
 /// What follows when the process is gone.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 enum After {
     Rest,
     Again(Reason),
@@ -365,7 +367,7 @@ enum After {
 }
 
 /// One instance.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Cell {
     phase: Phase,
     incarnation: u64,
@@ -412,8 +414,9 @@ pub struct View {
 }
 
 /// One app: all its instances and its budget.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Life {
+    #[serde(with = "shared")]
     spec: Arc<App>,
     cells: BTreeMap<u16, Cell>,
     /// By incarnation: processes that another one has replaced.
@@ -430,6 +433,23 @@ pub struct Life {
     restarts: BTreeMap<Reason, u64>,
     effects: Vec<Effect>,
     changed: bool,
+}
+
+/// An app is written as what it is; sharing is this process's own business.
+mod shared {
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use crate::plan::App;
+
+    pub fn serialize<S: Serializer>(app: &Arc<App>, to: S) -> Result<S::Ok, S::Error> {
+        App::serialize(app, to)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<App>, D::Error> {
+        App::deserialize(from).map(Arc::new)
+    }
 }
 
 impl Life {

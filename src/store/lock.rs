@@ -3,7 +3,10 @@
 use std::{
     fs::{DirBuilder, File, OpenOptions},
     io::{self, Read, Seek, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::fs::{DirBuilderExt, OpenOptionsExt},
+    },
     path::{Path, PathBuf},
 };
 
@@ -49,7 +52,7 @@ impl LockError {
 /// The file stays: removing it would let two masters lock two files of one name.
 #[derive(Debug)]
 pub struct StateLock {
-    _file: Flock<File>,
+    file: Flock<File>,
 }
 
 impl StateLock {
@@ -64,7 +67,7 @@ impl StateLock {
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(mut file) => {
                 note(&mut file).map_err(os)?;
-                Ok(Self { _file: file })
+                Ok(Self { file })
             }
             Err((mut file, Errno::EWOULDBLOCK)) => {
                 let mut text = String::new();
@@ -74,6 +77,24 @@ impl StateLock {
             }
             Err((_, errno)) => Err(os(errno.into())),
         }
+    }
+}
+
+impl StateLock {
+    /// Takes over the descriptor of the binary before: the lock belongs to the open file, so it was never let go.
+    ///
+    /// Errors: it is not the lock of `state` after all.
+    pub fn adopt(fd: OwnedFd, state: &Path) -> Result<Self, LockError> {
+        match Flock::lock(File::from(fd), FlockArg::LockExclusiveNonblock) {
+            Ok(file) => Ok(Self { file }),
+            Err((_, errno)) => Err(LockError::Os { path: state.join("lock"), source: errno.into() }),
+        }
+    }
+}
+
+impl AsFd for StateLock {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 }
 
@@ -100,6 +121,19 @@ mod tests {
         assert!(error.advice().is_some());
         drop(first);
         StateLock::take(&state).expect("free again");
+    }
+
+    #[test]
+    fn a_lock_that_is_handed_over_is_never_free() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let first = StateLock::take(dir.path()).expect("free");
+        let copy = first.as_fd().try_clone_to_owned().expect("a copy");
+        // As an exec does: the original goes without a word, the copy stays.
+        std::mem::forget(first);
+        let second = StateLock::adopt(copy, dir.path()).expect("ours");
+        assert!(matches!(StateLock::take(dir.path()), Err(LockError::Held { .. })));
+        drop(second);
+        StateLock::take(dir.path()).expect("free again");
     }
 
     #[test]

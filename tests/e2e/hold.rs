@@ -114,14 +114,15 @@ async fn a_wait_ends_after_its_time_or_when_the_app_is_stopped() {
 
     let gateway = Gateway::start(&web("--port {port} --never-listen", "hold = { time = \"60s\" }\nstop = { timeout = \"1s\" }"));
     let addr = gateway.http();
-    let waits = tokio::spawn(async move { get(addr, "a.test", "/healthz").await.expect("an answer").status.as_u16() });
+    let mut waits = JoinSet::new();
+    waits.spawn(async move { get(addr, "a.test", "/healthz").await.expect("an answer").status.as_u16() });
     eventually_async("it waits", secs(20), || async {
         let held = held(&gateway).await;
         if held == 1.0 { Ok(()) } else { Err(held) }
     })
     .await;
     assert!(gateway.cli(&["stop", "web"]).status.success());
-    assert_eq!(waits.await.expect("it ends"), 503);
+    assert_eq!(waits.join_all().await, [503]);
     let began = Instant::now();
     assert_eq!(get(addr, "a.test", "/healthz").await.expect("an answer").status, 503);
     assert!(began.elapsed() < secs(10), "nobody waits for what was stopped");

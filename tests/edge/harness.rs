@@ -13,7 +13,7 @@ use gateway::{
     acme::vault::Vault,
     config,
     edge::{
-        listen::{Common, Crowd, Order, Worker},
+        listen::{Afterwards, Common, Crowd, Order, Worker},
         live::{Base, Live, LiveCell},
         tls::{self, OnBadPair, TlsBase, ca::Authority},
     },
@@ -107,7 +107,7 @@ impl Edge {
     }
 
     pub async fn stop(&self, within: Duration) {
-        self.orders.send(Order::Stop { within }).await.expect("running");
+        self.orders.send(Order::Stop { within, sockets: Afterwards::Shut }).await.expect("running");
     }
 
     /// The worker has ended by itself.

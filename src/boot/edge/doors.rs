@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::EdgeSource;
 use crate::{
     admin::server::Server,
-    edge::listen::{DoorKey, Order},
+    edge::listen::{Afterwards, DoorKey, Order},
     ipc::message::{Config, Listener, Role},
     telemetry::{ListenerMetrics, Metrics},
     vocab::Secret,
@@ -129,11 +129,15 @@ impl Doors {
         }
     }
 
-    /// Everything, for good.
-    pub async fn stop(&mut self, within: Duration) {
+    /// Everything, for good. The admin listener goes with the process; where another edge has it, at once.
+    pub async fn stop(&mut self, within: Duration, sockets: Afterwards) {
         self.open.clear();
+        match sockets {
+            Afterwards::Shut => {}
+            Afterwards::Shared => self.close_admin(),
+        }
         for orders in &self.orders {
-            let _ = orders.send(Order::Stop { within }).await;
+            let _ = orders.send(Order::Stop { within, sockets }).await;
         }
     }
 }

@@ -4,6 +4,7 @@ use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use serde_json::json;
 use tokio::{
+    signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
     task::JoinSet,
     time::{Instant, interval, sleep_until, timeout},
@@ -15,7 +16,7 @@ use crate::{
     admin::{api, view::moment},
     edge::{
         blackbox::KEPT,
-        listen::Common,
+        listen::{Afterwards, Common},
         live::{Base, Live},
         tls::OnBadPair,
         upstream::Pools,
@@ -62,6 +63,8 @@ pub struct Office {
 enum Event {
     FromMaster(ToEdge, Vec<OwnedFd>),
     MasterGone,
+    /// TERM: another edge serves, or is about to.
+    Leave,
     ToTell(ToMaster),
     Tick,
     /// How many requests the instances have had.
@@ -74,11 +77,14 @@ enum Event {
 }
 
 impl Office {
-    /// Serves until told to stop, and then until every thread is done; at once when the master goes.
+    /// Serves until told to stop or to leave, and then until every thread is done; at once when the master goes.
+    ///
+    /// Shape: TERM leaves the sockets to another edge; the master's `Shutdown` closes them for everybody.
     pub async fn run(mut self, config: &Config, sockets: Vec<OwnedFd>) -> Result<(), Fatal> {
         self.doors.open(config, sockets).await?;
         self.to_master.send(&ToMaster::Ready { generation: config.generation }, &[]).await?;
         tracing::info!(generation = config.generation.0, sites = config.plan.sites.len(), "edge ready");
+        let mut leave = signal(SignalKind::terminate()).map_err(Fatal::Signal)?;
         let mut alive = interval(ALIVE);
         let mut tell = interval(TALLY);
         let mut stop_by: Option<Instant> = None;
@@ -89,6 +95,7 @@ impl Office {
                     Some((message, sockets)) => Event::FromMaster(message, sockets),
                     None => Event::MasterGone,
                 },
+                Some(()) = leave.recv() => Event::Leave,
                 Some(message) = self.waiting.recv() => Event::ToTell(message),
                 _ = alive.tick() => Event::Tick,
                 _ = tell.tick() => Event::Tell,
@@ -98,8 +105,18 @@ impl Office {
             };
             match event {
                 Event::FromMaster(ToEdge::Shutdown { within }, _) => {
-                    self.doors.stop(within).await;
+                    self.doors.stop(within, Afterwards::Shut).await;
                     stop_by = Some(Instant::now() + within + SLACK);
+                }
+                Event::Leave if stop_by.is_some() => {}
+                Event::Leave => {
+                    let within = self.common.live.load().allowance.drain;
+                    tracing::info!(within_ms = within.as_millis(), "told to leave: draining");
+                    self.doors.stop(within, Afterwards::Shared).await;
+                    // The other edge probes and looks after the certificates.
+                    self.tasks.abort_all();
+                    stop_by = Some(Instant::now() + within + SLACK);
+                    self.to_master.send(&ToMaster::Leaving, &[]).await?;
                 }
                 Event::FromMaster(message, sockets) => self.obey(message, sockets).await?,
                 Event::MasterGone => return Ok(()),

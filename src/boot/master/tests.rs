@@ -299,7 +299,7 @@ fn a_taken_port_is_told_with_advice() {
 }
 
 #[test]
-fn logs_are_opened_again_and_usr2_is_refused() {
+fn logs_are_opened_again_and_a_program_that_is_no_gateway_is_not_upgraded_to() {
     let gateway = Gateway::with(APPS);
     gateway.apps_ready();
     gateway.until("a log", |g| g.text("logs/gateway.log").contains("edge is ready"));
@@ -307,6 +307,8 @@ fn logs_are_opened_again_and_usr2_is_refused() {
     gateway.signal(Signal::SIGUSR1);
     gateway.until("a new log", |g| g.path("logs/gateway.log").exists());
     gateway.signal(Signal::SIGUSR2);
-    gateway.until("the refusal", |g| g.text("logs/gateway.log").contains("not supported yet"));
-    gateway.until("the refusal among the errors", |g| g.text("logs/error.log").contains("not supported yet"));
+    // This test binary knows of no self-check.
+    gateway.until("the refusal", |g| g.text("logs/gateway.log").contains("upgrade refused"));
+    gateway.until("the refusal among the errors", |g| g.text("logs/error.log").contains("is not a gateway"));
+    assert_eq!(gateway.ask(&json!({ "command": "status" }))["answer"], "done");
 }

@@ -93,11 +93,11 @@ impl Service {
             Role::Https => match Box::pin(self.handshake(&live, tcp, deadline)).await {
                 Some((tls, ca)) => {
                     let client = Client::secure(peer, leave.drain.clone(), tls.get_ref().1, ca);
-                    (Io::Tls(Box::new(tls)), client)
+                    (Io::Tls(Box::new(tls)), client.until(leave.close.clone()))
                 }
                 None => return,
             },
-            Role::Http | Role::Admin => (Io::Plain(tcp), Client::plain(peer, leave.drain.clone())),
+            Role::Http | Role::Admin => (Io::Plain(tcp), Client::plain(peer, leave.drain.clone()).until(leave.close.clone())),
         };
         let conn = Conn::new(io, Arc::new(client), &live.allowance, self.linger.clone());
         if conn.is_h2() {

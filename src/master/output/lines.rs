@@ -2,11 +2,13 @@
 //!
 //! Pure.
 
+use serde::{Deserialize, Serialize};
+
 /// A longer line is cut into lines.
 pub const MAX_LINE: usize = 16 * 1024;
 
 /// Keeps what is not a whole line yet.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Cutter {
     partial: Vec<u8>,
 }

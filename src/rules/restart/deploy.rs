@@ -9,6 +9,8 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     Effect, Life, Phase, Reason, Report,
     succession::{Leave, Stage},
@@ -19,10 +21,12 @@ use crate::plan::{App, AppPort};
 const FAILURES: u64 = 3;
 
 /// A deploy under way.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Deploy {
     /// What was in force before, and is again if it fails.
+    #[serde(with = "super::shared")]
     pub(super) old: Arc<App>,
+    #[serde(with = "super::shared")]
     new: Arc<App>,
     /// Failures and requests of the old release.
     before: (u64, u64),
@@ -30,7 +34,7 @@ pub(super) struct Deploy {
 }
 
 /// The new release on trial.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Guard {
     until: Duration,
     /// By incarnation: requests and failures.

@@ -9,6 +9,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::{After, Effect, Life, Phase, Reason, Report, Role};
 use crate::{
     plan::App,
@@ -19,7 +21,7 @@ const AGAIN: Duration = Duration::from_secs(60);
 const LOOKS: usize = 3;
 
 /// Since its process was started.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Wear {
     pub(super) requests: u64,
     pub(super) failures: u64,

@@ -7,10 +7,12 @@
 
 use std::{collections::VecDeque, time::Duration};
 
+use serde::{Deserialize, Serialize};
+
 use super::{After, Effect, Life, Phase, Reason, Report};
 
 /// A restart under way.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Roll {
     queue: VecDeque<u16>,
     /// The instances under way and the incarnations they must get rid of: one, or all when nothing served at first.

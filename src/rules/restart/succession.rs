@@ -8,6 +8,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use serde::{Deserialize, Serialize};
+
 use super::{After, Cell, Duty, Effect, KILL_AGAIN, Life, Phase, Reason, Report, State, View};
 use crate::{
     plan::{App, AppPort, Ready},
@@ -18,16 +20,17 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The next process of an instance.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Successor {
     pub(super) incarnation: u64,
     pub(super) stage: Stage,
     pub(super) since: Duration,
+    #[serde(with = "super::shared")]
     pub(super) spec: Arc<App>,
     pub(super) reason: Reason,
 }
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub(super) enum Stage {
     Spawning,
     Starting {
@@ -41,15 +44,16 @@ pub(super) enum Stage {
 }
 
 /// A process that has been replaced, or was not good enough to replace one.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Leaving {
     pub(super) n: u16,
     pub(super) stage: Leave,
     pub(super) since: Duration,
+    #[serde(with = "super::shared")]
     pub(super) spec: Arc<App>,
 }
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub(super) enum Leave {
     /// It was asked for and is not wanted any more.
     Spawning,

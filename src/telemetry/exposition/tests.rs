@@ -104,6 +104,8 @@ fn busy() -> (Metrics, Vec<Box<dyn std::any::Any>>) {
     let server = metrics.server(&upstream("api"), "10.0.0.5:8000");
     server.set_up(true);
     server.done(200);
+    let room = metrics.hold(&AppName::parse("web").expect("valid"));
+    room.entered();
     let listener = metrics.listener("127.0.0.1:8443".parse().expect("valid"));
     listener.refused(Refusal::Full);
     metrics.tls().done(Handshake::Done, Duration::from_millis(2));
@@ -125,6 +127,7 @@ fn busy() -> (Metrics, Vec<Box<dyn std::any::Any>>) {
         Box::new(zone),
         Box::new(filter),
         Box::new(api),
+        Box::new(room),
         Box::new(server.begin()),
         Box::new(listener.open()),
     ];

@@ -36,9 +36,33 @@ pub struct Gateway {
     dir: TempDir,
     child: Child,
     mark: String,
+    start: Start,
     listeners: BTreeMap<String, SocketAddr>,
     /// The test has ended it on purpose.
     ended: bool,
+}
+
+/// How it is started.
+struct Start {
+    program: Program,
+    env: Vec<(String, String)>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Program {
+    Built,
+    /// DIR/gateway
+    Copy,
+}
+
+/// Puts a program in the place of another as a package manager does: a new file under the old name.
+pub fn install(from: &Path, to: &Path) {
+    // There may be none yet.
+    let _ = fs::remove_file(to);
+    // A build for tests is large: where that can be, one file by two names.
+    if fs::hard_link(from, to).is_err() {
+        fs::copy(from, to).expect("the program is copied");
+    }
 }
 
 /// One process of an app, as `gateway apps --json` shows it.
@@ -74,16 +98,35 @@ impl Gateway {
         Self::launch_beside(&[], config)
     }
 
+    /// As [`Gateway::start`], from a copy of the binary that the test may replace, and with these variables.
+    pub fn start_copy(config: &str, env: &[(&str, &str)]) -> Self {
+        let dir = workdir();
+        install(Path::new(binary()), &dir.path().join("gateway"));
+        let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let mut gateway = Self::launch_in(dir, config, Start { program: Program::Copy, env });
+        gateway.wait_ready();
+        gateway
+    }
+
+    /// Where the copy is that [`Gateway::start_copy`] runs.
+    pub fn program(&self) -> PathBuf {
+        self.dir.path().join("gateway")
+    }
+
     fn launch_beside(files: &[(&str, &str)], config: &str) -> Self {
         let dir = workdir();
         for (name, text) in files {
             fs::write(dir.path().join(name), text).expect("a file is written");
         }
+        Self::launch_in(dir, config, Start { program: Program::Built, env: Vec::new() })
+    }
+
+    fn launch_in(dir: TempDir, config: &str, start: Start) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let mark = format!("GATEWAY_TEST_ID={}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         fs::write(dir.path().join("gateway.toml"), complete(config)).expect("the configuration is written");
-        let child = spawn(dir.path(), &mark);
-        Self { dir, child, mark, listeners: BTreeMap::new(), ended: false }
+        let child = spawn(dir.path(), &mark, &start);
+        Self { dir, child, mark, start, listeners: BTreeMap::new(), ended: false }
     }
 
     /// Kills every process of it at once, as a power cut does.
@@ -100,7 +143,7 @@ impl Gateway {
     /// Starts it again where it ended, on what is there, and waits until it serves.
     pub fn start_again(&mut self) {
         assert!(self.ended, "it runs still");
-        self.child = spawn(self.dir.path(), &self.mark);
+        self.child = spawn(self.dir.path(), &self.mark, &self.start);
         self.ended = false;
         self.wait_ready();
     }
@@ -324,14 +367,19 @@ impl Drop for Gateway {
     }
 }
 
-fn spawn(dir: &Path, mark: &str) -> Child {
+fn spawn(dir: &Path, mark: &str, start: &Start) -> Child {
     let log = File::options().append(true).create(true).open(dir.join("output")).expect("the output file");
     let (name, value) = mark.split_once('=').expect("built with one");
-    Command::new(binary())
+    let program = match start.program {
+        Program::Built => PathBuf::from(binary()),
+        Program::Copy => dir.join("gateway"),
+    };
+    Command::new(program)
         .arg("-c")
         .arg(dir.join("gateway.toml"))
         .current_dir(dir)
         .env(name, value)
+        .envs(start.env.iter().map(|(name, value)| (name, value)))
         .env("NO_COLOR", "1")
         .stdin(Stdio::null())
         .stdout(log.try_clone().expect("a second handle"))

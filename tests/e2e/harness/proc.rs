@@ -1,6 +1,7 @@
 //! What /proc knows of the processes a test started.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
 };
@@ -16,6 +17,22 @@ pub fn marked(mark: &str, dir: &Path) -> Vec<u32> {
 
 pub fn children(parent: u32) -> Vec<u32> {
     pids().filter(|pid| parent_of(*pid) == Some(parent)).collect()
+}
+
+/// Open descriptors by what they are (`socket`, `pipe`, `anon_inode`, …); a file by its path.
+pub fn descriptors(pid: u32) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for target in fs::read_dir(path(pid, "fd")).into_iter().flatten().filter_map(|entry| fs::read_link(entry.ok()?.path()).ok()) {
+        let target = target.to_string_lossy().into_owned();
+        let kind = target.split_once(":[").map_or(target.as_str(), |(kind, _)| kind);
+        *counts.entry(kind.to_owned()).or_default() += 1;
+    }
+    counts
+}
+
+/// Children that have ended and were not reaped.
+pub fn zombies(parent: u32) -> Vec<u32> {
+    children(parent).into_iter().filter(|pid| !alive(*pid)).collect()
 }
 
 /// The words of its command line.

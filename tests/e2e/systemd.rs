@@ -1,0 +1,80 @@
+//! What a service manager hears, and the unit that comes with us.
+
+use std::{os::unix::net::UnixDatagram, process::Command};
+
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use crate::harness::{
+    Gateway,
+    gateway::workdir,
+    wait::{eventually, secs},
+};
+
+const TEXT: &str = "[[site]]\nhost = \"a.test\"\ntls = \"off\"\n[site.route.\"/\"]\nrespond = { status = 200, body = \"ok\" }\n\
+                    [app.env]\ncommand = [\"sh\", \"-c\", \"env > env.txt; exec sleep 1000\"]\n";
+
+/// Reads until a message has all of these lines.
+fn hear(socket: &UnixDatagram, lines: &[&str]) -> String {
+    let mut seen = Vec::new();
+    eventually(&format!("the manager hears {lines:?}"), secs(40), || {
+        let mut buffer = [0; 4096];
+        while let Ok(bytes) = socket.recv(&mut buffer) {
+            let text = String::from_utf8_lossy(&buffer[..bytes]).into_owned();
+            if lines.iter().all(|line| text.lines().any(|said| said.starts_with(line))) {
+                return Ok(text);
+            }
+            seen.push(text);
+        }
+        Err(seen.clone())
+    })
+}
+
+#[test]
+fn a_service_manager_hears_of_everything_that_concerns_it() {
+    let dir = workdir();
+    let path = dir.path().join("notify");
+    let socket = UnixDatagram::bind(&path).expect("a socket");
+    socket.set_nonblocking(true).expect("its mode");
+    let name = path.to_str().expect("text");
+    let mut gateway = Gateway::start_copy(TEXT, &[("NOTIFY_SOCKET", name), ("WATCHDOG_USEC", "400000")]);
+    let main = format!("MAINPID={}", gateway.pid());
+    let ready = hear(&socket, &["READY=1", &main, "STATUS="]);
+    assert!(ready.contains("serves http://"), "{ready}");
+    hear(&socket, &["WATCHDOG=1"]);
+    gateway.ask(&json!({ "command": "reload" })).expect("a reload");
+    let said = hear(&socket, &["RELOADING=1", "MONOTONIC_USEC="]);
+    let usec = said.lines().find_map(|line| line.strip_prefix("MONOTONIC_USEC=")).and_then(|text| text.parse::<u64>().ok());
+    assert!(usec.is_some_and(|usec| usec > 0), "{said}");
+    hear(&socket, &["READY=1"]);
+    gateway.ask(&json!({ "command": "upgrade" })).expect("an upgrade");
+    hear(&socket, &["RELOADING=1", "MONOTONIC_USEC="]);
+    hear(&socket, &["READY=1", &main]);
+    hear(&socket, &["WATCHDOG=1"]);
+    let env = std::fs::read_to_string(gateway.dir().join("env.txt")).expect("the app wrote it");
+    assert!(!env.contains("NOTIFY_SOCKET") && !env.contains("WATCHDOG") && !env.contains("GATEWAY_HANDOFF"), "{env}");
+    gateway.signal(Signal::SIGTERM);
+    hear(&socket, &["STOPPING=1"]);
+    assert_eq!(gateway.wait_end(secs(20)).code(), Some(0));
+}
+
+#[test]
+fn the_unit_is_one_that_systemd_reads() {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/conf/gateway.service")).expect("the unit");
+    let settings: Vec<&str> = text.lines().filter(|line| !line.starts_with(['#', '[']) && !line.is_empty()).collect();
+    assert!(settings.iter().all(|line| line.split_once('=').is_some_and(|(key, _)| !key.is_empty() && !key.contains(' '))), "{settings:?}");
+    for line in ["Type=notify-reload", "KillMode=mixed", "Delegate=yes", "Restart=always", "OOMPolicy=continue", "NoNewPrivileges=yes"] {
+        assert!(settings.contains(&line), "{line}");
+    }
+    let dir = workdir();
+    let unit = dir.path().join("gateway.service");
+    std::fs::write(&unit, text.replace("/usr/local/bin/gateway", crate::harness::binary())).expect("a copy");
+    let verified = Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&unit).output();
+    let Ok(verified) = verified else {
+        return eprintln!("systemd-analyze is not installed: the unit was read by ourselves alone");
+    };
+    let said = String::from_utf8_lossy(&verified.stderr).into_owned();
+    // Before systemd 253, which is said in the unit.
+    let known = |line: &&str| line.contains("gateway.service") && !line.contains("notify-reload");
+    assert_eq!(said.lines().filter(known).collect::<Vec<_>>(), Vec::<&str>::new(), "{said}");
+}
