@@ -56,6 +56,8 @@ const TAIL_LINES: usize = 20;
 const TAIL_LINE: usize = 1024;
 /// What a look at the past waits for the writer.
 const FLUSH_WITHIN: Duration = Duration::from_millis(500);
+/// Until the number of a process that has just been started is known here.
+const PID_WITHIN: Duration = Duration::from_millis(200);
 const ACCESS_PIPE: i32 = 1024 * 1024;
 
 /// The door to the room; cloneable.
@@ -235,7 +237,7 @@ impl Output {
         })?;
         let hub: Arc<Hub> = Arc::default();
         hub.know(&files.apps.keys().cloned().collect());
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         std::thread::Builder::new().name("log-reader".into()).stack_size(512 * 1024).spawn({
             let sinks = Sinks { queue: queue.clone(), shape: shape.clone(), hub: hub.clone() };
             move || runtime.block_on(read_all(incoming, sinks))
@@ -499,6 +501,11 @@ async fn read_one(stream: Stream, sinks: Sinks, mut paused: watch::Receiver<bool
         match &kind {
             Kind::App { err, id, tail, awaited, _open: _ } => {
                 let shape = Shape::load(&shape);
+                // The first words may be faster than whoever started it.
+                let begun = tokio::time::Instant::now();
+                while tail.pid.load(Relaxed) == 0 && begun.elapsed() < PID_WITHIN {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
                 let pid = tail.pid.load(Relaxed);
                 let mut said = Batch { id: id.clone(), pid, err: *err, at: Timestamp::now(), text: Vec::with_capacity(bytes) };
                 let mut line = |line: &[u8]| {

@@ -74,7 +74,8 @@ async fn serves(gateway: &Gateway, name: &str) {
 }
 
 fn history(gateway: &Gateway) -> Vec<Value> {
-    let text = fs::read(gateway.state().join("releases/web.json")).expect("a history");
+    // None before the first deploy.
+    let Ok(text) = fs::read(gateway.state().join("releases/web.json")) else { return Vec::new() };
     let all: Value = serde_json::from_slice(&text).expect("json");
     all["releases"].as_array().expect("a list").clone()
 }

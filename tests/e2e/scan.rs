@@ -41,6 +41,9 @@ fn run(dir: &Path, program: &str, arguments: &[&str]) -> String {
     said
 }
 
+/// What testssl says of the openssl that it runs, on some machines.
+const OF_ITSELF: &str = "engine_problem";
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn testssl_finds_nothing_above_low() {
     let _turn = heavy().await;
@@ -71,11 +74,12 @@ async fn testssl_finds_nothing_above_low() {
     let text = |finding: &serde_json::Value, key: &str| finding[key].as_str().unwrap_or_default().to_owned();
     let bad = |finding: &&serde_json::Value| {
         let severity = text(finding, "severity");
-        !matches!(&*severity, "OK" | "INFO" | "LOW") && !OF_THE_CA.contains(&&*text(finding, "id"))
+        let id = text(finding, "id");
+        !matches!(&*severity, "OK" | "INFO" | "LOW") && !OF_THE_CA.contains(&&*id) && id != OF_ITSELF
     };
     assert_eq!(found.iter().find(bad), None);
     let mut lines: Vec<_> = found.iter().map(|finding| format!("{} {}", text(finding, "severity"), text(finding, "id"))).collect();
-    lines.retain(|line| !line.ends_with(" scanTime"));
+    lines.retain(|line| !line.ends_with(" scanTime") && !line.ends_with(OF_ITSELF));
     lines.sort();
     assert!(lines.len() > 50, "{said}");
     insta::assert_snapshot!("testssl", lines.join("\n"));
