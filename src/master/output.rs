@@ -485,6 +485,7 @@ async fn read_one(stream: Stream, sinks: Sinks, mut paused: watch::Receiver<bool
         Kind::Access => 128 * 1024,
     };
     let mut buffer = vec![0; size];
+    let begun = tokio::time::Instant::now();
     let mut last = false;
     let mut batch = Vec::new();
     while !last {
@@ -502,7 +503,6 @@ async fn read_one(stream: Stream, sinks: Sinks, mut paused: watch::Receiver<bool
             Kind::App { err, id, tail, awaited, _open: _ } => {
                 let shape = Shape::load(&shape);
                 // The first words may be faster than whoever started it.
-                let begun = tokio::time::Instant::now();
                 while tail.pid.load(Relaxed) == 0 && begun.elapsed() < PID_WITHIN {
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 }

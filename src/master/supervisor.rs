@@ -670,7 +670,7 @@ impl Supervisor {
                 format!("{app}.{n} is replaced: {why}")
             }
             Report::RecycleFailed { n, why } => {
-                tracing::error!(%app, instance = n, why, last_line = last_line(n), "its replacement did not come up: the old one goes on for a minute");
+                tracing::error!(%app, instance = n, why, last_line = last_line(n), "its replacement did not come up: the old one goes on for now");
                 format!("the replacement of {app}.{n} did not come up: {why}")
             }
             Report::Warmed { n } => format!("{app}.{n} is warm"),

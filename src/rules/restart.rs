@@ -501,7 +501,7 @@ impl Life {
         let next = self.cells.values().filter_map(|cell| cell.successor.as_ref()?.due());
         let leaving = self.leaving.values().filter_map(Leaving::due);
         let deploy = self.deploy.as_ref().and_then(Deploy::due);
-        cells.chain(next).chain(leaving).chain(deploy).chain(self.wear_due()).min()
+        cells.chain(next).chain(leaving).chain(deploy).chain(self.wear_due()).chain(self.mercy_ends()).min()
     }
 
     fn cell_due(&self, cell: &Cell) -> Option<Duration> {
@@ -632,8 +632,9 @@ impl Life {
                 Role::Present => self.exited(n, exit, now, dice),
                 Role::Next => self.next_failed(n, exit.to_string(), now),
                 Role::Leaving => {
+                    let told = self.leaving.get_mut(&incarnation).and_then(|leaving| leaving.told.take());
                     if let Some(cell) = self.cells.get_mut(&n) {
-                        cell.last_exit = Some((exit.to_string(), now));
+                        cell.last_exit = Some((told.unwrap_or_else(|| exit.to_string()), now));
                     }
                     self.leaver_gone(incarnation);
                 }
@@ -1120,20 +1121,48 @@ impl Life {
         self.rearm(&old, now);
     }
 
-    /// One at a time, and while another comes or goes none: so never below what serves.
+    /// One at a time, and while another comes or goes none: so never below what serves. Not beyond the budget: what is unhealthy may yet answer, and what cools down
+    /// does not.
     fn restart_a_dead_one(&mut self, now: Duration) {
-        if !self.wanted || self.roll.is_some() || self.deploy.is_some() || self.is_in_motion() {
+        self.forget_old_exits(now);
+        if !self.wanted || self.roll.is_some() || self.deploy.is_some() || self.is_in_motion() || self.is_budget_used_up() {
             return;
         }
-        let dead = self.cells.iter().find_map(|(n, cell)| cell.dead.clone().filter(|_| cell.phase == Phase::Ready).map(|why| (*n, why)));
+        let dead = self.cells.iter().find_map(|(n, cell)| {
+            let due = cell.phase == Phase::Ready && cell.wear.not_before.is_none_or(|at| at <= now);
+            cell.dead.clone().filter(|_| due).map(|why| (*n, why))
+        });
         let Some((n, why)) = dead else { return };
         let others_serve = self.cells.values().any(|cell| cell.phase == Phase::Ready && cell.dead.is_none());
         if let Some(cell) = self.cells.get_mut(&n) {
             cell.backoff.served(now.saturating_sub(cell.since));
         }
+        if Self::surges(&self.spec) {
+            self.exits.push_back(now);
+            return self.succeed(n, self.spec.clone(), Reason::Unhealthy, now);
+        }
         let then = After::Fail(Reason::Unhealthy, format!("unhealthy: {why}"));
         // Requests that hang in it may yet be answered; but not while everybody waits for it.
         if others_serve { self.drain(n, then, now) } else { self.signal(n, then, now) }
+    }
+
+    fn forget_old_exits(&mut self, now: Duration) {
+        let window = self.spec.restart.budget.per();
+        while self.exits.front().is_some_and(|at| *at + window <= now) {
+            self.exits.pop_front();
+        }
+    }
+
+    /// One more exit would spend it.
+    fn is_budget_used_up(&self) -> bool {
+        self.cooling.is_some() || self.exits.len() >= self.spec.restart.budget.count().get() as usize
+    }
+
+    /// When an unhealthy instance that is left alone for want of a budget may be looked at again.
+    fn mercy_ends(&self) -> Option<Duration> {
+        let waits = self.cells.values().any(|cell| cell.phase == Phase::Ready && cell.dead.is_some());
+        let window = self.spec.restart.budget.per();
+        self.exits.front().filter(|_| waits && self.cooling.is_none() && self.is_budget_used_up()).map(|at| *at + window)
     }
 }
 

@@ -4,8 +4,10 @@
 
 use std::{collections::BTreeSet, fs, time::Duration};
 
+use futures_util::future::join_all;
+
 use crate::{
-    harness::{Gateway, Load, demo_app, eventually, heavy, load::How, wait::secs},
+    harness::{Gateway, Load, demo_app, eventually, heavy, load::How, proc, wait::secs, ws::Socket},
     real::venv,
 };
 
@@ -156,6 +158,95 @@ async fn an_app_whose_watchdog_is_not_fed_is_restarted() {
     });
     assert!(gateway.dir().join("silent").exists(), "not while it was fed");
     assert!(then.last_exit.contains("no WATCHDOG=1 for 2s"), "{then:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_every_live_probe_fails_one_is_restarted_at_a_time_and_requests_go_on() {
+    let _turn = heavy().await;
+    let more = "procs = 3\nready = { tcp = true }\nlive = { http = \"/healthz\", interval = \"500ms\", timeout = \"2s\", fail = 2, pass = 1 }\n\
+                restart = { delay = \"100ms\", budget = \"4/1h\" }";
+    let gateway = Gateway::start(&web("--port {port} --unready-after 1ms", more));
+    gateway.wait_app("web", "ready");
+    let load = Load::new(gateway.http(), How::Plain, "a.test", "/", 8).start();
+    let end = std::time::Instant::now() + if is_long() { secs(60) } else { secs(12) };
+    let (mut panicked, mut most) = (false, 0);
+    while std::time::Instant::now() < end {
+        let all = gateway.instances();
+        let ready: BTreeSet<u64> = all.iter().filter(|i| i.state == "ready").map(|i| i.n).collect();
+        // What cools down after the budget is spent is not restarted any more.
+        let moving = all.iter().filter(|i| i.state != "ready" && i.state != "cooldown").map(|i| i.n).collect::<BTreeSet<_>>();
+        assert!(moving.difference(&ready).count() <= 1, "more than one at a time: {all:?}");
+        most = all.iter().map(|i| i.restarts).sum::<u64>().max(most);
+        panicked |= gateway.metric("gateway_upstream_panic", &["upstream=\"web\""]).await == 1.0;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    load.stop().await.assert_all_200();
+    assert!(panicked, "nobody was well, and yet requests were passed: that is shown");
+    assert!((1..=6).contains(&most), "within its budget: {most}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_hundred_websockets_on_one_app_outlive_twenty_changes_of_another() {
+    let _turn = heavy().await;
+    let config = |round: usize| {
+        format!("{}[app.b]\ncommand = \"sleep 1000\"\nenv = {{ ROUND = \"{round}\" }}\n", web("--port {port}", "health = \"/healthz\""))
+    };
+    let gateway = Gateway::start(&config(0));
+    gateway.wait_app("web", "ready");
+    let before = gateway.instance("web", 0).pid;
+    let mut sockets = Vec::new();
+    for _ in 0..500 {
+        sockets.push(Socket::open(gateway.http(), "a.test", "/ws").await.expect("a WebSocket opens"));
+    }
+    let echo = async |sockets: &mut Vec<Socket>, word: &str| {
+        for echoed in join_all(sockets.iter_mut().map(|socket| socket.echo(word))).await {
+            echoed.expect(word);
+        }
+    };
+    echo(&mut sockets, "before").await;
+    let memory = || proc::memory(gateway.edge()) + proc::memory(gateway.pid());
+    let (mut settled, edge) = (0, gateway.edge());
+    for round in 1..=20 {
+        let old = gateway.instance("b", 0).pid;
+        gateway.reload(&config(round)).expect("reloaded");
+        eventually("b is another one", secs(30), || {
+            let now = gateway.instance("b", 0);
+            if now.state == "ready" && now.pid != old { Ok(()) } else { Err(now) }
+        });
+        // The first few find their buffers.
+        if round == 5 {
+            settled = memory();
+        }
+    }
+    echo(&mut sockets, "after").await;
+    assert_eq!((gateway.instance("web", 0).pid, gateway.edge()), (before, edge));
+    let grown = memory().saturating_sub(settled);
+    assert!(grown < 2 << 20, "it grew by {grown} bytes");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_generations_leave_no_zombie_no_descriptor_and_no_file() {
+    let gateway = Gateway::start(&web("--socket {socket} --grandchild", "procs = 2\nhealth = \"/healthz\""));
+    gateway.wait_app("web", "ready");
+    let run = gateway.dir().join("r");
+    let files = || {
+        let mut all: Vec<_> = walk(&run);
+        all.sort();
+        all
+    };
+    let look = || (proc::descriptors(gateway.pid()).values().sum::<usize>(), gateway.processes().len(), files().len());
+    restart(&gateway);
+    let before = look();
+    for _ in 0..10 {
+        restart(&gateway);
+    }
+    eventually("as before", secs(30), || if look() == before { Ok(()) } else { Err((look(), files())) });
+    assert_eq!(proc::zombies(gateway.pid()), Vec::<u32>::new());
+}
+
+fn walk(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok);
+    entries.flat_map(|entry| if entry.path().is_dir() { walk(&entry.path()) } else { vec![entry.path()] }).collect()
 }
 
 /// A measurement beside ours: the same app under nginx and supervisord, restarted as their manuals say.

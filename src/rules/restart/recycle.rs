@@ -17,7 +17,7 @@ use crate::{
     vocab::{ByteSize, units::duration_text},
 };
 
-const AGAIN: Duration = Duration::from_secs(60);
+pub(super) const AGAIN: Duration = Duration::from_secs(60);
 const LOOKS: usize = 3;
 
 /// Since its process was started.
@@ -30,7 +30,7 @@ pub(super) struct Wear {
     /// Its age is reached.
     old_at: Option<Duration>,
     /// The last replacement failed.
-    not_before: Option<Duration>,
+    pub(super) not_before: Option<Duration>,
     /// It must have pinged by then.
     ping_by: Option<Duration>,
 }
@@ -141,9 +141,9 @@ impl Life {
     }
 
     /// The replacement did not come up: the old one goes on for a while.
-    pub(super) fn put_off(&mut self, n: u16, why: String, now: Duration) {
+    pub(super) fn put_off(&mut self, n: u16, why: String, delay: Duration, now: Duration) {
         if let Some(cell) = self.cells.get_mut(&n) {
-            cell.wear.not_before = Some(now + AGAIN);
+            cell.wear.not_before = Some(now + delay);
         }
         self.effects.push(Effect::Report(Report::RecycleFailed { n, why }));
     }

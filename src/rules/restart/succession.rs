@@ -10,7 +10,7 @@ use std::{sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::{After, Cell, Duty, Effect, KILL_AGAIN, Life, Phase, Reason, Report, State, View};
+use super::{After, Cell, Duty, Effect, KILL_AGAIN, Life, Phase, Reason, Report, State, View, recycle::AGAIN};
 use crate::{
     plan::{App, AppPort, Ready},
     vocab::units::duration_text,
@@ -48,6 +48,8 @@ pub(super) enum Stage {
 pub(super) struct Leaving {
     pub(super) n: u16,
     pub(super) stage: Leave,
+    /// Why it was replaced, where that says more than how it ended.
+    pub(super) told: Option<String>,
     pub(super) since: Duration,
     #[serde(with = "super::shared")]
     pub(super) spec: Arc<App>,
@@ -160,7 +162,7 @@ impl Life {
     }
 
     pub(super) fn leave(&mut self, n: u16, incarnation: u64, stage: Leave, spec: Arc<App>, now: Duration) {
-        self.leaving.insert(incarnation, Leaving { n, stage, since: now, spec });
+        self.leaving.insert(incarnation, Leaving { n, stage, told: None, since: now, spec });
         self.changed = true;
     }
 
@@ -220,8 +222,13 @@ impl Life {
     fn regret(&mut self, n: u16, reason: Reason, why: String, now: Duration) {
         match reason {
             Reason::Deploy => self.fail_deploy(&format!("instance {n} of the new release: {why}"), now),
-            Reason::Recycle => self.put_off(n, why, now),
-            Reason::Exit | Reason::Signal | Reason::Memory | Reason::Unready | Reason::Unhealthy | Reason::Command | Reason::Reload => {
+            Reason::Recycle => self.put_off(n, why, AGAIN, now),
+            Reason::Unhealthy => {
+                let policy = &self.spec.restart;
+                let delay = self.cells.get_mut(&n).map(|cell| cell.backoff.fail(policy.delay, policy.max_delay, 200));
+                self.put_off(n, why, delay.unwrap_or_default(), now);
+            }
+            Reason::Exit | Reason::Signal | Reason::Memory | Reason::Unready | Reason::Command | Reason::Reload => {
                 self.abort_roll(Some(n), &why);
             }
         }
@@ -251,7 +258,7 @@ impl Life {
         let phase = std::mem::replace(&mut cell.phase, Phase::Ready);
         cell.since = now;
         cell.spawned = next.since;
-        cell.dead = None;
+        let told = cell.dead.take().filter(|_| next.reason == Reason::Unhealthy).map(|why| format!("unhealthy: {why}"));
         cell.pending = None;
         cell.trial = false;
         cell.restarts += 1;
@@ -276,6 +283,9 @@ impl Life {
             Phase::Killing { again, .. } => Leave::Killing { again },
         };
         self.leave(n, old, stage, spec, now);
+        if let Some(leaving) = self.leaving.get_mut(&old) {
+            leaving.told = told;
+        }
     }
 
     pub(super) fn leaver_spawned(&mut self, incarnation: u64, now: Duration) {

@@ -557,8 +557,11 @@ fn a_watchdog_that_is_not_fed_is_an_unhealthy_instance() {
     let mut story = Story::of(App { watchdog: Some(secs(30)), ..spec(1) });
     story.up().at(secs(20)).event(Event::Pinged { n: 0, incarnation: 1 }).due();
     assert_eq!(story.now, secs(50));
-    assert!(story.did(&Effect::Signal { n: 0, incarnation: 1 }));
-    story.exits(0, 0);
+    story.spawned(0).ready(0).event(Event::Drained { n: 0, incarnation: 1 }).event(Event::Exited {
+        n: 0,
+        incarnation: 1,
+        exit: Exit::Code(0),
+    });
     assert_eq!(story.life.view().next().expect("there").last_exit.expect("ended").0, "unhealthy: no WATCHDOG=1 for 30s");
 }
 
@@ -600,21 +603,52 @@ fn restarting_a_stopped_app_starts_it() {
 }
 
 #[test]
-fn unhealthy_instances_are_restarted_one_at_a_time() {
+fn unhealthy_instances_are_replaced_one_at_a_time_and_within_the_budget() {
     let mut story = Story::of(spec(2));
     story.up().dead(0);
-    assert_eq!(story.states(), [State::Draining, State::Ready]);
+    assert!(story.did(&Effect::Spawn { n: 0, incarnation: 3, beside: Some(1) }));
+    story.event(Event::Dead { n: 1, incarnation: 2, why: "timeout".into() });
+    assert!(story.spawns().is_empty(), "one at a time");
+    story.spawned(0).ready(0).event(Event::Drained { n: 0, incarnation: 1 }).event(Event::Exited {
+        n: 0,
+        incarnation: 1,
+        exit: Exit::Code(0),
+    });
+    assert_eq!(story.life.view().next().expect("there").last_exit.expect("ended").0, "unhealthy: timeout");
+    assert_eq!(story.spawns(), [1]);
+    story.spawned(1).ready(1).event(Event::Drained { n: 1, incarnation: 2 }).event(Event::Exited {
+        n: 1,
+        incarnation: 2,
+        exit: Exit::Code(0),
+    });
+    story.dead(0);
+    assert_eq!(story.spawns(), [0], "the third of three in a minute");
+    story.spawned(0).ready(0).event(Event::Drained { n: 0, incarnation: 3 }).event(Event::Exited {
+        n: 0,
+        incarnation: 3,
+        exit: Exit::Code(0),
+    });
     story.dead(1);
-    assert_eq!(story.states(), [State::Draining, State::Ready]);
-    story.event(Event::Drained { n: 0, incarnation: 1 }).exits(0, 0).due().spawned(0);
-    assert_eq!(story.states(), [State::Starting, State::Ready]);
-    story.ready(0);
-    assert_eq!(story.states(), [State::Ready, State::Draining]);
+    assert!(story.spawns().is_empty(), "it serves on, unwell");
+    assert_eq!(story.states(), [State::Ready, State::Ready]);
+    story.due();
+    assert_eq!((story.now, story.spawns()), (secs(60), vec![1]), "when the first has passed");
+    assert_eq!(story.life.restarts().collect::<Vec<_>>(), [(Reason::Unhealthy, 3)]);
 }
 
 #[test]
-fn the_last_one_that_serves_is_not_drained_when_it_is_dead() {
+fn an_unhealthy_one_whose_replacement_fails_serves_on_for_a_while() {
     let mut story = Story::of(spec(1));
+    story.up().dead(0).event(Event::SpawnFailed { n: 0, incarnation: 2, why: "no".into() });
+    assert!(story.did(&Effect::Report(Report::RecycleFailed { n: 0, why: "no".into() })));
+    assert_eq!((story.states(), story.spawns().len()), (vec![State::Ready], 0));
+    story.due();
+    assert_eq!((story.now, story.spawns()), (ms(250), vec![0]));
+}
+
+#[test]
+fn the_last_one_that_serves_is_not_drained_when_it_is_dead_and_cannot_be_replaced_first() {
+    let mut story = Story::of(App { port: AppPort::Fixed { first: NonZeroU16::MIN }, ..spec(1) });
     story.up().dead(0);
     assert!(story.did(&Effect::Signal { n: 0, incarnation: 1 }));
     story.exits(0, 0);
@@ -625,8 +659,12 @@ fn the_last_one_that_serves_is_not_drained_when_it_is_dead() {
 fn one_that_recovers_before_its_turn_stays() {
     let mut story = Story::of(spec(2));
     story.up().dead(0).dead(1).event(Event::Alive { n: 1, incarnation: 2 });
-    story.event(Event::Drained { n: 0, incarnation: 1 }).exits(0, 0).due().spawned(0).ready(0);
-    assert_eq!(story.states(), [State::Ready, State::Ready]);
+    story.spawned(0).ready(0).event(Event::Drained { n: 0, incarnation: 1 }).event(Event::Exited {
+        n: 0,
+        incarnation: 1,
+        exit: Exit::Code(0),
+    });
+    assert_eq!((story.states(), story.spawns().len()), (vec![State::Ready, State::Ready], 0));
 }
 
 #[test]

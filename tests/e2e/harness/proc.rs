@@ -41,6 +41,12 @@ pub fn command(pid: u32) -> Vec<String> {
 }
 
 /// Neither gone nor a zombie.
+/// Resident, in bytes.
+pub fn memory(pid: u32) -> u64 {
+    let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).expect("it lives");
+    statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).expect("a number of pages") * 4096
+}
+
 pub fn alive(pid: u32) -> bool {
     stat(pid).is_some_and(|fields| fields[0] != "Z" && fields[0] != "X")
 }
