@@ -305,7 +305,7 @@ impl Exchange {
             Cause::Broken => false,
         };
         let now = self.live.now();
-        self.proven |= may && self.trial_failed && self.pool().is_some_and(|pool| pool.has_standby(now));
+        self.proven |= may && self.trial_failed && self.pool().is_some_and(|pool| pool.has_proven(now));
         self.proven
     }
 
@@ -335,7 +335,7 @@ impl Exchange {
         let allowed = cause.allows(pool.retry(), idempotent);
         let now = self.live.now();
         let on_trial = self.on.as_ref().is_some_and(|on| on.lease.is_on_trial());
-        if on_trial && idempotent && status.is_server_error() && pool.has_standby(now) {
+        if on_trial && idempotent && status.is_server_error() && pool.has_proven(now) {
             self.proven = true;
             if self.pick().is_ok() {
                 self.failed = Some(cause);

@@ -19,6 +19,7 @@ use super::{
     server::{Lease, Server, ServerId, Shared},
 };
 use crate::{
+    ipc::message::Duty,
     plan::{self, Balance, Retry, UpstreamHttp, UpstreamTimeouts},
     rules::balance::{self, Candidate, Least, Refused, Role, Standing, Tier, Wheel},
     vocab::{AppName, UpstreamName},
@@ -199,10 +200,10 @@ impl Pool {
         (self.coming.load(Ordering::Relaxed) || soon()).then_some((room, hold))
     }
 
-    /// Some server stands by for what a release on trial could not do.
+    /// Some server can do what a release on trial could not: one that stands by, or serves again.
     #[must_use]
-    pub fn has_standby(&self, now: Duration) -> bool {
-        self.set.load().servers.iter().any(|server| server.role == Role::Backup && server.standing(now) != Standing::Out)
+    pub fn has_proven(&self, now: Duration) -> bool {
+        self.set.load().servers.iter().any(|server| server.duty != Duty::OnTrial && server.standing(now) != Standing::Out)
     }
 
     /// A server for one request. `tried`: those it has been to already; `proven`: none that is on trial.
