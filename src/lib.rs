@@ -46,7 +46,7 @@
 //!   successor has the same instance number, another incarnation and another address. So an instance has up to two rows in the table, and whoever needs one takes the one that serves.
 //! - **D21** A release on trial serves, and what it answers with 5xx goes to the one that stands by where it may be sent again: its failures are counted and seen by nobody.
 //!
-//! - **D17** An upgrade is the master executing the binary on disk in its own place: same PID, so children stay children, death signals stay bound and nothing is
+//! - **D22** An upgrade is the master executing the binary on disk in its own place: same PID, so children stay children, death signals stay bound and nothing is
 //!   re-parented. The new binary first proves itself as a child (`self-check`) on the file and on the state as it is; whatever fails before the exec is undone.
 //!   State crosses as JSON in a sealed memfd, descriptors by number. It takes over the plan in force, not the file: nothing is half applied, an edit waits for its
 //!   reload; only a build that reads plans otherwise takes the file, and only if the file is what is in force. The edge's wire stays private to a build (D5): the

@@ -69,10 +69,11 @@ impl ProxyHttp for Engine {
     }
 
     async fn upstream_peer(&self, session: &mut Session, exchange: &mut Self::CTX) -> Result<Box<HttpPeer>> {
-        request::limit_waits(session, exchange);
         if let Some((room, bounds)) = exchange.waiting_room() {
             wait::for_an_instance(session, exchange, &room, &bounds).await?;
         }
+        // The client's own deadlines run from here on: while it waits for us it owes nothing.
+        request::limit_waits(session, exchange);
         peer::next(exchange)
     }
 

@@ -63,6 +63,8 @@ pub enum UpgradeError {
     EdgeDown,
     #[error("upgrade: {count} edges of upgrades before still drain")]
     Elders { count: usize },
+    #[error("upgrade: a deploy of {app} is under way")]
+    Deploying { app: AppName },
     #[error("upgrade: {count} processes run that cannot be handed over")]
     Busy { count: usize },
     #[error("upgrade: the log files are written too slowly")]
@@ -107,7 +109,7 @@ impl UpgradeError {
     pub fn advice(&self) -> Option<&'static str> {
         match self {
             Self::EdgeDown | Self::Leaving | Self::Logs | Self::NoGuard => Some("try again in a moment"),
-            Self::Elders { .. } | Self::Busy { .. } => Some("try again when they have ended"),
+            Self::Elders { .. } | Self::Busy { .. } | Self::Deploying { .. } => Some("try again when they have ended"),
             Self::Start { source, .. } => source.advice(),
             Self::Stranger { .. } => Some("put the new binary where the running one was started from"),
             Self::Descriptors(_) => Some("raise the limit of open files of gateway (LimitNOFILE=)"),

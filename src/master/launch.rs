@@ -115,6 +115,14 @@ impl Workshop {
         self.places.forget(app);
     }
 
+    /// The process that had this address is gone, and no other of its instance will ask for it.
+    pub fn release(&mut self, addr: &ServerAddr) {
+        match addr {
+            ServerAddr::Tcp(addr) => drop(self.ports.remove(&addr.port())),
+            ServerAddr::Unix(_) | ServerAddr::Name { .. } => {}
+        }
+    }
+
     /// Starts one process.
     pub fn start(
         &mut self,
@@ -174,6 +182,9 @@ impl Workshop {
         match started {
             Ok((pid, tail, root)) => Ok(Started { pid, addr, tail, notify, root }),
             Err(error) => {
+                if let Some(addr) = &addr {
+                    self.release(addr);
+                }
                 if let Some(task) = notify {
                     task.abort();
                 }

@@ -546,7 +546,10 @@ impl Supervisor {
         let Some(track) = self.tracks.get_mut(app) else { return };
         track.waiters.retain(|waiter| !waiter.is_over(&track.life));
         let known: BTreeSet<u64> = track.life.view().map(|view| view.incarnation).collect();
-        track.processes.retain(|incarnation, process| known.contains(incarnation) || process.pid.is_some());
+        let gone = track.processes.extract_if(.., |incarnation, process| !known.contains(incarnation) && process.pid.is_none());
+        for addr in gone.filter_map(|(_, process)| process.addr) {
+            self.workshop.release(&addr);
+        }
         if track.life.is_gone() {
             let again = track.again.take();
             self.tracks.remove(app);
@@ -575,7 +578,10 @@ impl Supervisor {
             .rev()
             .find(|process| process.n == n && process.pid.is_none())
             .and_then(|process| process.addr.take());
-        track.processes.retain(|_, process| process.n != n || process.pid.is_some());
+        let others = track.processes.extract_if(.., |_, process| process.n == n && process.pid.is_none());
+        for addr in others.filter_map(|(_, process)| process.addr) {
+            self.workshop.release(&addr);
+        }
         track.processes.insert(incarnation, Process { n, ..Process::default() });
         match self.workshop.start(&id, incarnation, &spec, &Addresses { before, taken }, &self.notices.0) {
             Ok(Started { pid, addr, tail, notify, root }) => {

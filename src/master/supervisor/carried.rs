@@ -103,10 +103,14 @@ impl Carriage {
 }
 
 impl Supervisor {
-    /// Errors: it is stopping, or there is no descriptor left for a copy.
+    /// Errors: it is stopping, a deploy is under way, or there is no descriptor left for a copy.
     pub(super) fn export(&self) -> Result<(Carried, Bag), UpgradeError> {
         if self.stopping.is_some() {
             return Err(UpgradeError::Stopping);
+        }
+        // Whoever writes down how a deploy ends is not handed over.
+        if let Some((app, _)) = self.tracks.iter().find(|(_, track)| track.life.is_deploying()) {
+            return Err(UpgradeError::Deploying { app: app.clone() });
         }
         let mut bag = Bag::default();
         let mut tracks = BTreeMap::new();
