@@ -225,6 +225,39 @@ async fn five_hundred_websockets_on_one_app_outlive_twenty_changes_of_another() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn websockets_are_told_to_come_again_at_half_the_drain_and_others_are_left_alone() {
+    let other = "[app.other]\ncommand = \"{exe} demo-app --port {port}\"\nhealth = \"/healthz\"\n[[site]]\nhost = \"b.test\"\ntls = \"off\"\napp = \"other\"\n";
+    let gateway = Gateway::start(&(web("--port {port}", "health = \"/healthz\"\nstop = { drain = \"3s\" }") + other));
+    gateway.wait_app("web", "ready");
+    gateway.wait_app("other", "ready");
+    let old = gateway.instance("web", 0).pid;
+    let mut sockets = Vec::new();
+    for _ in 0..20 {
+        let mut socket = Socket::open(gateway.http(), "a.test", "/ws").await.expect("a WebSocket opens");
+        socket.echo("hello").await.expect("an echo");
+        sockets.push(socket);
+    }
+    let mut bystander = Socket::open(gateway.http(), "b.test", "/ws").await.expect("a WebSocket opens");
+    let began = std::time::Instant::now();
+    let told = async {
+        for code in join_all(sockets.iter_mut().map(Socket::close_code)).await {
+            assert_eq!(code, Ok(1001));
+        }
+        began.elapsed()
+    };
+    let order = serde_json::json!({ "command": "restart", "app": "web" });
+    let (after, answered) = tokio::join!(told, async { tokio::task::block_in_place(|| gateway.ask(&order)) });
+    answered.expect("restarted");
+    assert!(after > Duration::from_millis(1400), "not before half of the drain: {after:?}");
+    drop(sockets);
+    // Who comes again is on the new process.
+    assert_ne!(gateway.wait_app("web", "ready")[0].pid, old);
+    let mut again = Socket::open(gateway.http(), "a.test", "/ws").await.expect("a WebSocket opens");
+    again.echo("again").await.expect("an echo");
+    bystander.echo("still here").await.expect("an echo");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_generations_leave_no_zombie_no_descriptor_and_no_file() {
     let gateway = Gateway::start(&web("--socket {socket} --grandchild", "procs = 2\nhealth = \"/healthz\""));
     gateway.wait_app("web", "ready");

@@ -25,6 +25,7 @@ pub fn next(exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
     let pool = exchange.pool().cloned().ok_or_else(|| Error::new(ErrorType::InternalError))?;
     let (upgrade, new_connection) = (exchange.upgrade, exchange.needs_new_connection());
     let lease = exchange.begin_try().ok_or_else(|| Error::new(ErrorType::HTTPStatus(503)))?;
+    let leave = upgrade.then(|| lease.leave());
     let mut peer = match lease.addr() {
         PeerAddr::Tcp(addr) => HttpPeer::new(*addr, false, String::new()),
         PeerAddr::Unix(path) => {
@@ -56,7 +57,7 @@ pub fn next(exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
         // The gate keeps the deadlines until the tunnel stands; from there on it may be silent.
         options.read_timeout = None;
         options.set_http_version(1, 1);
-        options.custom_l4 = Some(Arc::new(GateConnect { connect, read, gate: Gate::Shut }));
+        options.custom_l4 = Some(Arc::new(GateConnect { connect, read, gate: Gate::Shut, leave: leave.unwrap_or_default() }));
         peer.group_key ^= TUNNEL;
     }
     Ok(Box::new(peer))

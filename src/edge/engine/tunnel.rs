@@ -2,7 +2,10 @@
 //!
 //! pingora tears a tunnel down when the upstream's 101 is read before the request's own empty body was taken from its queue, and which comes first is a matter
 //! of luck. A connection that is not ready at its very first read lets the queue go first.
-//! Source: pingora-notes §5.1.
+//!
+//! And their end: at half the drain of the instance that has it, a WebSocket's client is told to go (1001) where a frame ends, so that it connects anew, to another
+//! instance; what the app still says goes nowhere. The client answers with its own Close, by which the app learns of it.
+//! Source: pingora-notes §5.1, RFC 6455 §5.5.1.
 
 use std::{
     io,
@@ -26,6 +29,11 @@ use tokio::{
     net::{TcpStream, UnixStream},
     time::{Instant, Sleep, sleep_until, timeout},
 };
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+mod farewell;
+
+use farewell::Boundary;
 
 /// Whether the first read waits its turn.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -42,6 +50,8 @@ pub struct GateConnect {
     /// Until the first byte of the answer; between two reads of one that is no upgrade.
     pub read: Duration,
     pub gate: Gate,
+    /// Cancelled when tunnels on the server should come to an end.
+    pub leave: CancellationToken,
 }
 
 #[async_trait]
@@ -52,7 +62,14 @@ impl L4Connect for GateConnect {
             .or_err(ErrorType::ConnectTimedout, "an upgrade's connection")?
             .or_err(ErrorType::ConnectError, "an upgrade's connection")?;
         let patience = Some(Box::pin(sleep_until(Instant::now() + self.connect + self.read)));
-        let socket = GateSocket { wire, shut: self.gate == Gate::Shut, read: self.read, answer: Answer::Begins { seen: 0 }, patience };
+        let socket = GateSocket {
+            wire,
+            shut: self.gate == Gate::Shut,
+            read: self.read,
+            answer: Answer::Begins { seen: 0 },
+            patience,
+            farewell: Farewell::new(self.leave.clone()),
+        };
         Ok(VirtualSocketStream::new(Box::new(socket)).into())
     }
 }
@@ -87,6 +104,42 @@ struct GateSocket {
     answer: Answer,
     /// Armed while the upstream is waited for.
     patience: Option<Pin<Box<Sleep>>>,
+    farewell: Farewell,
+}
+
+/// The end of a WebSocket, told to its client.
+#[derive(Debug)]
+struct Farewell {
+    leave: Pin<Box<WaitForCancellationFutureOwned>>,
+    boundary: Boundary,
+    stage: Leaving,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Leaving {
+    Not,
+    /// At the next boundary.
+    Due,
+    Said,
+}
+
+impl Farewell {
+    fn new(leave: CancellationToken) -> Self {
+        Self { leave: Box::pin(leave.cancelled_owned()), boundary: Boundary::default(), stage: Leaving::Not }
+    }
+
+    /// Whether the Close has just been said. Wakes the reader when it is time.
+    fn say(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> bool {
+        if self.stage == Leaving::Not && self.leave.as_mut().poll(cx).is_ready() {
+            self.stage = Leaving::Due;
+        }
+        let now = self.stage == Leaving::Due && self.boundary.is_between() && buf.remaining() >= farewell::CLOSE.len();
+        if now {
+            buf.put_slice(&farewell::CLOSE);
+            self.stage = Leaving::Said;
+        }
+        now
+    }
 }
 
 /// What the upstream has said so far.
@@ -141,10 +194,29 @@ impl AsyncRead for GateSocket {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
+        let socket = &mut *self;
+        if socket.farewell.say(cx, buf) {
+            return Poll::Ready(Ok(()));
+        }
+        if socket.farewell.stage == Leaving::Said {
+            return socket.hear_out(cx);
+        }
+        let room = if socket.farewell.stage == Leaving::Due { socket.farewell.boundary.room() } else { usize::MAX };
         let before = buf.filled().len();
-        match each!(self, wire => wire.poll_read(cx, buf)) {
+        let polled = if room < buf.remaining() {
+            // Not beyond the boundary that is waited for.
+            let mut part = ReadBuf::new(buf.initialize_unfilled_to(room));
+            let polled = each!(socket, wire => wire.poll_read(cx, &mut part));
+            let read = part.filled().len();
+            buf.advance(read);
+            polled
+        } else {
+            each!(socket, wire => wire.poll_read(cx, buf))
+        };
+        match polled {
             Poll::Ready(done) => {
                 self.answer = self.answer.read(&buf.filled()[before..]);
+                self.farewell.boundary = self.farewell.boundary.after(&buf.filled()[before..]);
                 self.patience = None;
                 Poll::Ready(done)
             }
@@ -155,6 +227,25 @@ impl AsyncRead for GateSocket {
                 patience.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
             }
         }
+    }
+}
+
+impl GateSocket {
+    /// After the Close: whatever the app still says is not for the client any more.
+    fn hear_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut scratch = [0; 2048];
+        // So much at a time; then others have their turn.
+        for _ in 0..16 {
+            let mut rest = ReadBuf::new(&mut scratch);
+            match each!(self, wire => wire.poll_read(cx, &mut rest)) {
+                Poll::Ready(Ok(())) if rest.filled().is_empty() => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 

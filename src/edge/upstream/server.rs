@@ -14,6 +14,7 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use super::retry::Cause;
 use crate::{
@@ -98,6 +99,8 @@ pub(super) struct Vitals {
     complaint: Mutex<Option<String>>,
     /// Rung when the last lease on a closed server is given back.
     idle: Notify,
+    /// Cancelled when tunnels on it should come to an end.
+    leave: CancellationToken,
 }
 
 /// Final: an instance that drains is never opened again, its next incarnation is another server.
@@ -117,6 +120,7 @@ impl Vitals {
             strikes: Mutex::default(),
             complaint: Mutex::default(),
             idle: Notify::new(),
+            leave: CancellationToken::new(),
         })
     }
 
@@ -164,6 +168,11 @@ impl Vitals {
     /// No new lease from here on, not even for a pick that is under way.
     pub(super) fn close(&self) {
         self.leases.fetch_or(CLOSED, Ordering::AcqRel);
+    }
+
+    /// Tunnels on it are told to end.
+    pub(super) fn hurry(&self) {
+        self.leave.cancel();
     }
 
     /// Waits until a closed server has no lease out.
@@ -370,6 +379,12 @@ impl Lease {
     #[must_use]
     pub fn instance(&self) -> Option<&(InstanceId, Incarnation)> {
         self.server.instance.as_ref()
+    }
+
+    /// Cancelled when tunnels on the server should come to an end.
+    #[must_use]
+    pub fn leave(&self) -> CancellationToken {
+        self.server.vitals.leave.clone()
     }
 
     /// Whether it is of a release that is not proven yet.

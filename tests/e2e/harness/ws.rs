@@ -19,6 +19,20 @@ impl Socket {
         Ok(Self(socket))
     }
 
+    /// Waits until the server says why it closes.
+    pub async fn close_code(&mut self) -> Result<u16, String> {
+        let closed = tokio::time::timeout(secs(30), async {
+            loop {
+                match self.0.next().await {
+                    Some(Ok(Message::Close(Some(frame)))) => return Ok(u16::from(frame.code)),
+                    Some(Ok(Message::Text(_) | Message::Binary(_) | Message::Ping(_) | Message::Pong(_))) => {}
+                    other => return Err(format!("{other:?}")),
+                }
+            }
+        });
+        closed.await.map_err(|_| "no Close within 30 s".to_owned())?
+    }
+
     /// Sends the text and waits until it comes back.
     pub async fn echo(&mut self, text: &str) -> Result<(), String> {
         self.0.send(Message::text(text.to_owned())).await.map_err(|error| error.to_string())?;
