@@ -31,6 +31,7 @@ fn site(hosts: &[&str], paths: Vec<PathMatch>) -> Site {
         extensions: vec![],
         allow: vec![],
         deny: vec![],
+        auth: None,
     };
     Site {
         name: hosts[0].into(),

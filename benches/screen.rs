@@ -84,6 +84,7 @@ fn all_gates(bencher: Bencher) {
         extensions: vec![],
         allow: vec![],
         deny: vec!["198.51.100.0/24".parse().expect("a net")],
+        auth: None,
     };
     let site = Site {
         name: "example.com".into(),

@@ -98,7 +98,7 @@ const UNSAFE: [(&str, &str); 2] = [
 ];
 
 /// Which files may name an outside crate: prefixes of the path under `src/`.
-const OWNERS: [(&str, &[&str]); 20] = [
+const OWNERS: [(&str, &[&str]); 26] = [
     ("pingora", &["edge/conn", "edge/engine", "edge/listen", "edge/content"]),
     ("toml", &["config/"]),
     ("schemars", &["config/"]),
@@ -117,11 +117,17 @@ const OWNERS: [(&str, &[&str]); 20] = [
     // A pair's facts; the subject of a client.
     ("x509_parser", &["pki/", "edge/tls/mutual"]),
     ("instant_acme", &["acme/"]),
-    ("aws_lc_rs", &["edge/tls", "acme/account"]),
+    ("aws_lc_rs", &["edge/tls", "edge/access", "acme/account"]),
     ("prometheus", &["telemetry/"]),
     ("sysinfo", &["telemetry/"]),
     ("postcard", &["ipc/"]),
     ("governor", &["rules/limit"]),
+    ("bcrypt", &["rules/password"]),
+    ("argon2", &["rules/password"]),
+    ("sha_crypt", &["rules/password"]),
+    ("sha1", &["rules/password"]),
+    ("subtle", &["rules/", "edge/"]),
+    ("rustix", &["edge/access"]),
 ];
 
 fn complaints(tree: &Tree) -> Vec<String> {

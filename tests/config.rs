@@ -636,3 +636,29 @@ fn toml_files(dir: &Path) -> Vec<PathBuf> {
     files.sort();
     files
 }
+
+#[test]
+fn a_bad_line_of_a_file_of_users_is_told_by_its_number_and_not_by_what_it_holds() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (users, config) = (dir.path().join("users"), dir.path().join("gateway.toml"));
+    let site =
+        |users: &Path| format!("[[site]]\nhost = \"a\"\ntls = \"internal\"\nauth = {{ basic = {users:?} }}\nroute.\"/\".respond = \"x\"\n");
+    fs::write(&config, site(&users)).expect("written");
+    let good = "alice:{SHA}L55TUjtiq8FBorTWAZ0jy6g129A=\n";
+    fs::write(&users, format!("# staff\n{good}bob:hush-hush\ncarol:$apr1$abcdefgh$sIQmFnT1CuEXAsyjuXjUX/\nnobody\n{good}"))
+        .expect("written");
+    let report = load(&config).expect_err("bad lines").to_string();
+    for told in
+        ["users:3 is no hash", "users:4 is an MD5 hash", "users:5 is not NAME:HASH", "users:6 has a name that line 2", "htpasswd -B"]
+    {
+        assert!(report.contains(told), "{told}\n{report}");
+    }
+    assert!(!report.contains("hush") && !report.contains("sIQmF") && !report.contains("L55T"), "{report}");
+    fs::write(&users, "# nobody yet\n").expect("written");
+    assert!(load(&config).expect_err("nobody").to_string().contains("names nobody"));
+    fs::write(&users, good).expect("written");
+    let plan = load(&config).unwrap_or_else(|complaints| panic!("{complaints}"));
+    assert_eq!(plan.users.values().map(Vec::len).collect::<Vec<_>>(), [1]);
+    assert!(!format!("{plan:?}").contains("L55T"));
+    shows_itself(&plan);
+}

@@ -168,6 +168,7 @@ async fn serve(parent: &Parent) -> Result<(), Fatal> {
         screen: Arc::new(Screen::new()),
         board,
         blackbox: Arc::default(),
+        verifier: Arc::default(),
     };
     let live = Live::build(&base, &config, None, OnBadPair::Keep)?;
     if config.plan.sites.iter().any(|site| site.tls == SiteTls::Internal) {

@@ -15,8 +15,9 @@ use super::{
     tree::{Outside, Text},
     value::Net,
 };
-use crate::plan::Plan;
+use crate::plan::{Plan, User};
 
+mod access;
 mod acme;
 mod app;
 mod header;
@@ -47,6 +48,8 @@ struct Context<'a> {
     here: &'a Surroundings,
     outside: &'a dyn Outside,
     out: &'a mut Complaints,
+    /// Of every htpasswd file that was named; `None`: it is bad, and its complaint is filed.
+    users: BTreeMap<PathBuf, Option<Vec<User>>>,
 }
 
 /// The plan, or `None` where there is anything to complain of.
@@ -75,7 +78,7 @@ pub fn compile(root: file::Root, here: &Surroundings, outside: &dyn Outside, out
         site,
     } = root;
     let files = out.files().map(|path| absolute(here, path)).collect();
-    let mut context = Context { here, outside, out };
+    let mut context = Context { here, outside, out, users: BTreeMap::new() };
     let c = &mut context;
     alerts.not_yet("alerting", "take [alerts] out, and watch /metrics of [admin] from outside", c.out);
     ban.not_yet("banning", "take [ban] out; zones and filters guard without it", c.out);
@@ -101,6 +104,7 @@ pub fn compile(root: file::Root, here: &Surroundings, outside: &dyn Outside, out
     let names = Names::of(&apps, &upstreams, &zones);
     let sites = site::compile(site, defaults, &listen, &limits, &tls, &names, c);
 
+    let users = good(std::mem::take(&mut c.users));
     if !out.is_empty() {
         return None;
     }
@@ -120,6 +124,7 @@ pub fn compile(root: file::Root, here: &Surroundings, outside: &dyn Outside, out
         apps: good(apps),
         upstreams: good(upstreams),
         zones: good(zones),
+        users,
         sites,
     })
 }

@@ -51,6 +51,8 @@ codes! {
     BadMail = "bad-mail",
     BadMethod = "bad-method",
     BadName = "bad-name",
+    /// A file of users with a line that cannot be used.
+    BadPassword = "bad-password",
     BadPath = "bad-path",
     BadPlaceholder = "bad-placeholder",
     BadRegex = "bad-regex",

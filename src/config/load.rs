@@ -272,6 +272,10 @@ impl Outside for System<'_> {
         read_text(path).inspect(|text| self.note(text.strip_suffix('\n').unwrap_or(text)))
     }
 
+    fn secrets(&self, path: &Path) -> Result<String, String> {
+        read_text(path)
+    }
+
     fn facts(&self, path: &Path) -> Result<Facts, String> {
         let meta = fs::metadata(path).map_err(reason)?;
         let kind = match meta.file_type() {

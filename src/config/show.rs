@@ -58,6 +58,8 @@ pub fn effective(plan: &Plan) -> String {
         apps,
         upstreams,
         zones,
+        // Of the files that `auth` names.
+        users: _,
         sites,
     } = plan;
     let mut to = Writer(String::new());
@@ -476,6 +478,7 @@ fn route(to: &mut Writer, route: &plan::Route) {
         extensions,
         allow,
         deny,
+        auth,
     } = route;
     let path = match path {
         PathMatch::Exact(path) => format!("= {path}"),
@@ -513,6 +516,14 @@ fn route(to: &mut Writer, route: &plan::Route) {
     to.pair("extensions", quoted(extensions));
     to.pair("allow", nets(allow));
     to.pair("deny", nets(deny));
+    to.pair("auth", self::auth(auth.as_ref()));
+}
+
+fn auth(auth: Option<&plan::Auth>) -> String {
+    match auth {
+        None => quote("off"),
+        Some(plan::Auth::Basic(plan::Basic { file, realm })) => inline(&[("basic", path(file)), ("realm", quote(realm))]),
+    }
 }
 
 fn filters(filters: plan::Filters) -> String {

@@ -84,6 +84,10 @@ pub trait Outside {
     ///
     /// Errors: why not, as a fragment.
     fn file(&self, path: &std::path::Path) -> Result<String, String>;
+    /// The same, of a file whose lines never stand in a configuration.
+    ///
+    /// Errors: why not, as a fragment.
+    fn secrets(&self, path: &std::path::Path) -> Result<String, String>;
     /// Whether a file is there and may be read.
     ///
     /// Errors: why not, as a fragment.

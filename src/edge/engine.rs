@@ -18,11 +18,13 @@ use pingora::{
 use super::{
     conn::{Client, body},
     exchange::{CLIENT_GONE, Exchange},
+    gate::Verdict,
     intake::Step,
     live::LiveCell,
     upstream::{Cause, retry},
 };
 
+mod access;
 mod answer;
 mod peer;
 mod report;
@@ -62,7 +64,14 @@ impl ProxyHttp for Engine {
     }
 
     async fn request_filter(&self, session: &mut Session, exchange: &mut Self::CTX) -> Result<bool> {
-        match request::judge(session, exchange) {
+        let step = match request::judge(session, exchange) {
+            Verdict::Pass => match access::admit(session, exchange).await? {
+                Verdict::Pass => request::content(session, exchange),
+                Verdict::Answer(reply) => Step::Answer(reply),
+            },
+            Verdict::Answer(reply) => Step::Answer(reply),
+        };
+        match step {
             Step::Forward => Ok(false),
             Step::Answer(reply) => answer::send(session, exchange, reply).await.map(|()| true),
         }

@@ -88,6 +88,8 @@ pub struct Exchange {
     /// Of sites that ask for one.
     pub certificate: Option<Arc<ClientCertificate>>,
     pub request_id: HeaderValue,
+    /// Whom `auth` found them to be.
+    pub user: Option<HeaderValue>,
     site: Option<usize>,
     route: Option<usize>,
     in_flight: Option<InFlight>,
@@ -131,6 +133,7 @@ impl Exchange {
             upgrade: false,
             certificate: None,
             request_id: HeaderValue::from_static(""),
+            user: None,
             site: None,
             route: None,
             in_flight: None,
@@ -172,6 +175,12 @@ impl Exchange {
     #[must_use]
     pub fn route(&self) -> Option<&LiveRoute> {
         self.site()?.routes.get(self.route?)
+    }
+
+    /// As [`Exchange::route`], of a `live` that is held apart: the exchange may change meanwhile.
+    #[must_use]
+    pub fn route_of<'a>(&self, live: &'a Live) -> Option<&'a LiveRoute> {
+        live.sites.get(self.site?)?.routes.get(self.route?)
     }
 
     #[must_use]

@@ -37,8 +37,8 @@ pub struct Request<'a> {
     pub headers: &'a HeaderMap,
 }
 
-/// Drives a request through the gates to its route.
-pub fn judge(exchange: &mut Exchange, client: &Client, request: Request<'_>) -> Step {
+/// Drives a request through the gates to its route. Who may come in (`auth`) and what it gets ([`content`]) are asked after that.
+pub fn judge(exchange: &mut Exchange, client: &Client, request: Request<'_>) -> Verdict {
     let Request { method, uri, target, version, headers } = request;
     let live = exchange.live.clone();
     exchange.peer = client.peer.ip().to_canonical();
@@ -70,10 +70,10 @@ pub fn judge(exchange: &mut Exchange, client: &Client, request: Request<'_>) -> 
         request_id: request_id.to_str().unwrap_or(""),
     };
     if let Verdict::Answer(reply) = gate::sanity(&ask, &live.plan.limits) {
-        return Step::Answer(reply);
+        return Verdict::Answer(reply);
     }
     if let Some(proof) = challenge(&live, &ask) {
-        return Step::Answer(proof);
+        return Verdict::Answer(proof);
     }
     let found = live.router.site(ask.host);
     if let Some(found) = found {
@@ -83,7 +83,7 @@ pub fn judge(exchange: &mut Exchange, client: &Client, request: Request<'_>) -> 
             sni => live.named(sni).map(|index| &live.sites[index].gate),
         };
         if let Verdict::Answer(reply) = gate::misdirected(&ask, site, opened_for) {
-            return Step::Answer(reply);
+            return Verdict::Answer(reply);
         }
         exchange.certificate = client.certificate.clone().filter(|_| site.knows_clients());
     }
@@ -92,32 +92,40 @@ pub fn judge(exchange: &mut Exchange, client: &Client, request: Request<'_>) -> 
         Some(Found::Canonical(index)) => {
             exchange.enter(index);
             let site = &live.sites[index];
-            return Step::Answer(match &site.canonical {
+            return Verdict::Answer(match &site.canonical {
                 Some(canonical) => gate::canonical(&ask, &site.gate, canonical),
                 None => ask.page(StatusCode::NOT_FOUND),
             });
         }
-        None => return Step::Answer(ask.page(StatusCode::NOT_FOUND)),
+        None => return Verdict::Answer(ask.page(StatusCode::NOT_FOUND)),
     };
     exchange.enter(index);
     let site = &live.sites[index];
-    let Some(at) = live.router.route(index, uri.path()) else { return Step::Answer(ask.page(StatusCode::NOT_FOUND)) };
+    let Some(at) = live.router.route(index, uri.path()) else { return Verdict::Answer(ask.page(StatusCode::NOT_FOUND)) };
     exchange.follow(at);
     let route = &site.routes[at];
     if let Verdict::Answer(reply) = gate::admit(&ask, &site.gate, &route.gate, live.now()) {
-        return Step::Answer(reply);
+        return Verdict::Answer(reply);
     }
+    Verdict::Pass
+}
+
+/// What a request gets that has passed all gates.
+pub fn content(exchange: &mut Exchange, uri: &Uri, headers: &HeaderMap) -> Step {
+    let live = exchange.live.clone();
+    let page = |exchange: &Exchange, status| Reply::page(status, headers.get(header::ACCEPT), exchange.id());
+    let Some(route) = exchange.route_of(&live) else { return Step::Answer(page(exchange, StatusCode::NOT_FOUND)) };
     match &route.action {
         LiveAction::Proxy(_) => match exchange.pick_or_wait() {
             Ok(()) => Step::Forward,
-            Err(wait) => Step::Answer(ask.page(StatusCode::SERVICE_UNAVAILABLE).with_retry_after(wait)),
+            Err(wait) => Step::Answer(page(exchange, StatusCode::SERVICE_UNAVAILABLE).with_retry_after(wait)),
         },
         LiveAction::Redirect { to, status } => match HeaderValue::try_from(forward::fill(to, uri.path(), uri.query())) {
             Ok(to) => Step::Answer(Reply::redirect(*status, to)),
-            Err(_) => Step::Answer(ask.page(StatusCode::BAD_REQUEST)),
+            Err(_) => Step::Answer(page(exchange, StatusCode::BAD_REQUEST)),
         },
         LiveAction::Respond { status, content_type, body } => Step::Answer(Reply::text(*status, content_type.clone(), body.clone())),
-        LiveAction::NotFound => Step::Answer(ask.page(StatusCode::NOT_FOUND)),
+        LiveAction::NotFound => Step::Answer(page(exchange, StatusCode::NOT_FOUND)),
     }
 }
 

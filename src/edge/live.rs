@@ -10,6 +10,7 @@ use http::{HeaderValue, StatusCode};
 use thiserror::Error;
 
 use super::{
+    access::{Guard, GuardError, Guards, Verifier},
     blackbox::BlackBox,
     conn::Allowance,
     forward::Rewriter,
@@ -48,6 +49,8 @@ pub enum LiveError {
     },
     #[error("find upstream {0}")]
     Upstream(UpstreamName),
+    #[error("guard what is for few")]
+    Guard(#[from] GuardError),
     #[error("answer with content type {0:?}")]
     ContentType(String),
 }
@@ -61,6 +64,7 @@ pub struct Base {
     pub screen: Arc<Screen>,
     pub board: Arc<Board>,
     pub blackbox: Arc<BlackBox>,
+    pub verifier: Arc<Verifier>,
 }
 
 pub struct Live {
@@ -79,6 +83,9 @@ pub struct Live {
     pub board: Arc<Board>,
     /// Where failed requests are remembered.
     pub blackbox: Arc<BlackBox>,
+    /// Who proves passwords, and remembers them for a while.
+    pub verifier: Arc<Verifier>,
+    guards: Guards,
     pub access: Option<AccessLog>,
 }
 
@@ -100,6 +107,8 @@ pub struct LiveRoute {
     pub request_headers: Vec<HeaderEdit>,
     pub response_headers: Vec<HeaderEdit>,
     pub body_limit: u64,
+    /// `None`: everyone comes in.
+    pub guard: Option<Arc<Guard>>,
 }
 
 pub enum LiveAction {
@@ -127,7 +136,8 @@ impl Live {
         let pools = Arc::new(Pools::build(plan, old.map(|old| &*old.pools), &base.metrics));
         let tls = Tls::build(&base.tls, plan, materials, old.and_then(|old| old.tls.as_ref()), bad)?;
         let https = listeners.iter().find(|listener| listener.role == Role::Https).map(|listener| listener.bound.port());
-        let build = Build { base, zones: &zones, pools: &pools, tls: tls.as_ref(), https };
+        let guards = Guards::build(plan, old.map(|old| &old.guards))?;
+        let build = Build { base, zones: &zones, pools: &pools, guards: &guards, tls: tls.as_ref(), https };
         let sites = plan.sites.iter().enumerate().map(|(at, site)| build.site(at, site)).collect::<Result<_, _>>()?;
         let ends = tls.iter().flat_map(Tls::served).filter_map(|served| Some((served.host.clone(), served.not_after?)));
         base.metrics.certificates(ends.collect::<Vec<_>>());
@@ -146,6 +156,8 @@ impl Live {
             tls,
             board: base.board.clone(),
             blackbox: base.blackbox.clone(),
+            verifier: base.verifier.clone(),
+            guards,
             access,
         })
     }
@@ -180,6 +192,7 @@ struct Build<'a> {
     base: &'a Base,
     zones: &'a ZoneSet,
     pools: &'a Pools,
+    guards: &'a Guards,
     tls: Option<&'a Tls>,
     https: Option<u16>,
 }
@@ -213,6 +226,7 @@ impl Build<'_> {
             request_headers: route.request_headers.clone(),
             response_headers: route.response_headers.clone(),
             body_limit: route.body_limit.0,
+            guard: route.auth.as_ref().and_then(|auth| self.guards.of(auth)),
         })
     }
 

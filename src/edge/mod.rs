@@ -1,5 +1,6 @@
 //! The edge: everything that touches the network.
 
+pub mod access;
 pub mod blackbox;
 pub mod conn;
 pub mod engine;

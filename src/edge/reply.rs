@@ -187,6 +187,7 @@ fn escape_html(text: &str, to: &mut String) {
 fn explain(status: StatusCode) -> &'static str {
     match status.as_u16() {
         400 => "The request could not be understood.",
+        401 => "This page is for those who have a name and a password for it.",
         403 => "You may not see this page.",
         404 => "There is nothing here.",
         405 => "This page does not answer to that method.",

@@ -46,6 +46,7 @@ pub fn plan() -> Plan {
         apps: BTreeMap::new(),
         upstreams: BTreeMap::new(),
         zones: BTreeMap::new(),
+        users: BTreeMap::new(),
         sites: Vec::new(),
     }
 }
@@ -66,6 +67,7 @@ pub fn site(tls: SiteTls) -> Site {
         extensions: Vec::new(),
         allow: vec!["10.0.0.0/8".parse().expect("valid")],
         deny: Vec::new(),
+        auth: None,
     };
     Site {
         name: "example.com".into(),

@@ -13,7 +13,7 @@ use std::{
 
 use thiserror::Error;
 
-use super::{Admin, App, Limits, Listen, Log, Plan, Site, Timeouts, TlsPolicy, Upstream, Zone};
+use super::{Admin, App, Limits, Listen, Log, Plan, Site, Timeouts, TlsPolicy, Upstream, User, Zone};
 use crate::vocab::{AppName, UpstreamName, ZoneName};
 
 /// What differs between two plans, and nothing else.
@@ -74,6 +74,7 @@ pub struct Settings {
     pub tls: Option<TlsPolicy>,
     pub admin: Option<Option<Admin>>,
     pub log: Option<Log>,
+    pub users: Option<BTreeMap<PathBuf, Vec<User>>>,
 }
 
 /// A value that is fixed for the life of the master.
@@ -153,6 +154,7 @@ pub fn diff(old: &Plan, new: &Plan) -> Changes {
         apps,
         upstreams,
         zones,
+        users,
         sites,
     } = new;
     let mut fixed = Vec::new();
@@ -180,6 +182,7 @@ pub fn diff(old: &Plan, new: &Plan) -> Changes {
             tls: differs(&old.tls, tls),
             admin: differs(&old.admin, admin),
             log: differs(&old.log, log),
+            users: differs(&old.users, users),
         },
     }
 }
@@ -188,7 +191,7 @@ pub fn diff(old: &Plan, new: &Plan) -> Changes {
 #[must_use]
 pub fn apply(changes: &Changes, old: &Plan) -> Plan {
     let Changes { fixed, listeners: _, apps, upstreams, zones, sites, site_order, settings } = changes;
-    let Settings { files, trusted_proxies, listen, timeouts, limits, tls, admin, log } = settings.clone();
+    let Settings { files, trusted_proxies, listen, timeouts, limits, tls, admin, log, users } = settings.clone();
     let mut plan = old.clone();
     for value in fixed.clone() {
         match value {
@@ -218,6 +221,7 @@ pub fn apply(changes: &Changes, old: &Plan) -> Plan {
     plan.tls = tls.unwrap_or(plan.tls);
     plan.admin = admin.unwrap_or(plan.admin);
     plan.log = log.unwrap_or(plan.log);
+    plan.users = users.unwrap_or(plan.users);
     plan
 }
 
@@ -438,6 +442,7 @@ mod tests {
                         (ZoneName::parse(&name(n)).expect("a name"), zone)
                     })
                     .collect(),
+                users: flag.then(|| ("/users".into(), Vec::new())).into_iter().collect(),
                 sites: sites.into_iter().map(|(n, tls)| site(&name(n), tls)).collect(),
             }
         })

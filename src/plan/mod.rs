@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::vocab::{AppName, UpstreamName, ZoneName};
 
+pub mod access;
 pub mod acme;
 pub mod app;
 pub mod diff;
@@ -19,6 +20,7 @@ pub mod site;
 pub mod upstream;
 pub mod zone;
 
+pub use access::{Auth, Basic, User};
 pub use acme::{Acme, Ca, Challenge, Eab};
 pub use app::{App, AppLimits, AppPort, DeployPolicy, Hold, Live, Ready, Recycle, RestartPolicy, Schedule, Stop};
 pub use listener::{Admin, Limits, Listen, Timeouts, TlsPolicy, TlsVersion};
@@ -51,6 +53,8 @@ pub struct Plan {
     pub apps: BTreeMap<AppName, App>,
     pub upstreams: BTreeMap<UpstreamName, Upstream>,
     pub zones: BTreeMap<ZoneName, Zone>,
+    /// By the htpasswd file that `auth` names: read when the plan was made, for the edge may not read what root may.
+    pub users: BTreeMap<PathBuf, Vec<User>>,
     /// In file order.
     pub sites: Vec<Site>,
 }

@@ -4,7 +4,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
-use super::site::Filters;
+use super::{access::Auth, site::Filters};
 use crate::vocab::{ByteSize, UpstreamName, ZoneName};
 
 /// Shape: a site's value is already filled in where the route has none of its own.
@@ -29,6 +29,8 @@ pub struct Route {
     pub extensions: Vec<String>,
     pub allow: Vec<IpNet>,
     pub deny: Vec<IpNet>,
+    /// `None`: everyone comes in.
+    pub auth: Option<Auth>,
 }
 
 /// The order of matching is nginx's: exact, then regexes in file order, then the longest prefix.

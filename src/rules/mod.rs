@@ -2,11 +2,14 @@
 
 pub mod backoff;
 pub mod balance;
+pub mod basic;
 pub mod clientip;
 pub mod header;
 pub mod health;
+pub mod htpasswd;
 pub mod job;
 pub mod limit;
+pub mod password;
 pub mod program;
 pub mod release;
 pub mod renewal;

@@ -19,6 +19,8 @@ pub struct AccessRecord<'a> {
     /// X-Request-Id
     pub id: &'a str,
     pub client: IpAddr,
+    /// Who has proven to be who, where `auth` asks.
+    pub user: Option<&'a [u8]>,
     /// Empty where no request could be read.
     pub method: &'a str,
     /// Normalised; empty where there was none.
@@ -80,6 +82,7 @@ pub fn write_json(record: &AccessRecord<'_>, stamp: &mut Stamp, out: &mut Vec<u8
         at_ms,
         id,
         client,
+        user,
         method,
         host,
         target,
@@ -109,6 +112,7 @@ pub fn write_json(record: &AccessRecord<'_>, stamp: &mut Stamp, out: &mut Vec<u8
     out.push(b'"');
     address(*client, out);
     out.push(b'"');
+    optional("user", *user, out);
     text("method", method.as_bytes(), out);
     text("host", host.as_bytes(), out);
     let (path, query) = split(target);
@@ -135,11 +139,16 @@ pub fn write_json(record: &AccessRecord<'_>, stamp: &mut Stamp, out: &mut Vec<u8
     out.extend_from_slice(b"}\n");
 }
 
-/// Appends `ADDR - - [TIME] "REQUEST" STATUS BYTES "REFERER" "USER AGENT"` and a line feed.
+/// Appends `ADDR - USER [TIME] "REQUEST" STATUS BYTES "REFERER" "USER AGENT"` and a line feed.
 pub fn write_combined(record: &AccessRecord<'_>, stamp: &mut Stamp, out: &mut Vec<u8>) {
     stamp.turn(record.at_ms);
     address(record.client, out);
-    out.extend_from_slice(b" - - [");
+    out.extend_from_slice(b" - ");
+    match record.user {
+        Some(user) if !user.is_empty() => hexed(user, out),
+        Some(_) | None => out.push(b'-'),
+    }
+    out.extend_from_slice(b" [");
     out.extend_from_slice(stamp.local.as_bytes());
     out.extend_from_slice(b"] \"");
     if record.method.is_empty() {
@@ -317,6 +326,7 @@ mod tests {
             at_ms: 1_768_473_000_007,
             id: "0198c0de",
             client: IpAddr::from([203, 0, 113, 9]),
+            user: None,
             method: "GET",
             host: "example.com",
             target: b"/a?b=c",
@@ -368,6 +378,13 @@ mod tests {
             combined(&record()),
             "203.0.113.9 - - [15/Jan/2026:12:30:00 +0200] \"GET /a?b=c HTTP/1.1\" 200 1234 \"-\" \"curl/8.5\"\n"
         );
+    }
+
+    #[test]
+    fn a_user_stands_where_nginx_has_him() {
+        let record = AccessRecord { user: Some(b"j\xc3\xb6rg \"x\""), ..record() };
+        assert!(combined(&record).starts_with("203.0.113.9 - j\\xC3\\xB6rg \\x22x\\x22 [15/Jan"), "{}", combined(&record));
+        assert!(json(&record).contains("\"client\":\"203.0.113.9\",\"user\":\"j\u{f6}rg \\\"x\\\"\",\"method\""), "{}", json(&record));
     }
 
     #[test]

@@ -225,6 +225,7 @@ mod tests {
             at_ms: 0,
             id,
             client: IpAddr::from([127, 0, 0, 1]),
+            user: None,
             method: "GET",
             host: "a",
             target: b"/",

@@ -77,6 +77,7 @@ impl Edge {
             screen: Arc::new(Screen::new()),
             board: Arc::default(),
             blackbox: Arc::default(),
+            verifier: Arc::default(),
         };
         let listener = |role, bound| Listener { role, asked: bound, bound, descriptors: 0 };
         let listeners = vec![listener(Role::Http, addr(&http)), listener(Role::Https, addr(&https))];

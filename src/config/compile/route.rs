@@ -3,7 +3,7 @@
 use http::{HeaderValue, Method, StatusCode};
 use ipnet::IpNet;
 
-use super::{Context, Names, header::edits, site::filters, site::zones};
+use super::{Context, Names, access, header::edits, site::filters, site::zones};
 use crate::{
     config::{
         complaint::{Code, Place, did_you_mean, nearest},
@@ -25,6 +25,7 @@ pub struct Shared {
     pub filters: Filters,
     pub allow: Vec<IpNet>,
     pub deny: Vec<IpNet>,
+    pub auth: Option<plan::Auth>,
     pub body: ByteSize,
 }
 
@@ -45,6 +46,7 @@ impl Shared {
             extensions: Vec::new(),
             allow: self.allow.clone(),
             deny: self.deny.clone(),
+            auth: self.auth.clone(),
         }
     }
 }
@@ -61,6 +63,7 @@ pub fn shared(table: &mut file::Site, limits: &plan::Limits, names: &Names, c: &
         filters: filters.value().map_or(safe, self::filters),
         allow: c.nets(take(&mut table.allow)),
         deny: c.nets(take(&mut table.deny)),
+        auth: access::auth(std::mem::replace(&mut table.auth, Field::Absent), c).flatten(),
         body: body_limit(body).unwrap_or(limits.body),
     }
 }
@@ -188,7 +191,6 @@ fn route(
         errors,
     } = table;
     let who = format!("route {written:?} of site {site:?}");
-    auth.not_yet("auth", "take it out; let the app ask for the password, or shut others out with `allow`", c.out);
     compress.not_yet("compress", "take it out: what the app compresses passes as it is", c.out);
     root.not_yet("root", "take this route out, and let an app serve the files", c.out);
     cache.not_yet("cache", "write response_headers = { \"Cache-Control\" = \"public, max-age=31536000, immutable\" }", c.out);
@@ -222,6 +224,7 @@ fn route(
     let request_headers = request_headers.value().map(|table| edits(table, c)).unwrap_or_default();
     let response_headers = response_headers.value().map(|table| edits(table, c)).unwrap_or_default();
     let extensions = self::extensions(extensions, c);
+    let auth = access::auth(auth, c);
     let redirect = redirect.given().map(|at| self::redirect(at, c));
     let respond = respond.given().map(|at| self::respond(at, c));
     let action = if proxied {
@@ -251,6 +254,7 @@ fn route(
         body_limit: body_limit(limits).unwrap_or(shared.body),
         filters: filters.value().map_or(shared.filters, self::filters),
         extensions,
+        auth: auth.unwrap_or_else(|| shared.auth.clone()),
     })
 }
 

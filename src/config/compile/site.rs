@@ -45,7 +45,7 @@ pub fn compile(
         table.route = Field::Absent;
         route::shared(&mut table, limits, names, c);
         headers(table.headers, c);
-        refuse(&table.auth, &table.compress, &table.maintenance, &table.errors, &table.root, c);
+        refuse(&table.compress, &table.maintenance, &table.errors, &table.root, c);
         tls::client_ca(table.client_ca, None, c);
     }
     all
@@ -130,21 +130,19 @@ fn site(
     let client_ca = tls::client_ca(std::mem::replace(&mut table.client_ca, Field::Absent), tls.as_ref(), c);
     let shared = route::shared(&mut table, limits, names, c);
     let routes = route::routes(&name, place, table.app, table.upstream, &table.root, table.route, &shared, names, c);
-    refuse(&table.auth, &table.compress, &table.maintenance, &table.errors, &table.root, c);
+    refuse(&table.compress, &table.maintenance, &table.errors, &table.root, c);
     let route::Shared { filters, allow, deny, .. } = shared;
     let Split { served, redirected, canonical, written: _ } = hosts?;
     Some(plan::Site { name, hosts: served, redirected, canonical, tls: tls?, client_ca, headers, filters, allow, deny, routes: routes? })
 }
 
 fn refuse(
-    auth: &Field<file::Auth>,
     compress: &Field<bool>,
     maintenance: &Field<file::Maintenance>,
     errors: &Field<Named<FilePath>>,
     root: &Field<FilePath>,
     c: &mut Context<'_>,
 ) {
-    auth.not_yet("auth", "take it out; let the app ask for the password, or shut others out with `allow`", c.out);
     compress.not_yet("compress", "take it out: what the app compresses passes as it is", c.out);
     maintenance.not_yet("maintenance", "take it out", c.out);
     errors.not_yet("errors", "take it out: our own pages are shown", c.out);

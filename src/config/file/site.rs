@@ -1,7 +1,7 @@
 //! `[[site]]` and its routes, as they may be written.
 
 use crate::config::{
-    shape::{Either, List, Named, OneOrMore, table, words},
+    shape::{Either, List, Named, OneOrMore, OrOff, table, words},
     tree::Text,
     value::{AskUrl, FilePath, Hosts, Net, Peer, Size, Status, Time},
 };
@@ -73,8 +73,8 @@ table! {
         filters: Either<List<FilterWord>, FilterTable>,
         /// Every zone that must admit a request.
         zone: OneOrMore<Text>,
-        /// Not supported yet.
-        auth: Auth,
+        /// What a client has to prove before it is answered: { basic } asks for a name and a password.
+        auth: OrOff<Auth>,
         /// Everyone else gets 403.
         allow: OneOrMore<Net>,
         /// These get 403; wins over allow.
@@ -125,8 +125,8 @@ table! {
         deny: OneOrMore<Net>,
         /// Own extensions that the bad-uri filter lets pass here, as in ["php"].
         extensions: OneOrMore<Text>,
-        /// Not supported yet.
-        auth: Auth,
+        /// Instead of the site's; "off" lets everyone in.
+        auth: OrOff<Auth>,
         /// Not supported yet.
         compress: bool,
         /// Not supported yet.
@@ -164,10 +164,13 @@ table! {
 }
 
 table! {
-    /// Who may come in. Not supported yet.
+    /// Who may come in.
     Auth {
+        /// An htpasswd file: bcrypt (`htpasswd -B`), argon2, SHA-crypt, {SHA} or {SSHA}. Read at the start and at each reload.
         basic: FilePath,
+        /// What a browser shows where it asks for the password. Default: Restricted.
         realm: Text,
+        /// Not supported yet.
         forward: Text,
     }
 }

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use http::header;
+use http::{HeaderValue, header};
 use pingora::{Error, ErrorType, proxy::Session};
 
 use super::super::{
@@ -39,6 +39,7 @@ pub fn done(session: &Session, error: Option<&Error>, exchange: &mut Exchange) {
         at_ms: i64::try_from(unix_ms()).unwrap_or(i64::MAX),
         id: exchange.id(),
         client: exchange.client,
+        user: exchange.user.as_ref().map(HeaderValue::as_bytes),
         method: head.method.as_str(),
         host: intake::host(&head.uri, &head.headers, &mut buf),
         target: head.raw_path(),

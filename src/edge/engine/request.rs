@@ -10,7 +10,7 @@ use super::super::{
     conn::body as deadline,
     exchange::Exchange,
     forward::{self, Origin},
-    gate,
+    gate::{self, Verdict},
     intake::{self, Request, Step},
     live::Live,
     reply::Reply,
@@ -49,12 +49,17 @@ fn drop_fields(session: &mut Session) {
     }
 }
 
-pub fn judge(session: &Session, exchange: &mut Exchange) -> Step {
-    let Some(client) = super::client(session) else { return Step::Answer(Reply::bare(http::StatusCode::INTERNAL_SERVER_ERROR)) };
+pub fn judge(session: &Session, exchange: &mut Exchange) -> Verdict {
+    let Some(client) = super::client(session) else { return Verdict::Answer(Reply::bare(http::StatusCode::INTERNAL_SERVER_ERROR)) };
     let header = session.req_header();
     let request =
         Request { method: &header.method, uri: &header.uri, target: target(header), version: header.version, headers: &header.headers };
     intake::judge(exchange, client, request)
+}
+
+pub fn content(session: &Session, exchange: &mut Exchange) -> Step {
+    let header = session.req_header();
+    intake::content(exchange, &header.uri, &header.headers)
 }
 
 /// Path and query as received. Of an absolute form, which servers must take, the engine has compared the authority with `Host` and kept the path.

@@ -59,12 +59,36 @@ pub async fn for_an_instance(session: &mut Session, exchange: &mut Exchange, roo
     match verdict {
         Ok(()) => Ok(()),
         Err(Some(fault)) => refuse(exchange, fault),
-        Err(None) => {
-            let mut left = Error::explain(ErrorType::ConnectionClosed, "the client left the waiting room");
-            left.esource = ErrorSource::Downstream;
-            Err(left)
+        Err(None) => Err(left()),
+    }
+}
+
+/// Waits, but for as long as the client does.
+///
+/// Errors: it has left.
+pub async fn unless_left<T>(session: &mut Session, wait: impl Future<Output = T>) -> Result<T> {
+    let mut wait = std::pin::pin!(wait);
+    loop {
+        match session.as_downstream_mut().watch_h2_stream_close() {
+            Some(gone) => tokio::select! {
+                found = &mut wait => return Ok(found),
+                _ = gone => return Err(left()),
+            },
+            None => tokio::select! {
+                found = &mut wait => return Ok(found),
+                () = tokio::time::sleep(LOOK) => {}
+            },
+        }
+        if has_left(session) {
+            return Err(left());
         }
     }
+}
+
+fn left() -> Box<Error> {
+    let mut left = Error::explain(ErrorType::ConnectionClosed, "the client left while it waited");
+    left.esource = ErrorSource::Downstream;
+    left
 }
 
 fn refuse(exchange: &mut Exchange, fault: Fault) -> Result<()> {

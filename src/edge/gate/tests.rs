@@ -131,6 +131,7 @@ fn route() -> Route {
         extensions: vec![],
         allow: vec![],
         deny: vec![],
+        auth: None,
     }
 }
 

@@ -48,6 +48,7 @@ impl TestPlan {
             apps: Default::default(),
             upstreams: Default::default(),
             zones: Default::default(),
+            users: Default::default(),
             sites: Vec::new(),
         })
     }

@@ -1,0 +1,176 @@
+//! Who may come in: passwords from files that other programs wrote.
+
+use std::{path::Path, process::Command};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use http_body_util::{BodyExt as _, Full};
+
+use crate::harness::{
+    Answer, Conn, Gateway,
+    client::{request, request_h2},
+    get, raw, send,
+    tls::TlsClient,
+    upstream,
+    wait::{eventually, secs},
+};
+
+/// Runs Apache's htpasswd on FILE, made anew with these words.
+fn htpasswd(file: &Path, words: &[&str], name: &str, password: &str) {
+    let out = Command::new("htpasswd").args(words).arg("-b").arg(file).args([name, password]).output().expect("htpasswd runs");
+    assert!(out.status.success(), "{out:?}");
+}
+
+fn claim(name: &str, password: &str) -> String {
+    format!("Basic {}", STANDARD.encode(format!("{name}:{password}")))
+}
+
+async fn ask(gateway: &Gateway, path: &str, authorization: Option<&str>) -> Answer {
+    let mut asked = request("GET", "a.test", path);
+    if let Some(field) = authorization {
+        asked = asked.header("authorization", field);
+    }
+    send(gateway.http(), asked.body(Full::default()).expect("a request")).await.expect("an answer")
+}
+
+fn protected(upstream: std::net::SocketAddr, file: &Path) -> String {
+    format!(
+        r#"
+[upstream.api]
+servers = ["{upstream}"]
+[log]
+dir = "logs"
+access = "combined"
+[[site]]
+host = ["a.test", "www.a.test"]
+tls = "off"
+upstream = "api"
+auth = {{ basic = "{file}", realm = "Grafana" }}
+[site.route."/open/"]
+upstream = "api"
+auth = "off"
+[site.route."/pong"]
+respond = "pong"
+[site.route."/old"]
+redirect = "/new"
+[[site]]
+host = "localhost"
+tls = "internal"
+upstream = "api"
+auth = {{ basic = "{file}" }}
+"#,
+        file = file.display()
+    )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_of_htpasswd_let_their_users_in_and_nobody_else() {
+    let behind = upstream::echo("api").await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("users");
+    htpasswd(&file, &["-c", "-B"], "bcrypt", "one two");
+    htpasswd(&file, &["-B", "-C", "10"], "dear", "three:four");
+    htpasswd(&file, &["-s"], "sha", "five");
+    htpasswd(&file, &["-5"], "sha512", "six");
+    let mut text = std::fs::read_to_string(&file).expect("it was written");
+    text.push_str("argon2:$argon2id$v=19$m=64,t=2,p=2$c29tZXNhbHQxMjM0NTY3OA$HqfsbePhQ0iCjxxCv8RSOjxYwbqIqJUTetmvsCcFRxQ\n");
+    std::fs::write(&file, text).expect("written");
+    let gateway = Gateway::start(&protected(behind.addr, &file));
+    let users = [("bcrypt", "one two"), ("dear", "three:four"), ("sha", "five"), ("sha512", "six"), ("argon2", "correct horse")];
+    // The second time it is remembered.
+    for _ in 0..2 {
+        for (name, password) in users {
+            let field = claim(name, password);
+            let answer = ask(&gateway, "/x", Some(&field)).await;
+            assert_eq!(answer.status, 200, "{name}");
+            // As nginx does: the app may want to know.
+            assert_eq!(answer.json()["headers"]["authorization"][0], field.as_str());
+            for wrong in [claim(name, ""), claim(name, &format!("{password}.")), claim(&format!("{name}."), password)] {
+                assert_eq!(ask(&gateway, "/x", Some(&wrong)).await.status, 401, "{name}");
+            }
+        }
+    }
+    let hits = behind.hits();
+    for field in [None, Some("Basic"), Some("Basic !"), Some("Bearer x"), Some("Basic c2hh")] {
+        let answer = ask(&gateway, "/x", field).await;
+        assert_eq!(answer.status, 401, "{field:?}");
+        assert_eq!(answer.header("www-authenticate"), r#"Basic realm="Grafana", charset="UTF-8""#);
+        assert_eq!(answer.header("x-frame-options"), "DENY");
+    }
+    // What we answer ourselves is as closed as the rest; what is open is open.
+    for (path, status) in [("/pong", 401), ("/old", 401), ("/open/x", 200)] {
+        assert_eq!(ask(&gateway, path, None).await.status, status, "{path}");
+    }
+    let field = claim("sha", "five");
+    for (path, status) in [("/pong", 200), ("/old", 308)] {
+        assert_eq!(ask(&gateway, path, Some(&field)).await.status, status, "{path}");
+    }
+    assert_eq!(behind.hits(), hits + 1, "only the open route went through");
+    // The redirect to the canonical name tells nothing that needs a password.
+    assert_eq!(get(gateway.http(), "www.a.test", "/x").await.expect("an answer").status, 308);
+    let log = gateway.dir().join("logs/access.log");
+    eventually("the user stands in the access log", secs(10), || {
+        let text = std::fs::read_to_string(&log).unwrap_or_default();
+        let told = |line: &str| text.lines().any(|found| found.contains(line));
+        // A name that was only claimed does not.
+        let good = told(" - dear [") && told(" - - [") && !told("dear. [");
+        if good { Ok(()) } else { Err(text) }
+    });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn upgrades_and_streams_pass_the_same_door() {
+    let behind = upstream::echo("api").await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("users");
+    htpasswd(&file, &["-c", "-B", "-C", "10"], "alice", "secret");
+    let gateway = Gateway::start(&protected(behind.addr, &file));
+    let upgrade = "GET /ws HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    for field in [String::new(), format!("Authorization: {}\r\n", claim("alice", "wrong"))] {
+        let mut stream = raw::connect(gateway.http()).await;
+        tokio::io::AsyncWriteExt::write_all(&mut stream, format!("{upgrade}{field}\r\n").as_bytes()).await.expect("sent");
+        let said = raw::read_until(&mut stream, "\r\n\r\n").await;
+        assert_eq!(raw::status(&said), 401, "{said}");
+    }
+    assert_eq!(behind.hits(), 0);
+    let tls = TlsClient::internal(&gateway);
+    let conn = Conn::h2_tls(gateway.https(), &tls, "localhost").await.expect("connected");
+    let field = claim("alice", "secret");
+    // All at once, before anything is remembered: they wait for one verification.
+    let asked = (0..50).map(|n| {
+        let (mut sender, field) = (conn.share(), field.clone());
+        async move {
+            let asked = request_h2("POST", "localhost", &format!("/{n}")).header("authorization", field);
+            let (head, body) =
+                sender.send_request(asked.body(Full::from("hello")).expect("a request")).await.expect("an answer").into_parts();
+            let body = body.collect().await.expect("a body").to_bytes();
+            (head.status.as_u16(), String::from_utf8_lossy(&body).contains("hello"))
+        }
+    });
+    let answers = futures_util::future::join_all(asked).await;
+    assert!(answers.iter().all(|answer| *answer == (200, true)), "{answers:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reload_reads_the_file_again_and_what_was_remembered_is_void() {
+    let behind = upstream::echo("api").await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("users");
+    htpasswd(&file, &["-c", "-B"], "alice", "old");
+    let config = protected(behind.addr, &file);
+    let gateway = Gateway::start(&config);
+    let (old, new) = (claim("alice", "old"), claim("alice", "new"));
+    assert_eq!(ask(&gateway, "/", Some(&old)).await.status, 200);
+    assert_eq!(ask(&gateway, "/", Some(&new)).await.status, 401);
+    htpasswd(&file, &["-B"], "alice", "new");
+    gateway.reload(&config).expect("a reload");
+    assert_eq!(ask(&gateway, "/", Some(&new)).await.status, 200);
+    assert_eq!(ask(&gateway, "/", Some(&old)).await.status, 401);
+    // A bad file changes nothing, and says where it is bad without saying what.
+    std::fs::write(&file, "alice:hush-hush\n").expect("written");
+    let refused = gateway.reload(&config).expect_err("a password is no hash");
+    assert!(refused.contains("users:1") && refused.contains("htpasswd -B") && !refused.contains("hush"), "{refused}");
+    assert_eq!(ask(&gateway, "/", Some(&new)).await.status, 200);
+    let shown = gateway.cli(&["config", "show"]);
+    assert!(!String::from_utf8_lossy(&shown.stdout).contains("hush"), "{shown:?}");
+}
