@@ -12,7 +12,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU8, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU8, Ordering::Relaxed},
     },
     task::{Context, Poll, ready},
     time::Duration,
@@ -39,6 +39,7 @@ use crate::{plan, vocab::Pace};
 
 mod alarm;
 pub mod body;
+mod chunks;
 mod frames;
 pub mod head;
 pub mod linger;
@@ -46,6 +47,7 @@ mod refusal;
 mod stream;
 
 use alarm::Alarm;
+use chunks::{After, Chunks, Piece};
 use frames::Frames;
 use head::{Body, Caps, Scan, Scanner};
 pub use stream::Io;
@@ -102,6 +104,8 @@ pub struct Client {
     /// Who waits for a request waits no longer.
     closing: CancellationToken,
     stage: AtomicU8,
+    /// The body at hand cannot be read in one way alone.
+    malformed: AtomicBool,
 }
 
 /// How far the engine is with what it was handed.
@@ -120,7 +124,17 @@ impl Client {
     #[must_use]
     pub fn plain(peer: SocketAddr, draining: CancellationToken) -> Self {
         let closing = draining.clone();
-        Self { peer, tls: false, tls_version: None, sni: None, certificate: None, draining, closing, stage: AtomicU8::new(PARSING) }
+        Self {
+            peer,
+            tls: false,
+            tls_version: None,
+            sni: None,
+            certificate: None,
+            draining,
+            closing,
+            stage: AtomicU8::new(PARSING),
+            malformed: AtomicBool::new(false),
+        }
     }
 
     /// Between the drain and this a request may still come.
@@ -143,6 +157,12 @@ impl Client {
     /// The request was parsed and is ours: from here on answers are made by us.
     pub fn accepted(&self) {
         self.stage.store(SERVING, Relaxed);
+    }
+
+    /// Whether the body at hand is no body; the connection ends with the answer to it.
+    #[must_use]
+    pub fn is_malformed(&self) -> bool {
+        self.malformed.load(Relaxed)
     }
 
     /// Whether the engine took the last head for a request.
@@ -352,6 +372,9 @@ impl Conn {
         let Phase::Request { head, body } = self.phase else { return Poll::Ready(Ok(())) };
         let due = match body {
             Body::Length(left) => head.saturating_add(usize::try_from(left).unwrap_or(usize::MAX)),
+            // The head first, and by itself.
+            Body::Chunked(chunks) if head == 0 => return self.poll_chunks(cx, buf, chunks),
+            Body::Chunked(_) => head,
             Body::Open => usize::MAX,
         };
         if due == 0 {
@@ -367,6 +390,49 @@ impl Conn {
             n
         };
         self.phase = Phase::Request { head: head.saturating_sub(given), body: consume(body, given.saturating_sub(head)) };
+        Poll::Ready(Ok(()))
+    }
+
+    /// Hands over what is of a chunked body, and holds back what is behind it.
+    ///
+    /// Errors: `InvalidData`, when nobody can say for certain what it is; the client is told so.
+    fn poll_chunks(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>, mut chunks: Chunks) -> Poll<io::Result<()>> {
+        if self.client.is_malformed() {
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        }
+        let before = buf.filled().len();
+        let held = &self.inbox[self.taken..];
+        let fresh = held.is_empty();
+        if fresh {
+            // No more than what may be held back.
+            ready!(self.poll_piece(cx, buf, INBOX))?;
+        } else {
+            let n = held.len().min(buf.remaining());
+            buf.put_slice(&held[..n]);
+            self.taken += n;
+        }
+        let given = buf.filled().len() - before;
+        let body = match chunks.feed(&buf.filled()[before..]) {
+            Piece::Within => Body::Chunked(chunks),
+            Piece::End(end) => {
+                if fresh {
+                    self.inbox.extend_from_slice(&buf.filled()[before + end..]);
+                } else {
+                    self.taken -= given - end;
+                }
+                buf.set_filled(before + end);
+                match chunks.after() {
+                    After::Next => Body::Length(0),
+                    After::Open => Body::Open,
+                }
+            }
+            Piece::Bad => {
+                buf.set_filled(before);
+                self.client.malformed.store(true, Relaxed);
+                return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+            }
+        };
+        self.phase = Phase::Request { head: 0, body };
         Poll::Ready(Ok(()))
     }
 
@@ -451,7 +517,7 @@ impl Conn {
 fn consume(body: Body, n: usize) -> Body {
     match body {
         Body::Length(left) => Body::Length(left.saturating_sub(n as u64)),
-        Body::Open => Body::Open,
+        Body::Chunked(_) | Body::Open => body,
     }
 }
 

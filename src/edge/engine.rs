@@ -73,7 +73,13 @@ impl ProxyHttp for Engine {
         };
         match step {
             Step::Forward => Ok(false),
-            Step::Answer(reply) => answer::send(session, exchange, reply).await.map(|()| true),
+            Step::Answer(reply) => {
+                if matches!(reply.status, StatusCode::BAD_REQUEST | StatusCode::EXPECTATION_FAILED) {
+                    // Who cannot say what it wants may not say more.
+                    session.set_keepalive(None);
+                }
+                answer::send(session, exchange, reply).await.map(|()| true)
+            }
         }
     }
 
@@ -151,7 +157,8 @@ impl ProxyHttp for Engine {
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, exchange: &mut Self::CTX) -> FailToProxy {
-        let status = status(error, exchange);
+        let malformed = client(session).is_some_and(Client::is_malformed);
+        let status = if malformed { 400 } else { status(error, exchange) };
         answer::fail(session, exchange, status).await;
         FailToProxy { error_code: status, can_reuse_downstream: false }
     }

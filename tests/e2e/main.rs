@@ -26,6 +26,7 @@ mod resume;
 mod rolling;
 mod scan;
 mod selftest;
+mod smuggling;
 mod stop;
 mod streaming;
 mod systemd;

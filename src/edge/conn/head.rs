@@ -1,9 +1,12 @@
 //! Where a request's head ends and how long its body is: enough to hand the engine whole heads, no more.
 //!
 //! Pure. The engine parses what is found here once more and is the one that judges it; on any doubt about a body the answer is [`Body::Open`].
-//! Source: RFC 9112 §2.2 (empty lines before a request, bare LF), §3, §6.3.
+//!         What the engine would mend is refused here: a line that ends with LF alone, blanks in a target, a fragment.
+//! Source: RFC 9112 §2.2 (empty lines before a request, bare LF), §3 (exactly two blanks), §6.3.
 
 use http::StatusCode;
+
+use super::chunks::{After, Chunks, is_name};
 
 /// Caps on one head, from `[limits]`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -19,7 +22,8 @@ pub struct Caps {
 pub enum Body {
     /// So many bytes, then the next request.
     Length(u64),
-    /// Chunked, an upgrade, or not clear: only the engine can tell where it ends.
+    Chunked(Chunks),
+    /// An upgrade, or not clear: only the engine can tell where it ends.
     Open,
 }
 
@@ -54,16 +58,17 @@ impl Scanner {
     /// `bytes` are all bytes of the head so far, from its first.
     pub fn scan(&mut self, bytes: &[u8], caps: &Caps) -> Scan {
         while let Some(end) = memchr::memchr(b'\n', &bytes[self.seen..]).map(|at| self.seen + at) {
-            let line = bytes[self.line..end].strip_suffix(b"\r").unwrap_or(&bytes[self.line..end]);
+            let ended = &bytes[self.line..end];
+            // Readers that take a LF for the end of a line and those that do not see different heads.
+            let Some(line) = ended.strip_suffix(b"\r") else { return Scan::Bad(StatusCode::BAD_REQUEST) };
             (self.seen, self.line) = (end + 1, end + 1);
             if end >= caps.head {
                 return Scan::Bad(self.too_large(line.len(), caps));
             }
             match (self.lines, line) {
                 (0, []) => continue,
-                // The engine would percent-encode control bytes in a target and send it on.
-                (0, line) if !starts_request(line) || line.iter().any(u8::is_ascii_control) => return Scan::Bad(StatusCode::BAD_REQUEST),
                 (0, line) if line.len() > caps.target + REQUEST_LINE_REST => return Scan::Bad(StatusCode::URI_TOO_LONG),
+                (0, line) if !is_request_line(line) => return Scan::Bad(StatusCode::BAD_REQUEST),
                 // Two framings make two readers see two bodies, and the engine would drop one without a word (pingora#945).
                 (_, []) if self.chunked && (self.length.is_some() || self.open) => return Scan::Bad(StatusCode::BAD_REQUEST),
                 (_, []) => return Scan::Whole { len: end + 1, body: self.body() },
@@ -107,13 +112,30 @@ impl Scanner {
     }
 
     fn body(&self) -> Body {
-        if self.open || self.chunked || self.upgrade { Body::Open } else { Body::Length(self.length.unwrap_or(0)) }
+        match (self.open, self.chunked, self.upgrade) {
+            (false, true, _) => Body::Chunked(Chunks::new(if self.upgrade { After::Open } else { After::Next })),
+            (true, _, _) | (false, false, true) => Body::Open,
+            (false, false, false) => Body::Length(self.length.unwrap_or(0)),
+        }
     }
+}
+
+/// Method, target and version with one blank between. The engine would percent-encode control bytes and further blanks in a target, and send it on; a fragment it would cut off.
+fn is_request_line(line: &[u8]) -> bool {
+    let mut words = line.split(|b| *b == b' ');
+    let (Some(method), Some(target), Some(b"HTTP/1.1" | b"HTTP/1.0"), None) = (words.next(), words.next(), words.next(), words.next())
+    else {
+        return false;
+    };
+    !method.is_empty()
+        && method.iter().all(|b| is_name(*b))
+        && !target.is_empty()
+        && !target.iter().any(|b| b.is_ascii_control() || *b == b'#')
 }
 
 /// A TLS hello, an SSH banner or noise is told by its first byte: nobody needs to wait for the rest.
 fn starts_request(line: &[u8]) -> bool {
-    line.first().is_some_and(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b))
+    line.first().is_some_and(|b| is_name(*b))
 }
 
 #[cfg(test)]
@@ -132,7 +154,7 @@ mod tests {
     fn a_head_ends_at_its_empty_line() {
         let text = "GET / HTTP/1.1\r\nHost: a\r\n\r\nGET /next";
         assert_eq!(scan(text), Scan::Whole { len: text.len() - 9, body: Body::Length(0) });
-        assert_eq!(scan("\r\n\r\nGET / HTTP/1.1\nHost: a\n\n"), Scan::Whole { len: 28, body: Body::Length(0) });
+        assert_eq!(scan("\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n"), Scan::Whole { len: 31, body: Body::Length(0) });
         assert_eq!(scan("GET / HTTP/1.1\r\nHost: a\r\n"), Scan::More);
     }
 
@@ -143,15 +165,41 @@ mod tests {
             other => panic!("{other:?}"),
         };
         assert_eq!(body("content-Length: 12"), Body::Length(12));
-        for unclear in [
-            "Content-Length: +1",
-            "Content-Length: 1, 1",
-            "Content-Length: 1\r\nContent-Length: 1",
-            "Transfer-Encoding: chunked",
-            "Upgrade: x",
-        ] {
+        for unclear in ["Content-Length: +1", "Content-Length: 1, 1", "Content-Length: 1\r\nContent-Length: 1", "Upgrade: x"] {
             assert_eq!(body(unclear), Body::Open, "{unclear}");
         }
+        assert_eq!(body("Transfer-Encoding: chunked"), Body::Chunked(Chunks::new(After::Next)));
+        assert_eq!(body("Upgrade: h2c\r\nTransfer-Encoding: chunked"), Body::Chunked(Chunks::new(After::Open)));
+    }
+
+    #[test]
+    fn a_line_that_ends_with_lf_alone_is_refused() {
+        for text in
+            ["\n", "GET / HTTP/1.1\n", "GET / HTTP/1.1\r\nHost: a\n", "GET / HTTP/1.1\r\nHost: a\r\n\n", "GET / HTTP/1.1\r\nX: y\nZ: z\r\n"]
+        {
+            assert_eq!(scan(text), Scan::Bad(StatusCode::BAD_REQUEST), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_request_line_has_three_words() {
+        for line in [
+            "GET  / HTTP/1.1",
+            "GET /  HTTP/1.1",
+            "GET / HTTP/1.1 ",
+            "GET /a b HTTP/1.1",
+            "GET /",
+            "GET",
+            "GET / HTTP/1.2",
+            "GET / HTTP/2.0",
+            "GET / http/1.1",
+            "GET /#a HTTP/1.1",
+            "G@T / HTTP/1.1",
+            "GET HTTP/1.1",
+        ] {
+            assert_eq!(scan(&format!("{line}\r\nHost: a\r\n\r\n")), Scan::Bad(StatusCode::BAD_REQUEST), "{line:?}");
+        }
+        assert!(matches!(scan("OPTIONS * HTTP/1.0\r\n\r\n"), Scan::Whole { .. }));
     }
 
     #[test]

@@ -39,13 +39,17 @@ pub fn take(session: &mut Session, live: &Live) -> Result<()> {
     Ok(())
 }
 
-/// Fields with an underscore would collide with others in CGI and WSGI apps.
+/// What is not passed on: fields with an underscore would collide with others in CGI and WSGI apps.
 fn drop_fields(session: &mut Session) {
     if session.req_header().headers.keys().any(gate::drops) {
         let bad: Vec<_> = session.req_header().headers.keys().filter(|name| gate::drops(name)).cloned().collect();
         for name in bad {
             session.req_header_mut().remove_header(&name);
         }
+    }
+    // HTTP/1.0 has no interim answers (RFC 9110 §10.1.1); the upstream would take ours for 1.1 and send one.
+    if session.req_header().version < http::Version::HTTP_11 {
+        session.req_header_mut().remove_header(&header::EXPECT);
     }
 }
 

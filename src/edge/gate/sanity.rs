@@ -11,7 +11,7 @@ use crate::{
     rules::header::{self as rule, HostBuf},
 };
 
-/// Refuses with 400, 405, 414 or 431 what is malformed, ambiguous or too much.
+/// Refuses with 400, 405, 414, 417 or 431 what is malformed, ambiguous or too much.
 #[must_use]
 pub fn sanity(ask: &Ask, limits: &Limits) -> Verdict {
     match check(ask, limits) {
@@ -30,6 +30,7 @@ fn check(ask: &Ask, limits: &Limits) -> Result<(), StatusCode> {
     sizes(ask, limits)?;
     target(ask)?;
     framing(ask)?;
+    expectation(ask)?;
     host(ask)
 }
 
@@ -80,10 +81,22 @@ fn framing(ask: &Ask) -> Result<(), StatusCode> {
     if ask.version != Version::HTTP_11 || length.is_some() || !chunked { Err(StatusCode::BAD_REQUEST) } else { Ok(()) }
 }
 
-/// `Content-Length` as a number: digits alone, no sign, no list, no space.
+/// 417 for anything but the one expectation that there is: servers that look for it in other places than we do wait where others do not.
+///
+/// Source: RFC 9110 §10.1.1.
+fn expectation(ask: &Ask) -> Result<(), StatusCode> {
+    let mut values = ask.headers.get_all(header::EXPECT).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(()),
+        (Some(one), None) if one.as_bytes().eq_ignore_ascii_case(b"100-continue") => Ok(()),
+        (Some(_), _) => Err(StatusCode::EXPECTATION_FAILED),
+    }
+}
+
+/// `Content-Length` as a number: digits alone, no sign, no list, no space, and no zero in front, which some take for octal.
 pub(super) fn length(value: &HeaderValue) -> Option<u64> {
     let digits = value.as_bytes();
-    if digits.is_empty() || digits.len() > 19 || !digits.iter().all(u8::is_ascii_digit) {
+    if digits.is_empty() || digits.len() > 19 || !digits.iter().all(u8::is_ascii_digit) || (digits.len() > 1 && digits[0] == b'0') {
         return None;
     }
     Some(digits.iter().fold(0, |n, digit| n * 10 + u64::from(digit - b'0')))

@@ -224,6 +224,8 @@ fn two_lengths_of_one_body_are_refused() {
         Request::get("/").with("content-length", "+5"),
         Request::get("/").with("content-length", "-5"),
         Request::get("/").with("content-length", "0x5"),
+        Request::get("/").with("content-length", "05"),
+        Request::get("/").with("content-length", "00"),
         Request::get("/").with("content-length", ""),
         Request::get("/").with("content-length", "99999999999999999999"),
         Request::get("/").with("transfer-encoding", "chunked").with("transfer-encoding", "chunked"),
@@ -238,6 +240,15 @@ fn two_lengths_of_one_body_are_refused() {
     ] {
         assert_eq!(request.sane(), Err(400), "{:?}", request.headers);
     }
+}
+
+#[test]
+fn there_is_one_expectation() {
+    assert_eq!(Request::get("/").with("expect", "100-Continue").sane(), Ok(()));
+    for other in ["", "x", "100-continue, x", "x 100-continue", "100-continue;q=1"] {
+        assert_eq!(Request::get("/").with("expect", other).sane(), Err(417), "{other:?}");
+    }
+    assert_eq!(Request::get("/").with("expect", "100-continue").with("expect", "100-continue").sane(), Err(417));
 }
 
 #[test]

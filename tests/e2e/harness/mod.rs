@@ -4,6 +4,7 @@ pub mod ca_double;
 pub mod child;
 pub mod client;
 pub mod gateway;
+pub mod h2raw;
 pub mod load;
 pub mod pebble;
 pub mod proc;
