@@ -14,7 +14,7 @@ fn main() {
     divan::main();
 }
 
-const FILTERS: Filters = Filters { bad_uri: FilterMode::Enforce, bad_method: FilterMode::Enforce, scanner_ua: FilterMode::Enforce };
+const FILTERS: Filters = Filters::new(FilterMode::Enforce, FilterMode::Enforce, FilterMode::Enforce);
 
 fn site(hosts: &[&str], paths: Vec<PathMatch>) -> Site {
     let route = |path| Route {

@@ -68,7 +68,7 @@ fn agent(bencher: Bencher) {
 /// Sanity and every gate: a browser's request through a zone, all filters, lists of addresses.
 #[divan::bench]
 fn all_gates(bencher: Bencher) {
-    let filters = Filters { bad_uri: FilterMode::Enforce, bad_method: FilterMode::Enforce, scanner_ua: FilterMode::Enforce };
+    let filters = Filters::new(FilterMode::Enforce, FilterMode::Enforce, FilterMode::Enforce);
     let zone_name = gateway::vocab::ZoneName::parse("api").expect("a name");
     let route = Route {
         path: PathMatch::Prefix("/".into()),
@@ -80,7 +80,7 @@ fn all_gates(bencher: Bencher) {
         request_headers: vec![],
         response_headers: vec![],
         body_limit: ByteSize(10 << 20),
-        filters,
+        filters: filters.clone(),
         extensions: vec![],
         allow: vec![],
         deny: vec!["198.51.100.0/24".parse().expect("a net")],

@@ -21,7 +21,7 @@ fn site(n: usize) -> Site {
         tls: SiteTls::Internal,
         client_ca: None,
         headers: vec![],
-        filters: Filters { bad_uri: FilterMode::Off, bad_method: FilterMode::Off, scanner_ua: FilterMode::Off },
+        filters: Filters::new(FilterMode::Off, FilterMode::Off, FilterMode::Off),
         allow: vec![],
         deny: vec![],
         routes: vec![],

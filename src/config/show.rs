@@ -455,7 +455,7 @@ fn site(to: &mut Writer, site: &plan::Site) {
         to.pair("client_ca", path(ca));
     }
     to.pair("headers", if headers.is_empty() { quote("off") } else { edits(headers) });
-    to.pair("filters", self::filters(*filters));
+    to.pair("filters", self::filters(filters));
     to.pair("allow", nets(allow));
     to.pair("deny", nets(deny));
     for route in routes {
@@ -512,7 +512,7 @@ fn route(to: &mut Writer, route: &plan::Route) {
         to.pair("response_headers", edits(response_headers));
     }
     to.pair("limits", inline(&[("body", quote(&body_limit.to_string()))]));
-    to.pair("filters", self::filters(*filters));
+    to.pair("filters", self::filters(filters));
     to.pair("extensions", quoted(extensions));
     to.pair("allow", nets(allow));
     to.pair("deny", nets(deny));
@@ -526,7 +526,7 @@ fn auth(auth: Option<&plan::Auth>) -> String {
     }
 }
 
-fn filters(filters: plan::Filters) -> String {
+fn filters(filters: &plan::Filters) -> String {
     let mode = |mode| {
         quote(match mode {
             FilterMode::Off => "off",
@@ -534,8 +534,26 @@ fn filters(filters: plan::Filters) -> String {
             FilterMode::Enforce => "enforce",
         })
     };
-    let plan::Filters { bad_uri, bad_method, scanner_ua } = filters;
-    inline(&[("bad-uri", mode(bad_uri)), ("bad-method", mode(bad_method)), ("scanner-ua", mode(scanner_ua))])
+    let plan::Filters { families, bad_method, scanner_ua, headers, body, patterns } = filters;
+    let bad_uri = families.of(plan::Family::Traversal);
+    let mut pairs = vec![("bad-uri", mode(bad_uri)), ("bad-method", mode(*bad_method)), ("scanner-ua", mode(*scanner_ua))];
+    for family in plan::Family::ALL {
+        let of = families.of(family);
+        let told = if family == plan::Family::Own { !patterns.is_empty() } else { of != bad_uri };
+        if told {
+            pairs.push((family.as_str(), mode(of)));
+        }
+    }
+    if !patterns.is_empty() {
+        pairs.push(("patterns", quoted(patterns)));
+    }
+    if !headers {
+        pairs.push(("headers", "false".into()));
+    }
+    if let Some(body) = body {
+        pairs.push(("body", quote(&body.to_string())));
+    }
+    inline(&pairs)
 }
 
 fn edits(edits: &[HeaderEdit]) -> String {

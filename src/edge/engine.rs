@@ -26,6 +26,7 @@ use super::{
 
 mod access;
 mod answer;
+mod inspect;
 mod peer;
 mod report;
 mod request;
@@ -66,7 +67,10 @@ impl ProxyHttp for Engine {
     async fn request_filter(&self, session: &mut Session, exchange: &mut Self::CTX) -> Result<bool> {
         let step = match request::judge(session, exchange) {
             Verdict::Pass => match access::admit(session, exchange).await? {
-                Verdict::Pass => request::content(session, exchange),
+                Verdict::Pass => {
+                    inspect::body(session, exchange).await?;
+                    request::content(session, exchange)
+                }
                 Verdict::Answer(reply) => Step::Answer(reply),
             },
             Verdict::Answer(reply) => Step::Answer(reply),

@@ -11,6 +11,7 @@ use std::{
 use http::{HeaderValue, StatusCode};
 
 use super::{
+    gate::Inspection,
     live::{Live, LiveAction, LiveRoute, LiveSite},
     tls::mutual::ClientCertificate,
     upstream::{Cause, Lease, Pool, Room, ServerId},
@@ -90,6 +91,8 @@ pub struct Exchange {
     pub request_id: HeaderValue,
     /// Whom `auth` found them to be.
     pub user: Option<HeaderValue>,
+    /// Of a body that is looked at.
+    pub inspection: Option<Inspection>,
     site: Option<usize>,
     route: Option<usize>,
     in_flight: Option<InFlight>,
@@ -134,6 +137,7 @@ impl Exchange {
             certificate: None,
             request_id: HeaderValue::from_static(""),
             user: None,
+            inspection: None,
             site: None,
             route: None,
             in_flight: None,

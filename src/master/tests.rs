@@ -11,7 +11,7 @@ use crate::{
     vocab::{ByteSize, HostPattern, Pace, Secret},
 };
 
-const FILTERS: Filters = Filters { bad_uri: FilterMode::Off, bad_method: FilterMode::Off, scanner_ua: FilterMode::Off };
+const FILTERS: Filters = Filters::new(FilterMode::Off, FilterMode::Off, FilterMode::Off);
 
 /// A plan that serves nothing.
 pub fn plan() -> Plan {

@@ -386,7 +386,7 @@ mod tests {
             tls: if tls { SiteTls::Internal } else { SiteTls::Off },
             client_ca: None,
             headers: Vec::new(),
-            filters: Filters { bad_uri: off, bad_method: off, scanner_ua: off },
+            filters: Filters::new(off, off, off),
             allow: Vec::new(),
             deny: Vec::new(),
             routes: Vec::new(),

@@ -4,7 +4,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
-use super::{access::Auth, site::Filters};
+use super::{access::Auth, filter::Filters};
 use crate::vocab::{ByteSize, UpstreamName, ZoneName};
 
 /// Shape: a site's value is already filled in where the route has none of its own.

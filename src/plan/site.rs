@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::route::{HeaderEdit, Route};
+use super::{
+    filter::Filters,
+    route::{HeaderEdit, Route},
+};
 use crate::vocab::{Host, HostPattern};
 
 /// Shape: `hosts` is not empty and disjoint from every other site's; `routes` always ends in an answer (no match: 404).
@@ -52,20 +55,4 @@ pub enum SiteTls {
     Directory {
         dir: PathBuf,
     },
-}
-
-/// What each family of the screen does here.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
-pub struct Filters {
-    pub bad_uri: FilterMode,
-    pub bad_method: FilterMode,
-    pub scanner_ua: FilterMode,
-}
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
-pub enum FilterMode {
-    Off,
-    /// Counts, lets pass.
-    Observe,
-    Enforce,
 }

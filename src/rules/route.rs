@@ -366,11 +366,7 @@ mod tests {
             tls: crate::plan::SiteTls::Off,
             client_ca: None,
             headers: vec![],
-            filters: crate::plan::Filters {
-                bad_uri: crate::plan::FilterMode::Off,
-                bad_method: crate::plan::FilterMode::Off,
-                scanner_ua: crate::plan::FilterMode::Off,
-            },
+            filters: crate::plan::Filters::new(crate::plan::FilterMode::Off, crate::plan::FilterMode::Off, crate::plan::FilterMode::Off),
             allow: vec![],
             deny: vec![],
             routes: vec![],

@@ -23,10 +23,10 @@ use super::{
     },
     metric::{
         ACCESS_DROPPED, ACME_ORDERS, APP_CPU, APP_HELD, APP_HOLD, APP_MEMORY, APP_RESTARTS, APP_RUNS, APP_STATE, APP_UP, BUILD,
-        CERT_AT_RISK, CERT_NOT_AFTER, CONNECTIONS, CONNECTIONS_ALL, EDGE_RESTARTS, FILTER_HITS, GENERATION, HTTP_DURATION, HTTP_IN_FLIGHT,
-        HTTP_RECEIVED, HTTP_REQUESTS, HTTP_SENT, Kind, Metric, NODE_AVAILABLE, NODE_CPU, NODE_DISK, NODE_LOAD, NODE_MEMORY, REFUSED,
-        RELOADS, TABLE, TLS_DURATION, TLS_HANDSHAKES, UPSTREAM_FLIGHT, UPSTREAM_PANIC, UPSTREAM_REQS, UPSTREAM_RETRIES, UPSTREAM_TIME,
-        UPSTREAM_UP, ZONE_KEYS, ZONE_REQUESTS,
+        CERT_AT_RISK, CERT_NOT_AFTER, CONNECTIONS, CONNECTIONS_ALL, EDGE_RESTARTS, FILTER_FAMILIES, FILTER_HITS, GENERATION, HTTP_DURATION,
+        HTTP_IN_FLIGHT, HTTP_RECEIVED, HTTP_REQUESTS, HTTP_SENT, Kind, Metric, NODE_AVAILABLE, NODE_CPU, NODE_DISK, NODE_LOAD, NODE_MEMORY,
+        REFUSED, RELOADS, TABLE, TLS_DURATION, TLS_HANDSHAKES, UPSTREAM_FLIGHT, UPSTREAM_PANIC, UPSTREAM_REQS, UPSTREAM_RETRIES,
+        UPSTREAM_TIME, UPSTREAM_UP, ZONE_KEYS, ZONE_REQUESTS,
     },
     node::NodeSample,
     registry::{Facts, Metrics, living, lock},
@@ -46,7 +46,8 @@ impl Metrics {
             listeners(&living(&mut handles.listeners), &mut page);
             tls(&self.tls, &mut page);
             zones(&living(&mut handles.zones), &mut page);
-            filters(&living(&mut handles.filters), &mut page);
+            filters(FILTER_HITS, &living(&mut handles.filters), &mut page);
+            filters(FILTER_FAMILIES, &living(&mut handles.families), &mut page);
             rooms(&living(&mut handles.rooms), &mut page);
             upstreams(&living(&mut handles.upstreams), &living(&mut handles.servers), &mut page);
         }
@@ -114,8 +115,8 @@ fn zones(zones: &BTreeMap<ZoneName, Arc<ZoneMetrics>>, page: &mut Page) {
     page.family(ZONE_KEYS, |f| zones.iter().for_each(|(zone, metrics)| f.level(&[zone.as_str()], float(metrics.keys.load(Relaxed)))));
 }
 
-fn filters(filters: &BTreeMap<(&'static str, String), Arc<FilterMetrics>>, page: &mut Page) {
-    page.family(FILTER_HITS, |f| {
+fn filters(of: &'static Metric, filters: &BTreeMap<(&'static str, String), Arc<FilterMetrics>>, page: &mut Page) {
+    page.family(of, |f| {
         for ((filter, site), metrics) in filters {
             f.count(&[filter, site, "rejected"], metrics.rejected.read());
             f.count(&[filter, site, "would_reject"], metrics.would_reject.read());

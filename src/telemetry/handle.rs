@@ -207,7 +207,7 @@ impl ZoneMetrics {
     }
 }
 
-/// One family of the screen on one site.
+/// One filter, or one family of `bad-uri`, on one site.
 #[derive(Debug, Default)]
 pub struct FilterMetrics {
     pub(super) rejected: Count,

@@ -45,6 +45,7 @@ pub(super) struct Handles {
     pub(super) sites: BTreeMap<String, Weak<SiteMetrics>>,
     pub(super) zones: BTreeMap<ZoneName, Weak<ZoneMetrics>>,
     pub(super) filters: BTreeMap<(&'static str, String), Weak<FilterMetrics>>,
+    pub(super) families: BTreeMap<(&'static str, String), Weak<FilterMetrics>>,
     pub(super) upstreams: BTreeMap<UpstreamName, Weak<UpstreamMetrics>>,
     pub(super) servers: BTreeMap<(UpstreamName, String), Weak<ServerMetrics>>,
     pub(super) rooms: BTreeMap<AppName, Weak<HoldMetrics>>,
@@ -128,6 +129,11 @@ impl Metrics {
 
     pub fn filter(&self, filter: &'static str, site: &str) -> Arc<FilterMetrics> {
         shared(&mut lock(&self.handles).filters, (filter, site.to_owned()), FilterMetrics::default)
+    }
+
+    /// One family of `bad-uri` on one site.
+    pub fn family(&self, family: &'static str, site: &str) -> Arc<FilterMetrics> {
+        shared(&mut lock(&self.handles).families, (family, site.to_owned()), FilterMetrics::default)
     }
 
     pub fn upstream(&self, name: &UpstreamName) -> Arc<UpstreamMetrics> {

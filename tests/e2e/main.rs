@@ -10,6 +10,7 @@ mod config;
 mod control;
 mod crash;
 mod deploy;
+mod filters;
 mod forwarded;
 mod hold;
 mod hostile;

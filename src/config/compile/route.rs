@@ -3,7 +3,7 @@
 use http::{HeaderValue, Method, StatusCode};
 use ipnet::IpNet;
 
-use super::{Context, Names, access, header::edits, site::filters, site::zones};
+use super::{Context, Names, access, filter, header::edits, site::zones};
 use crate::{
     config::{
         complaint::{Code, Place, did_you_mean, nearest},
@@ -12,7 +12,7 @@ use crate::{
         tree::Text,
         value::{FilePath, regex},
     },
-    plan::{self, Action, FilterMode, Filters, PathMatch},
+    plan::{self, Action, Filters, PathMatch},
     vocab::{ByteSize, UpstreamName, ZoneName},
 };
 
@@ -42,7 +42,7 @@ impl Shared {
             request_headers: Vec::new(),
             response_headers: Vec::new(),
             body_limit: self.body,
-            filters: self.filters,
+            filters: self.filters.clone(),
             extensions: Vec::new(),
             allow: self.allow.clone(),
             deny: self.deny.clone(),
@@ -57,10 +57,9 @@ pub fn shared(table: &mut file::Site, limits: &plan::Limits, names: &Names, c: &
     let zone = std::mem::replace(&mut table.zone, Field::Absent);
     let filters = std::mem::replace(&mut table.filters, Field::Absent);
     let body = std::mem::replace(&mut table.limits, Field::Absent);
-    let safe = Filters { bad_uri: FilterMode::Enforce, bad_method: FilterMode::Off, scanner_ua: FilterMode::Off };
     Shared {
         zones: zones(zone, "a site", names, c).unwrap_or_default(),
-        filters: filters.value().map_or(safe, self::filters),
+        filters: filters.value().map_or(filter::SAFE, |filters| filter::compile(filters, c)),
         allow: c.nets(take(&mut table.allow)),
         deny: c.nets(take(&mut table.deny)),
         auth: access::auth(std::mem::replace(&mut table.auth, Field::Absent), c).flatten(),
@@ -239,6 +238,7 @@ fn route(
         }
         None
     };
+    let filters = filters.value().map_or_else(|| shared.filters.clone(), |filters| filter::compile(filters, c));
     let own = |own: Field<_>, site: &Vec<IpNet>, c: &mut Context<'_>| if own.is_absent() { site.clone() } else { c.nets(own) };
     Some(plan::Route {
         allow: own(allow, &shared.allow, c),
@@ -252,7 +252,7 @@ fn route(
         request_headers,
         response_headers,
         body_limit: body_limit(limits).unwrap_or(shared.body),
-        filters: filters.value().map_or(shared.filters, self::filters),
+        filters,
         extensions,
         auth: auth.unwrap_or_else(|| shared.auth.clone()),
     })

@@ -7,11 +7,11 @@ use crate::{
     config::{
         complaint::{Code, Place},
         file,
-        shape::{At, Either, Field, List, Named, OneOrMore},
+        shape::{At, Field, List, Named, OneOrMore},
         tree::Text,
         value::{FilePath, Hosts},
     },
-    plan::{self, FilterMode, Filters},
+    plan,
     vocab::{Host, HostPattern, ZoneName},
 };
 
@@ -198,31 +198,6 @@ fn hosts(at: At<OneOrMore<Hosts>>, aliases: Field<OneOrMore<Hosts>>, taken: &mut
     }
     served.extend(aliases.into_iter().map(|alias| alias.value.0));
     Some(Split { served, redirected, canonical, written })
-}
-
-/// The names of a list are enforced, all others are off.
-pub fn filters(value: Either<List<file::FilterWord>, file::FilterTable>) -> Filters {
-    let mut filters = Filters { bad_uri: FilterMode::Off, bad_method: FilterMode::Off, scanner_ua: FilterMode::Off };
-    match value {
-        Either::This(list) => {
-            for At { value, .. } in list.0 {
-                match value {
-                    file::FilterWord::BadUri => filters.bad_uri = FilterMode::Enforce,
-                    file::FilterWord::BadMethod => filters.bad_method = FilterMode::Enforce,
-                    file::FilterWord::ScannerUa => filters.scanner_ua = FilterMode::Enforce,
-                }
-            }
-        }
-        Either::That(file::FilterTable { place: _, bad_uri, bad_method, scanner_ua }) => {
-            let mode = |field: Field<file::FilterMode>| match field.or(file::FilterMode::Off) {
-                file::FilterMode::Off => FilterMode::Off,
-                file::FilterMode::Observe => FilterMode::Observe,
-                file::FilterMode::Enforce => FilterMode::Enforce,
-            };
-            filters = Filters { bad_uri: mode(bad_uri), bad_method: mode(bad_method), scanner_ua: mode(scanner_ua) };
-        }
-    }
-    filters
 }
 
 /// The zones that must admit a request; every name exists.

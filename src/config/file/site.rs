@@ -37,14 +37,42 @@ words! {
 }
 
 table! {
-    /// What each filter does.
+    /// What each filter does; one that is not named is off, but a family is as bad-uri is.
     FilterTable {
-        /// Path traversal, hidden files, SQL injection, XSS, foreign extensions.
+        /// All of the families below, in the target and in header fields.
         bad_uri = "bad-uri": FilterMode,
         /// TRACE, CONNECT and unknown methods.
         bad_method = "bad-method": FilterMode,
         /// Well-known scanners.
         scanner_ua = "scanner-ua": FilterMode,
+        /// Ways up in the path.
+        traversal: FilterMode,
+        /// Hidden and backup files.
+        dot_file = "dot-file": FilterMode,
+        /// Programs of other kinds of servers: .php, .asp, .jsp, cgi-bin. A route's `extensions` pass.
+        extension: FilterMode,
+        /// SQL injection, document stores and directories included.
+        sql: FilterMode,
+        /// Script, and markup that runs or loads.
+        xss: FilterMode,
+        /// Commands of shells.
+        command: FilterMode,
+        /// Expressions of template engines; JNDI lookups.
+        template: FilterMode,
+        /// Code and objects of PHP, Java, Python, Node.
+        code: FilterMode,
+        /// Files and schemes in parameters.
+        inclusion: FilterMode,
+        /// Line ends that would begin a header; zero bytes.
+        splitting: FilterMode,
+        /// What a hit of `patterns` does. Default: enforce.
+        own: FilterMode,
+        /// Regular expressions of your own for the target: path and query, decoded and in lower case.
+        patterns: OneOrMore<Text>,
+        /// Whether the families look at header fields too. Default: true.
+        headers: bool,
+        /// So much of a form or of JSON is looked at as well, before the app gets any of it. At most 1MB. Default: none.
+        body: Size,
     }
 }
 

@@ -162,14 +162,19 @@ fn retarget(upstream: &mut RequestHeader, target: &str) -> Result<()> {
     Ok(())
 }
 
-/// Counts the body against the route's limit and works around pingora #935.
-pub fn body(read: usize, body: &mut Option<Bytes>, end: bool, exchange: &Exchange) -> Result<()> {
+/// Counts the body against the route's limit, has it looked at, and works around pingora #935.
+pub fn body(read: usize, body: &mut Option<Bytes>, end: bool, exchange: &mut Exchange) -> Result<()> {
     if exchange.route().is_some_and(|route| read as u64 > route.body_limit) && exchange.status.is_none_or(|status| status != 101) {
         return Err(Error::new_down(ErrorType::HTTPStatus(413)));
     }
     match end || exchange.is_answering() {
         true => deadline::done(),
         false => await_body(exchange),
+    }
+    if let Some(mut inspection) = exchange.inspection.take() {
+        let seen = exchange.route().map_or(Ok(()), |route| inspection.take(body, end, exchange.tries(), &route.gate));
+        exchange.inspection = Some(inspection);
+        seen.map_err(|status| Error::new_down(ErrorType::HTTPStatus(status.as_u16())))?;
     }
     end_once(body, end);
     Ok(())

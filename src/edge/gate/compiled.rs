@@ -4,11 +4,15 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use http::{HeaderValue, Method};
 
-use super::{address::Nets, misdirected::Demand};
+use super::{
+    address::Nets,
+    filter::{BadUri, Filter},
+    misdirected::Demand,
+};
 use crate::{
-    plan::{self, FilterMode},
+    plan,
     rules::{limit::Limiter, screen::Screen},
-    telemetry::{FilterMetrics, Metrics, ZoneMetrics},
+    telemetry::{Metrics, ZoneMetrics},
     vocab::{ByteSize, ZoneName},
 };
 
@@ -84,34 +88,6 @@ impl GateSite {
     }
 }
 
-/// One family of filters on one route: what a hit does, and where it is counted.
-#[derive(Debug)]
-pub(super) struct Filter {
-    pub mode: FilterMode,
-    metrics: Arc<FilterMetrics>,
-}
-
-impl Filter {
-    fn new(name: &'static str, mode: FilterMode, site: &plan::Site, metrics: &Metrics) -> Self {
-        Self { mode, metrics: metrics.filter(name, &site.name) }
-    }
-
-    /// Counts a hit; whether it refuses the request.
-    pub fn hit(&self) -> bool {
-        match self.mode {
-            FilterMode::Off => false,
-            FilterMode::Observe => {
-                self.metrics.would_reject();
-                false
-            }
-            FilterMode::Enforce => {
-                self.metrics.rejected();
-                true
-            }
-        }
-    }
-}
-
 /// What the gates need of a route.
 #[derive(Debug)]
 pub struct GateRoute {
@@ -123,12 +99,12 @@ pub struct GateRoute {
     /// The `Allow` of a 405.
     pub(super) allowed: HeaderValue,
     pub(super) zones: Vec<Arc<LiveZone>>,
-    pub(super) bad_uri: Filter,
+    pub(super) bad_uri: BadUri,
     pub(super) bad_method: Filter,
     pub(super) scanner_ua: Filter,
-    pub(super) extensions: Vec<String>,
-    pub(super) screen: Arc<Screen>,
     pub(super) body_limit: ByteSize,
+    /// How much of a form or of JSON is looked at.
+    pub(super) body_screen: Option<ByteSize>,
 }
 
 impl GateRoute {
@@ -141,12 +117,11 @@ impl GateRoute {
             methods: route.methods.clone(),
             allowed: super::method::allow_value(&route.methods),
             zones: route.zones.iter().filter_map(|name| zones.get(name).cloned()).collect(),
-            bad_uri: Filter::new("bad-uri", route.filters.bad_uri, site, metrics),
+            bad_uri: BadUri::new(site, route, screen, metrics),
             bad_method: Filter::new("bad-method", route.filters.bad_method, site, metrics),
             scanner_ua: Filter::new("scanner-ua", route.filters.scanner_ua, site, metrics),
-            extensions: route.extensions.iter().map(|e| e.to_ascii_lowercase()).collect(),
-            screen: Arc::clone(screen),
             body_limit: route.body_limit,
+            body_screen: route.filters.body,
         }
     }
 }

@@ -12,7 +12,9 @@ use http::{HeaderMap, Method, StatusCode, Uri, Version, header};
 use super::{reply::Reply, tls::mutual::CaMark};
 
 pub mod address;
+pub mod body;
 pub mod compiled;
+pub mod filter;
 pub mod https;
 pub mod limit;
 pub mod method;
@@ -24,6 +26,7 @@ pub mod size;
 #[cfg(test)]
 mod tests;
 
+pub use body::Inspection;
 pub use compiled::{GateRoute, GateSite, LiveZone, ZoneSet};
 pub use https::canonical;
 pub use misdirected::{Demand, misdirected};

@@ -13,7 +13,7 @@ pub(super) fn admit(ask: &Ask, route: &GateRoute) -> Verdict {
     {
         return ask.refuse(StatusCode::FORBIDDEN);
     }
-    if route.bad_uri.mode != FilterMode::Off && route.screen.judge(ask.target, &route.extensions).is_some() && route.bad_uri.hit() {
+    if route.bad_uri.refuses(ask.target, ask.headers) {
         return ask.refuse(StatusCode::FORBIDDEN);
     }
     Verdict::Pass

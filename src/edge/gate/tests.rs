@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    plan::{Action, FilterMode, Filters, Limits, PathMatch, Route, Site, SiteTls, Zone, ZoneKey},
+    plan::{Action, Family, FilterMode, Filters, Limits, PathMatch, Route, Site, SiteTls, Zone, ZoneKey},
     rules::{header as rule, screen::Screen},
     telemetry::Metrics,
     vocab::{ByteSize, Host, HostPattern, Pace, ZoneName},
@@ -116,7 +116,7 @@ fn limits() -> Limits {
 }
 
 fn route() -> Route {
-    let filters = Filters { bad_uri: FilterMode::Enforce, bad_method: FilterMode::Enforce, scanner_ua: FilterMode::Enforce };
+    let filters = Filters::new(FilterMode::Enforce, FilterMode::Enforce, FilterMode::Enforce);
     Route {
         path: PathMatch::Prefix("/".into()),
         action: Action::NotFound,
@@ -186,6 +186,13 @@ impl Gates {
     fn status(&self, request: &Request) -> Result<(), u16> {
         status(self.verdict(request, Duration::ZERO))
     }
+}
+
+/// A route that looks at the first `most` bytes of bodies.
+pub fn looks_at_bodies(most: u64) -> GateRoute {
+    let mut filters = Filters::new(FilterMode::Enforce, FilterMode::Off, FilterMode::Off);
+    filters.body = Some(ByteSize(most));
+    Gates::new(Route { filters, ..route() }).route
 }
 
 fn value<'a>(verdict: &'a Verdict, name: &str) -> Option<&'a str> {
@@ -398,7 +405,7 @@ fn a_zone_by_header_falls_back_to_the_address() {
 
 #[test]
 fn filters_refuse_observe_or_are_off() {
-    let modes = |mode| Filters { bad_uri: mode, bad_method: mode, scanner_ua: mode };
+    let modes = |mode| Filters::new(mode, mode, mode);
     for (mode, expected) in [(FilterMode::Enforce, Err(403)), (FilterMode::Observe, Ok(())), (FilterMode::Off, Ok(()))] {
         let gates = Gates::new(Route { filters: modes(mode), ..route() });
         assert_eq!(gates.status(&Request::get("/.git/config")), expected);
@@ -419,6 +426,20 @@ fn filters_refuse_observe_or_are_off() {
             assert_eq!(hits(filter, "would_reject"), mode == FilterMode::Observe, "{filter} {page}");
         }
     }
+    let mut one = Filters::new(FilterMode::Enforce, FilterMode::Off, FilterMode::Off);
+    one.families.set(Family::Sql, FilterMode::Observe);
+    one.families.set(Family::DotFile, FilterMode::Off);
+    one.patterns = vec!["^/wp-json/".into()];
+    let gates = Gates::new(Route { filters: one, ..route() });
+    assert_eq!(gates.status(&Request::get("/.git/config")), Ok(()), "off");
+    assert_eq!(gates.status(&Request::get("/?id=1%20or%201=1")), Ok(()), "observed");
+    assert_eq!(gates.status(&Request::get("/?id=1%20or%201=1&q=%3Cscript%3E")), Err(403), "what is observed hides nothing else");
+    assert_eq!(gates.status(&Request::get("/WP-%4ason/users")), Err(403), "a pattern of one's own");
+    assert_eq!(gates.status(&Request::get("/").with("x-note", "<script>alert(1)</script>")), Err(403));
+    let mut blind = Filters::new(FilterMode::Enforce, FilterMode::Off, FilterMode::Off);
+    blind.headers = false;
+    let gates = Gates::new(Route { filters: blind, ..route() });
+    assert_eq!(gates.status(&Request::get("/").with("x-note", "<script>alert(1)</script>")), Ok(()));
     let own = Gates::new(Route { extensions: vec!["PHP".into()], ..route() });
     assert_eq!(own.status(&Request::get("/index.php")), Ok(()));
     assert_eq!(own.status(&Request::get("/index.asp")), Err(403));

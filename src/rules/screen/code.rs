@@ -10,7 +10,10 @@ pub(super) const COMMAND: &[&str] = &[
     r#"(?:\|\|?|&&|;)\s*(?:/(?:usr/)?s?bin/)?(?:id|ls|pwd|ps|dir|env|set|w|who|ver)\s*(?:[;|\#`]|&&)|(?:\|\||&&)\s*(?:id|ls|pwd|ps|dir|env|whoami)\s*(?:$|&)|[;|]\s*(?:/(?:usr/)?s?bin/)(?:id|ls|cat|pwd|sh|bash|ps)\b|[\w'")]\s*[;|]\s+(?:id|ls|pwd|dir|whoami)\s*(?:$|\#|&)|=\s*[;|]\s*(?:id|ls|pwd|dir|whoami|env)\s*(?:$|&)|[=\w][;|](?:ls|dir|whoami|pwd)(?:$|&)|=[\w.]+[|]id(?:$|&)"#,
     r#"\$\(\s*(?:id|ls|pwd|whoami|uname|hostname|cat\s|sleep\s+\d|curl\s|wget\s|nslookup\s|ping\s|echo\s|printf\s|expr\s|\(|</)|`\s*(?:id|whoami|uname(?:\s+-a)?|hostname|ls|pwd|sleep\s+\d+|ping\s+-.*|nslookup\s+.*|cat\s+/.*|curl\s+http.*|wget\s+http.*)\s*`"#,
     r#"\$\{?ifs\}?|\(\)\s*\{\s*[:_a-z]*\s*;?\s*\}\s*[;>]|\(\)\s*\{\s*:?;?\}|>\s*/dev/null|2>&1|\|\s*(?:ba|z|da)?sh\s*(?:$|&|;|-)|/[?*\[\]]+/[\w?*]*[?*][\w?*]*\s+/|c''at|c""at|w''hoami|\bca\\t\b"#,
-    // Code of scripting languages where a value begins or a string ends.
+];
+
+/// Code of scripting languages where a value begins or a string ends; serialised objects.
+pub(super) const CODE: &[&str] = &[
     r#"(?:[=;|&({'"`@!\[>]|\?php)\s*(?:system|passthru|shell_exec|exec|popen|proc_open|pcntl_exec|assert|eval|preg_replace|create_function|call_user_func(?:_array)?|file_get_contents|file_put_contents|fopen|include|include_once|require|require_once|readfile|show_source|highlight_file|base64_decode|gzinflate|str_rot13|move_uploaded_file|unserialize|putenv|ini_set|dl|phpinfo)\s*\(\s*(?:['"$@\[(]|base64|gzinflate|str_|chr\(|getcwd|__file|\)|\d{4,})|\b(?:print|echo|die|var_dump)\s*\(?\s*(?:md5|phpinfo|system|getcwd|chr)\s*\("#,
     r#"<\?(?:php\b|=|\s)[^&]*(?:[;(]|\?>)|\$_(?:get|post|request|cookie|server|session|files|env)\s*[\[{]|\$\{@|\{\$\{|\$globals\s*\["#,
     r#"(?:[=;({'"`,]|\bimport\b|__)\s*(?:os|subprocess|commands|sys|pty|posix|builtins|child_process)\s*\.\s*(?:system|popen|exec|execsync|spawn|spawnsync|call|check_output|run|listdir|environ|__dict__)\s*[\[(]|__import__\s*\(|\brequire\s*\(\s*['"](?:child_process|fs|net|vm)['"]\s*\)\s*\.|process\s*\.\s*(?:mainmodule|binding|env)\b[.\[(]|global\s*\.\s*process\s*\.|\bexecsync\s*\("#,
@@ -18,11 +21,14 @@ pub(super) const COMMAND: &[&str] = &[
     r#"\b[oca]:\d{1,4}:(?:"[\w\\]+":\d{1,4}:\{|\{[isabd]:)|\bc(?:os|posix|subprocess|builtins|__builtin__)\n(?:system|popen|eval|exec)\b|_\$\$nd_func\$\$_"#,
 ];
 
-/// What needs no separator and no quote to be known as a command or code.
-pub(super) const BARE: &[&str] = &[
+/// What needs no separator and no quote to be known as a command.
+pub(super) const BARE_COMMAND: &[&str] = &[
     r#"/dev/(?:tcp|udp)/|/bin/(?:ba|z|k|da|c)?sh\b|\bcmd(?:\.exe)?\s+/[ck]\b|\bpowershell(?:\.exe)?\s+-(?:e|enc|c|command|nop|w|ep|exec)\b"#,
-    r#"\bclass\.(?:module\.)?classloader|[=:]ro0ab[a-z0-9/]|!!python/|!!java|tag:yaml\.org,2002:(?:python|java)|__import__"#,
 ];
+
+/// What needs no quote to be known as code.
+pub(super) const BARE_CODE: &[&str] =
+    &[r#"\bclass\.(?:module\.)?classloader|[=:]ro0ab[a-z0-9/]|!!python/|!!java|tag:yaml\.org,2002:(?:python|java)|__import__"#];
 
 /// Lookups and expressions of template engines.
 pub(super) const TEMPLATE: &[&str] = &[
@@ -44,7 +50,7 @@ pub(super) const INCLUSION: &[&str] = &[
     r#"\b[a-z]:[\\/]+(?:windows|winnt|boot\.ini|inetpub|xampp|wamp|autoexec\.bat|apache)|(?:[\\/=]|^)(?:win|boot|system|php)\.ini\b(?:$|[&\s%;])|windows[\\/]+(?:win\.ini|system32|repair|system\.ini|debug)|winnt[\\/]+system32|[\\/]system32[\\/]"#,
     // Two ways up where a value begins, three anywhere, one with a disguise or to something that is not to be read.
     r#"[=:|]['"]?\.{2,}[/\\]+\.{2,}[/\\]|(?:\.\.[/\\]+){3}|(?:^|[/\\=])\.\.\.\.?[/\\]+\.\.|\.\.\.\.(?://|\\\\)|\.\.\\\.\.|\.\.;/|\.\./\./|(?:\.\.[/\\]+)+(?:[\w.-]+[/\\]+)*(?:etc|proc|windows|winnt|\.env|\.git|\.ssh|\.aws|\.htaccess|\.htpasswd|web-inf|wp-config|config\.(?:php|inc|ya?ml|json|ini|xml)|passwd|shadow|id_rsa|boot\.ini|win\.ini|database\.yml|settings\.py|web\.config|global\.asax|secret|\w+\.(?:log|conf|ini|php|asp|jsp|pem|key|bak|sql))\b"#,
-    r#"[=/\\]\.(?:env|git|svn|hg|bzr|htaccess|htpasswd|ssh|aws|bash_history|bashrc|npmrc|dockerenv|kube|docker)(?:$|[/\\&.\s])|[=/\\](?:web-inf|meta-inf)[/\\]|[=/\\]wp-config\.php|[=/\\]id_(?:rsa|dsa|ed25519|ecdsa)\b"#,
+    r#"=(?:[^&]*[/\\])?\.(?:env|git|svn|hg|bzr|htaccess|htpasswd|ssh|aws|bash_history|bashrc|npmrc|dockerenv|kube|docker)(?:$|[/\\&.\s])|[=/\\](?:web-inf|meta-inf)[/\\]|[=/\\]wp-config\.php|[=/\\]id_(?:rsa|dsa|ed25519|ecdsa)\b"#,
     r#"://(?:[^/&@]*@)?(?:169\.254\.169\.254|metadata\.google\.internal|100\.100\.100\.200|0xa9fea9fe|2852039166|\[?::ffff:a9fe:a9fe|\[fd00:ec2::254\]|instance-data)|\\\\[\w.-]+\\[\w$.-]+\\|=\\\\\d{1,3}\.\d"#,
     // A program fetched from elsewhere into a parameter that names a page.
     r#"=\s*(?:https?|ftp):/{1,3}[^&\s]+\.(?:txt|php|asp|jsp|gif|jpe?g|png)\?{1,2}(?:$|&|\s)|=\s*(?:https?|ftp):/{1,3}[^&\s]*(?:/(?:shell|cmd|c99|r57|evil|backdoor|webshell)[\w.-]*)"#,

@@ -1,4 +1,4 @@
-//! Screen rule: which targets, methods and agents only an attacker has.
+//! Screen rule: which targets, header fields, bodies, methods and agents only an attacker has.
 //!
 //! Pure. A target is brought to a normal form ([`normalise`]: every layer of encoding off), its path judged by segments, and the whole matched in one pass of each
 //! `RegexSet` that its bytes could match at all. SQL and script are known by structure, never by a lone word: `/select-your-plan?sort=updated--desc;x` is an
@@ -8,13 +8,17 @@
 //!        the decoder is a stack, the engine never backtracks.
 //! Units: bytes as received; nothing here assumes UTF-8.
 
-use std::sync::LazyLock;
+use http::HeaderName;
+use regex::bytes::{RegexSet, RegexSetBuilder};
 
-use http::Method;
-use regex::bytes::{Regex, RegexBuilder, RegexSet, RegexSetBuilder};
+use crate::plan::{Families, Family};
 
+mod agent;
+mod body;
 mod code;
 mod decode;
+mod field;
+mod honest;
 mod path;
 mod sqli;
 mod xss;
@@ -22,58 +26,26 @@ mod xss;
 #[cfg(test)]
 mod corpus;
 
+pub use agent::{METHODS, bad_method, scanner};
+pub use body::BodyKind;
 pub use decode::normalise;
+use honest::Honest;
 
-/// What a hit was.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Family {
-    /// A way up, in the path.
-    Traversal,
-    /// A hidden or backup file, or one that only a server itself reads.
-    Hidden,
-    /// A program of another kind of server.
-    Extension,
-    SqlInjection,
-    /// Script.
-    CrossSite,
-    Command,
-    Template,
-    /// A file or scheme in a parameter.
-    Inclusion,
-    /// Line ends that would begin a header.
-    Splitting,
-    /// A zero byte.
-    Null,
-}
-
-impl Family {
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Traversal => "traversal",
-            Self::Hidden => "hidden",
-            Self::Extension => "extension",
-            Self::SqlInjection => "sql",
-            Self::CrossSite => "script",
-            Self::Command => "command",
-            Self::Template => "template",
-            Self::Inclusion => "inclusion",
-            Self::Splitting => "splitting",
-            Self::Null => "null",
-        }
-    }
-}
-
-/// Why a target was refused.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Hit {
-    pub family: Family,
+/// What a route watches for in targets.
+#[derive(Clone, Copy, Debug)]
+pub struct Watch<'a> {
+    pub families: Families,
+    /// Extensions of the route's own, lower case, without the dot.
+    pub extensions: &'a [String],
+    /// Patterns of the user's own, for the normal form.
+    pub own: Option<&'a RegexSet>,
 }
 
 /// The compiled patterns: one for the process.
 #[derive(Debug)]
 pub struct Screen {
     sets: Box<[Set]>,
+    honest: Honest,
 }
 
 /// Patterns that are looked for in one pass.
@@ -100,12 +72,16 @@ impl Set {
         Self { needs, regexes, families: rows().map(|(family, _)| family).collect() }
     }
 
+    fn has_of(&self, families: Families) -> bool {
+        self.families.iter().any(|family| families.has(*family))
+    }
+
     /// The first match ends the pass; which pattern it was is asked of hits alone.
-    fn judge(&self, text: &[u8]) -> Option<Family> {
+    fn judge(&self, text: &[u8], families: Families) -> Option<Family> {
         if !self.regexes.is_match(text) {
             return None;
         }
-        self.regexes.matches(text).iter().next().map(|at| self.families[at])
+        self.regexes.matches(text).iter().map(|at| self.families[at]).find(|family| families.has(*family))
     }
 }
 
@@ -113,35 +89,36 @@ impl Screen {
     #[must_use]
     pub fn new() -> Self {
         let sets = [
-            Set::new(SQL, &[(Family::SqlInjection, sqli::PATTERNS)]),
-            Set::new(SCRIPT, &[(Family::CrossSite, xss::PATTERNS)]),
-            Set::new(SHELL, &[(Family::Command, code::COMMAND)]),
+            Set::new(SQL, &[(Family::Sql, sqli::PATTERNS)]),
+            Set::new(SCRIPT, &[(Family::Xss, xss::PATTERNS)]),
+            Set::new(SHELL, &[(Family::Command, code::COMMAND), (Family::Code, code::CODE)]),
             Set::new(
                 ANY,
                 &[
                     (Family::Template, code::TEMPLATE),
                     (Family::Inclusion, code::INCLUSION),
                     (Family::Splitting, code::SPLITTING),
-                    (Family::Command, code::BARE),
+                    (Family::Command, code::BARE_COMMAND),
+                    (Family::Code, code::BARE_CODE),
                 ],
             ),
         ];
-        Self { sets: sets.into() }
+        Self { sets: sets.into(), honest: Honest::new() }
     }
 
-    /// The first family that recognises `target`: path and query as received. `extensions` are the route's own, lower case, without the dot.
+    /// The first of all families that recognises `target`: path and query as received. `extensions` are the route's own, lower case, without the dot.
     #[must_use]
-    pub fn judge(&self, target: &[u8], extensions: &[String]) -> Option<Hit> {
-        let family = self.family(target, extensions)?;
-        Some(Hit { family })
+    pub fn judge(&self, target: &[u8], extensions: &[String]) -> Option<Family> {
+        self.judge_target(target, &Watch { families: Families::ALL, extensions, own: None })
     }
 
-    fn family(&self, target: &[u8], extensions: &[String]) -> Option<Family> {
-        if is_plain(target) {
-            let end = target.iter().position(|byte| *byte == b'?').unwrap_or(target.len());
-            return path::judge(&target[..end], extensions);
-        }
+    /// As [`Screen::judge`], with what a route watches for.
+    #[must_use]
+    pub fn judge_target(&self, target: &[u8], watch: &Watch<'_>) -> Option<Family> {
         let query = target.iter().position(|byte| *byte == b'?').unwrap_or(target.len());
+        if watch.own.is_none() && is_plain(&target[..query], &target[query..]) {
+            return path::judge(&target[..query], watch);
+        }
         let mut text = Vec::with_capacity(target.len());
         decode::normalise_into(&target[..query], &mut text);
         let path = text.len();
@@ -149,18 +126,51 @@ impl Screen {
             // The mark itself stands between, so no escape reaches across.
             decode::normalise_into(&target[query..], &mut text);
         }
-        if text.contains(&0) {
-            return Some(Family::Null);
-        }
-        if text[..path].contains(&b'\n') {
+        let has = |family| watch.families.has(family);
+        if has(Family::Splitting) && (text.contains(&0) || text[..path].contains(&b'\n')) {
             return Some(Family::Splitting);
         }
-        if let Some(family) = path::judge(&text[..path], extensions) {
+        if let Some(family) = path::judge(&text[..path], watch) {
             return Some(family);
         }
-        let text = decode::squash(&text);
-        let traits = traits(&text, target);
-        self.sets.iter().filter(|set| set.needs & traits != 0).find_map(|set| set.judge(&text))
+        if watch.own.is_some_and(|own| own.is_match(&text)) {
+            return Some(Family::Own);
+        }
+        self.judge_text(&text, target, watch.families)
+    }
+
+    /// The first family that recognises the value of a header field.
+    #[must_use]
+    pub fn judge_field(&self, name: &HeaderName, value: &[u8], families: Families) -> Option<Family> {
+        let kind = field::Kind::of(name);
+        if !kind.is_suspect(value) || self.honest.knows(kind, value, families) {
+            return None;
+        }
+        let laid_out = kind.lay_out(value);
+        let text = normalise(&laid_out);
+        let found = if families.has(Family::Splitting) && text.contains(&0) {
+            Some(Family::Splitting)
+        } else {
+            self.judge_text(&text, &laid_out, families)
+        };
+        if found.is_none() {
+            self.honest.learn(kind, value, families);
+        }
+        found
+    }
+
+    /// The first family that recognises the beginning of a body.
+    #[must_use]
+    pub fn judge_body(&self, kind: &BodyKind, body: &[u8], families: Families) -> Option<Family> {
+        let laid_out = body::lay_out(kind, body);
+        self.judge_text(&normalise(&laid_out), &laid_out, families)
+    }
+
+    /// `text` is the normal form of `raw`, its parameters divided as in a query.
+    fn judge_text(&self, text: &[u8], raw: &[u8], families: Families) -> Option<Family> {
+        let text = decode::squash(text);
+        let traits = traits(&text, raw);
+        self.sets.iter().filter(|set| set.needs & traits != 0 && set.has_of(families)).find_map(|set| set.judge(&text, families))
     }
 }
 
@@ -205,9 +215,7 @@ fn spell_out(pattern: &str) -> String {
 
 /// Whether no byte of the target can be part of anything but names, numbers and their separators; and no pair of bytes of one of the few words that are known
 /// without other bytes (`__proto__`, `=.env`, `classloader`, `=ro0ab`).
-fn is_plain(target: &[u8]) -> bool {
-    let query = target.iter().position(|byte| *byte == b'?').unwrap_or(target.len());
-    let (path, query) = target.split_at(query);
+fn is_plain(path: &[u8], query: &[u8]) -> bool {
     let plain = path.iter().fold(true, |plain, byte| plain & (CLASS[usize::from(*byte)] & PATH != 0));
     plain
         && query.iter().skip(1).fold(true, |plain, byte| plain & (CLASS[usize::from(*byte)] & QUERY != 0))
@@ -266,91 +274,3 @@ const CLASS: [u8; 256] = {
     }
     class
 };
-
-/// The methods of ordinary traffic.
-pub const METHODS: [Method; 7] = [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
-
-/// Whether a method is none of [`METHODS`]: TRACE, CONNECT, DEBUG, WebDAV's, anything made up. A route that wants one lists it.
-#[must_use]
-pub fn bad_method(method: &Method) -> bool {
-    !METHODS.contains(method)
-}
-
-/// Whether a user agent is that of a scanner, by the names that scanners give themselves. None at all is honest: many small clients send none.
-#[must_use]
-pub fn scanner(agent: &[u8]) -> bool {
-    SCANNERS.is_match(agent)
-}
-
-static SCANNERS: LazyLock<Regex> = LazyLock::new(|| {
-    let names = [
-        "acunetix",
-        "appscan",
-        "arachni",
-        "bbscan",
-        "brutus",
-        "burpsuite",
-        "burp suite",
-        "cgichk",
-        "commix",
-        "dalfox",
-        "dirbuster",
-        "dirsearch",
-        "fimap",
-        "feroxbuster",
-        "ffuf",
-        "fuzz faster",
-        "gobuster",
-        "golismero",
-        "grabber",
-        "grendel-scan",
-        "havij",
-        "joomscan",
-        "jorgee",
-        "l9explore",
-        "l9tcpid",
-        "leakix",
-        "masscan",
-        "morfeus",
-        "muieblackcat",
-        "nessus",
-        "netsparker",
-        "invicti",
-        "nikto",
-        "nmap",
-        "nsauditor",
-        "nuclei",
-        "openvas",
-        "owasp zap",
-        "zaproxy",
-        "pangolin",
-        "paros/",
-        "projectdiscovery",
-        "qualys was",
-        "rustscan",
-        "skipfish",
-        "sqlmap",
-        "sqlninja",
-        "sqlsus",
-        "thc-hydra",
-        r"\(hydra\)",
-        "w3af",
-        "webinspect",
-        "webscarab",
-        "wfuzz",
-        "whatweb",
-        "wpscan",
-        "xsser",
-        "xsstrike",
-        "xspider",
-        "zgrab",
-        "zmeu",
-        r"\$\{jndi",
-        r"\(\) *\{",
-    ];
-    RegexBuilder::new(&names.join("|"))
-        .unicode(false)
-        .case_insensitive(true)
-        .build()
-        .expect("the names are right because a test builds them")
-});

@@ -2,15 +2,15 @@
 //!
 //! Segment by segment, without a pattern engine; it sees the raw path when that is plain, else the normal form.
 
-use super::Family;
+use super::{Family, Watch};
 
 /// The first family that recognises the path. A backslash divides segments as a slash does: some servers read it so.
-pub(super) fn judge(path: &[u8], extensions: &[String]) -> Option<Family> {
+pub(super) fn judge(path: &[u8], watch: &Watch<'_>) -> Option<Family> {
     let mut segments = path.split(|byte| matches!(byte, b'/' | b'\\')).enumerate().peekable();
     let mut before: &[u8] = b"";
     while let Some((depth, segment)) = segments.next() {
         let last = segments.peek().is_none();
-        if let Some(family) = judge_segment(segment, before, last, depth, extensions) {
+        if let Some(family) = judge_segment(segment, before, last, depth, watch) {
             return Some(family);
         }
         before = segment;
@@ -18,17 +18,20 @@ pub(super) fn judge(path: &[u8], extensions: &[String]) -> Option<Family> {
     None
 }
 
-fn judge_segment(segment: &[u8], before: &[u8], last: bool, depth: usize, extensions: &[String]) -> Option<Family> {
+fn judge_segment(segment: &[u8], before: &[u8], last: bool, depth: usize, watch: &Watch<'_>) -> Option<Family> {
+    let Watch { extensions, .. } = watch;
+    let watched = |family| watch.families.has(family);
+    let found = |family| watched(family).then_some(family);
     let is = |name: &[u8]| segment.eq_ignore_ascii_case(name);
     match segment {
         [] => return None,
         // The way up; `..;x` is one to servlet containers, `...` and longer to nobody honest.
-        [b'.', b'.', rest @ ..] if matches!(rest.first(), None | Some(b'.' | b';' | b' ')) => return Some(Family::Traversal),
+        [b'.', b'.', rest @ ..] if matches!(rest.first(), None | Some(b'.' | b';' | b' ')) => return found(Family::Traversal),
         [b'.'] | [b'.', b';', ..] => return None,
-        [b'.', ..] if !(depth <= 1 && is(b".well-known")) => return Some(Family::Hidden),
-        [.., b'~'] if segment.len() > 1 && segment.contains(&b'.') => return Some(Family::Hidden),
+        [b'.', ..] if watched(Family::DotFile) && !(depth <= 1 && is(b".well-known")) => return Some(Family::DotFile),
+        [.., b'~'] if watched(Family::DotFile) && segment.len() > 1 && segment.contains(&b'.') => return Some(Family::DotFile),
         // `/static../secret`: the off-by-slash of an alias.
-        [.., other, b'.', b'.'] if *other != b'.' && !last => return Some(Family::Traversal),
+        [.., other, b'.', b'.'] if watched(Family::Traversal) && *other != b'.' && !last => return Some(Family::Traversal),
         _ => {}
     }
     let hidden = match segment.len() {
@@ -39,10 +42,10 @@ fn judge_segment(segment: &[u8], before: &[u8], last: bool, depth: usize, extens
         10 => is(b"web.config") || is(b"id_ed25519"),
         _ => false,
     };
-    if hidden {
-        return Some(Family::Hidden);
+    if hidden && watched(Family::DotFile) {
+        return Some(Family::DotFile);
     }
-    if is(b"cgi-bin") && !lists(extensions, b"cgi") {
+    if is(b"cgi-bin") && watched(Family::Extension) && !lists(extensions, b"cgi") {
         return Some(Family::Extension);
     }
     let dot = segment.iter().position(|byte| *byte == b'.')?;
@@ -51,11 +54,11 @@ fn judge_segment(segment: &[u8], before: &[u8], last: bool, depth: usize, extens
         segment[dot + 1..].split(|byte| matches!(byte, b'.' | b';' | b':' | b'?' | b'#' | b' ' | b'\n' | b'*' | b'&' | b',')).peekable();
     while let Some(part) = parts.next() {
         let Some(packed) = pack(part) else { continue };
-        if FOREIGN.binary_search(&packed).is_ok() && !lists(extensions, part) {
+        if watched(Family::Extension) && FOREIGN.binary_search(&packed).is_ok() && !lists(extensions, part) {
             return Some(Family::Extension);
         }
-        if parts.peek().is_none() && last && BACKUP.binary_search(&packed).is_ok() && !lists(extensions, part) {
-            return Some(Family::Hidden);
+        if watched(Family::DotFile) && parts.peek().is_none() && last && BACKUP.binary_search(&packed).is_ok() && !lists(extensions, part) {
+            return Some(Family::DotFile);
         }
     }
     None
@@ -119,21 +122,26 @@ const BACKUP: [u64; 17] = table([
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::Families;
+
+    fn watch(extensions: &[String]) -> Watch<'_> {
+        Watch { families: Families::ALL, extensions, own: None }
+    }
 
     #[test]
     fn dots_are_judged_by_where_they_stand() {
-        let judge = |path: &str| judge(path.as_bytes(), &[]);
+        let judge = |path: &str| judge(path.as_bytes(), &watch(&[]));
         for (path, family) in [
             ("/a/../b", Family::Traversal),
             ("/..", Family::Traversal),
             ("/a/..;/manager", Family::Traversal),
             ("/a\\..\\b", Family::Traversal),
             ("/static../etc", Family::Traversal),
-            ("/.git/config", Family::Hidden),
-            ("/a/.ENV", Family::Hidden),
-            ("/a/.well-known/x", Family::Hidden),
-            ("/index.php~", Family::Hidden),
-            ("/dump.sql", Family::Hidden),
+            ("/.git/config", Family::DotFile),
+            ("/a/.ENV", Family::DotFile),
+            ("/a/.well-known/x", Family::DotFile),
+            ("/index.php~", Family::DotFile),
+            ("/dump.sql", Family::DotFile),
             ("/x.PHP", Family::Extension),
             ("/x.php/info", Family::Extension),
             ("/x.php.jpg", Family::Extension),
@@ -162,11 +170,12 @@ mod tests {
 
     #[test]
     fn a_route_lets_its_own_extensions_pass() {
-        let own = ["php".to_owned()];
+        let extensions = ["php".to_owned()];
+        let own = watch(&extensions);
         assert_eq!(judge(b"/index.php", &own), None);
         assert_eq!(judge(b"/index.PHP/path", &own), None);
         assert_eq!(judge(b"/index.asp", &own), Some(Family::Extension));
-        assert_eq!(judge(b"/.php", &own), Some(Family::Hidden));
+        assert_eq!(judge(b"/.php", &own), Some(Family::DotFile));
         assert_eq!(judge(b"/cgi-bin/x", &own), Some(Family::Extension));
     }
 }

@@ -44,7 +44,7 @@ pub(super) const PATTERNS: &[&str] = &[
     // Long runs of hexadecimal or CHAR() as operands.
     r#"\b(?:char|chr|nchar)§\(§\d{2,3}§\)(?:§(?:\|\||,|&)?§(?:char|chr|nchar)§\(|§,)|\b(?:concat|char)§\((?:§(?:0x[0-9a-f]{2,}|\d{2,3})§,){2,}"#,
     // Document stores and directories.
-    r#"\$where['"\]]*§[:=]|\[\$(?:ne|regex|where)\](?:\[[^\]]*\])?=(?:$|&|[.^*\[1'"])|['"]\$(?:ne|gt|regex|where|nin|exists)['"]§:§(?:null|''|""|-?\d|true|'|"[.^*])"#,
+    r#"\$where['"\]]*§[:=]|[?&]\$(?:ne|gt|gte|lt|lte|regex|where|nin|in|exists|or|and|nor|not|expr|function)=|\[\$(?:ne|regex|where)\](?:\[[^\]]*\])?=(?:$|&|[.^*\[1'"])|['"]\$(?:ne|gt|regex|where|nin|exists)['"]§:§(?:null|''|""|-?\d|true|'|"[.^*])"#,
     r#"['"]§(?:\|\||&&|;|\))§(?:this\.|return\b|db\.|true§(?:;|//)|sleep§\()|';§return\b"#,
     r#"\*§\)§\(§[|&!]?§\(?§[\w\-]+§=|\)§\(§[|&]§\(|\)\(§\w+§=§\*§\)"#,
 ];

@@ -98,6 +98,8 @@ fn busy() -> (Metrics, Vec<Box<dyn std::any::Any>>) {
     zone.set_keys(1);
     let filter = metrics.filter("bad-uri", "example.com");
     filter.rejected();
+    let family = metrics.family("sql", "example.com");
+    family.would_reject();
     let api = metrics.upstream(&upstream("api"));
     api.answered(Duration::from_millis(7));
     api.retried();
@@ -126,6 +128,7 @@ fn busy() -> (Metrics, Vec<Box<dyn std::any::Any>>) {
         Box::new(none),
         Box::new(zone),
         Box::new(filter),
+        Box::new(family),
         Box::new(api),
         Box::new(room),
         Box::new(server.begin()),

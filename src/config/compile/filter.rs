@@ -1,0 +1,131 @@
+//! `filters` of a site or a route.
+
+use super::Context;
+use crate::{
+    config::{
+        complaint::Code,
+        file,
+        shape::{At, Either, Field, List, OneOrMore},
+        tree::Text,
+        value::regex,
+    },
+    plan::{Family, FamilyModes, FilterMode, Filters},
+    vocab::ByteSize,
+};
+
+/// More of a body would be held in memory for every request under way.
+const MOST_BODY: u64 = 1 << 20;
+/// Patterns of a route.
+const MOST_PATTERNS: usize = 200;
+
+/// What a site has that says nothing.
+pub const SAFE: Filters = Filters::new(FilterMode::Enforce, FilterMode::Off, FilterMode::Off);
+
+/// The names of a list are enforced, all others are off.
+pub fn compile(value: Either<List<file::FilterWord>, file::FilterTable>, c: &mut Context<'_>) -> Filters {
+    match value {
+        Either::This(words) => {
+            let mut filters = Filters::new(FilterMode::Off, FilterMode::Off, FilterMode::Off);
+            for At { value, .. } in words.0 {
+                match value {
+                    file::FilterWord::BadUri => filters.families = FamilyModes::all(FilterMode::Enforce),
+                    file::FilterWord::BadMethod => filters.bad_method = FilterMode::Enforce,
+                    file::FilterWord::ScannerUa => filters.scanner_ua = FilterMode::Enforce,
+                }
+            }
+            filters
+        }
+        Either::That(table) => self::table(table, c),
+    }
+}
+
+fn table(table: file::FilterTable, c: &mut Context<'_>) -> Filters {
+    let file::FilterTable {
+        place: _,
+        bad_uri,
+        bad_method,
+        scanner_ua,
+        traversal,
+        dot_file,
+        extension,
+        sql,
+        xss,
+        command,
+        template,
+        code,
+        inclusion,
+        splitting,
+        own,
+        patterns,
+        headers,
+        body,
+    } = table;
+    let mut filters = Filters::new(or_off(bad_uri), or_off(bad_method), or_off(scanner_ua));
+    for (family, field) in [
+        (Family::Traversal, traversal),
+        (Family::DotFile, dot_file),
+        (Family::Extension, extension),
+        (Family::Sql, sql),
+        (Family::Xss, xss),
+        (Family::Command, command),
+        (Family::Template, template),
+        (Family::Code, code),
+        (Family::Inclusion, inclusion),
+        (Family::Splitting, splitting),
+    ] {
+        if let Some(word) = field.value() {
+            filters.families.set(family, mode(word));
+        }
+    }
+    if let Some(place) = own.place().filter(|_| patterns.is_absent()) {
+        c.out.add_with_cure(
+            Code::MissingKey,
+            place,
+            "`own` says what a hit of `patterns` does, and there are none",
+            "add patterns = [\"…\"]",
+        );
+    }
+    filters.patterns = self::patterns(patterns, c);
+    let own = own.value().map_or(FilterMode::Enforce, mode);
+    if !filters.patterns.is_empty() {
+        filters.families.set(Family::Own, own);
+    }
+    filters.headers = headers.value().unwrap_or(true);
+    filters.body = body.given().and_then(|at| body_limit(at.value.0, at.place, c));
+    filters
+}
+
+fn body_limit(size: ByteSize, place: crate::config::complaint::Place, c: &mut Context<'_>) -> Option<ByteSize> {
+    if size.0 > MOST_BODY {
+        c.out.add(Code::TooLarge, place, format!("{size} of a body are more than can be looked at: at most 1MB"));
+        return None;
+    }
+    (size.0 > 0).then_some(size)
+}
+
+fn patterns(field: Field<OneOrMore<Text>>, c: &mut Context<'_>) -> Vec<String> {
+    let mut all = Vec::new();
+    for At { value, place } in field.value().map(|list| list.0).unwrap_or_default() {
+        match regex(&value.value) {
+            Ok(pattern) if pattern.is_match("") => {
+                c.out.add(Code::BadRegex, place, "a pattern that matches nothing at all refuses every request");
+            }
+            Ok(_) if all.len() == MOST_PATTERNS => c.out.add(Code::TooLarge, place, format!("more than {MOST_PATTERNS} patterns")),
+            Ok(_) => all.push(value.value),
+            Err(message) => c.out.add(Code::BadRegex, place, message),
+        }
+    }
+    all
+}
+
+fn or_off(field: Field<file::FilterMode>) -> FilterMode {
+    field.value().map_or(FilterMode::Off, mode)
+}
+
+fn mode(word: file::FilterMode) -> FilterMode {
+    match word {
+        file::FilterMode::Off => FilterMode::Off,
+        file::FilterMode::Observe => FilterMode::Observe,
+        file::FilterMode::Enforce => FilterMode::Enforce,
+    }
+}

@@ -1,0 +1,109 @@
+//! The filters of one route: what a hit does, and where it is counted.
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+use regex::bytes::{RegexSet, RegexSetBuilder};
+
+use crate::{
+    plan::{self, Families, Family, FamilyModes, FilterMode},
+    rules::screen::{BodyKind, Screen, Watch},
+    telemetry::{FilterMetrics, Metrics},
+};
+
+/// A filter with one mode.
+#[derive(Debug)]
+pub struct Filter {
+    pub mode: FilterMode,
+    metrics: Arc<FilterMetrics>,
+}
+
+impl Filter {
+    pub fn new(name: &'static str, mode: FilterMode, site: &plan::Site, metrics: &Metrics) -> Self {
+        Self { mode, metrics: metrics.filter(name, &site.name) }
+    }
+
+    /// Counts a hit; whether it refuses the request.
+    pub fn hit(&self) -> bool {
+        count(self.mode, &[&self.metrics])
+    }
+}
+
+/// Whether a hit in this mode refuses the request; counted either way.
+fn count(mode: FilterMode, metrics: &[&FilterMetrics]) -> bool {
+    match mode {
+        FilterMode::Off => false,
+        FilterMode::Observe => {
+            metrics.iter().for_each(|metrics| metrics.would_reject());
+            false
+        }
+        FilterMode::Enforce => {
+            metrics.iter().for_each(|metrics| metrics.rejected());
+            true
+        }
+    }
+}
+
+/// `bad-uri`: the families of the screen, each with its mode.
+#[derive(Debug)]
+pub struct BadUri {
+    screen: Arc<Screen>,
+    modes: FamilyModes,
+    /// Those that are not off.
+    watched: Families,
+    headers: bool,
+    extensions: Vec<String>,
+    own: Option<RegexSet>,
+    metrics: Arc<FilterMetrics>,
+    of_family: [Arc<FilterMetrics>; Family::ALL.len()],
+}
+
+impl BadUri {
+    pub fn new(site: &plan::Site, route: &plan::Route, screen: &Arc<Screen>, metrics: &Metrics) -> Self {
+        let plan::Filters { families, headers, patterns, body: _, bad_method: _, scanner_ua: _ } = &route.filters;
+        let own = RegexSetBuilder::new(patterns).case_insensitive(true).size_limit(64 << 20).dfa_size_limit(4 << 20).build();
+        Self {
+            screen: Arc::clone(screen),
+            modes: *families,
+            watched: families.watched(),
+            headers: *headers,
+            extensions: route.extensions.iter().map(|e| e.to_ascii_lowercase()).collect(),
+            own: own.ok().filter(|own| !own.is_empty() && families.of(Family::Own) != FilterMode::Off),
+            metrics: metrics.filter("bad-uri", &site.name),
+            of_family: Family::ALL.map(|family| metrics.family(family.as_str(), &site.name)),
+        }
+    }
+
+    /// Whether the target or a header field is refused.
+    pub fn refuses(&self, target: &[u8], headers: &HeaderMap) -> bool {
+        if self.watched.is_empty() {
+            return false;
+        }
+        let in_target = |families: Families| {
+            let own = self.own.as_ref().filter(|_| families.has(Family::Own));
+            self.screen.judge_target(target, &Watch { families, extensions: &self.extensions, own })
+        };
+        self.refuses_what(in_target)
+            || self.headers
+                && headers
+                    .iter()
+                    .any(|(name, value)| self.refuses_what(|families| self.screen.judge_field(name, value.as_bytes(), families)))
+    }
+
+    /// Whether the beginning of a body is refused.
+    pub fn refuses_body(&self, kind: &BodyKind, body: &[u8]) -> bool {
+        self.refuses_what(|families| self.screen.judge_body(kind, body, families))
+    }
+
+    /// A family that observes is counted once, and the others are asked again.
+    fn refuses_what(&self, judge: impl Fn(Families) -> Option<Family>) -> bool {
+        let mut watched = self.watched;
+        while let Some(family) = judge(watched) {
+            if count(self.modes.of(family), &[&self.metrics, &self.of_family[family as usize]]) {
+                return true;
+            }
+            watched = watched.without(family);
+        }
+        false
+    }
+}
