@@ -1,8 +1,24 @@
-//! The screen against the clock: whatever is sent, the time is linear in its length.
+//! The screen against two corpora that do not know its rules, and against the clock: whatever is sent, the time is linear in its length.
 
-use std::time::{Duration, Instant};
+mod corpus;
 
-use gateway::rules::screen::Screen;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use corpus::{
+    Body, Request,
+    attack::{self, Attack, Place},
+    honest::{self, Honest},
+};
+use gateway::rules::screen::{Screen, bad_method, scanner};
+use http::Method;
+
+/// The share of attacks that must be seen, in percent.
+const SEEN: f64 = 80.0;
+/// The share of honest requests that may be refused, in percent.
+const REFUSED: f64 = 1.2;
 
 /// Fragments of attacks in an order that `seed` fixes.
 fn fragments(parts: &[&str], length: usize, mut seed: u64) -> Vec<u8> {
@@ -81,4 +97,123 @@ fn a_long_hostile_target_takes_bounded_time() {
         // In release some 100 µs; loose because test machines are busy and the build is not optimised. A quadratic step would take a second.
         assert!(long < Duration::from_millis(50), "{parts:?} took {long:?}");
     }
+}
+
+/// Shares of what was hit, family by family.
+#[derive(Default)]
+struct Tally(BTreeMap<String, (usize, usize)>);
+
+impl Tally {
+    fn count(&mut self, row: &str, hit: bool) {
+        let (hits, all) = self.0.entry(row.to_owned()).or_default();
+        *hits += usize::from(hit);
+        *all += 1;
+    }
+
+    fn sum(&self) -> (usize, usize) {
+        self.0.values().fold((0, 0), |(hits, all), row| (hits + row.0, all + row.1))
+    }
+
+    fn print(&self, title: &str) {
+        println!("\n{title}");
+        for (row, &(hits, all)) in self.0.iter().chain([(&"all".to_owned(), &self.sum())]) {
+            println!("  {row:<22} {hits:>6} of {all:<6} {:>6.2} %", share((hits, all)));
+        }
+    }
+}
+
+fn share((hits, all): (usize, usize)) -> f64 {
+    100.0 * hits as f64 / all.max(1) as f64
+}
+
+/// `GATEWAY_SCREEN_VERBOSE`: 1 lists what went wrong, 2 the misses among the held-out payloads too.
+fn verbose() -> u8 {
+    std::env::var("GATEWAY_SCREEN_VERBOSE").ok().and_then(|level| level.parse().ok()).unwrap_or(0)
+}
+
+/// Whether the hostile part of an attack is seen, or `None` where the screen does not look yet.
+fn seen(screen: &Screen, attack: &Attack) -> Option<bool> {
+    let Request { method, target, headers, .. } = &attack.request;
+    match attack.place {
+        Place::Target | Place::Query | Place::Name | Place::Path => Some(screen.judge(target, &[]).is_some()),
+        Place::Agent => Some(scanner(&headers[0].1)),
+        Place::Method => Some(bad_method(&Method::from_bytes(method.as_bytes()).expect("a token"))),
+        Place::Form | Place::Json | Place::Header => None,
+    }
+}
+
+/// What the screen takes offence at in an honest request.
+fn offence(screen: &Screen, request: &Request) -> Option<String> {
+    let Request { target, headers, .. } = request;
+    if let Some(hit) = screen.judge(target, &[]) {
+        return Some(format!("{hit:?} target {}", target.escape_ascii()));
+    }
+    for (name, value) in headers {
+        if name == "user-agent" && scanner(value) {
+            return Some(format!("scanner {}", value.escape_ascii()));
+        }
+    }
+    None
+}
+
+#[test]
+fn attacks_are_seen() {
+    let screen = Screen::new();
+    let (mut known, mut held, mut places) = (Tally::default(), Tally::default(), Tally::default());
+    let mut missed = Vec::new();
+    for attack in attack::all() {
+        let Some(seen) = seen(&screen, &attack) else { continue };
+        let tally = if attack.held_out { &mut held } else { &mut known };
+        tally.count(attack.family, seen);
+        places.count(&format!("{:?}", attack.place), seen);
+        if !seen && verbose() > u8::from(attack.held_out) {
+            missed.push(attack);
+        }
+    }
+    for attack in &missed {
+        let Request { method, target, headers, body } = &attack.request;
+        let header = headers.first().map_or(String::new(), |(name, value)| format!("{name}: {}", value.escape_ascii()));
+        let body = match body {
+            Body::None => String::new(),
+            Body::Form(body) | Body::Json(body) => body.escape_ascii().to_string(),
+        };
+        println!(
+            "missed {} {:?} {} | {method} {} {header} {body}",
+            attack.family,
+            attack.place,
+            attack.payload.escape_debug(),
+            target.escape_ascii()
+        );
+    }
+    known.print("attacks seen, payloads that the rules may be tuned on");
+    held.print("attacks seen, payloads held out");
+    places.print("attacks seen by place");
+    let sum = (known.sum().0 + held.sum().0, known.sum().1 + held.sum().1);
+    println!("\nattacks seen: {} of {}, {:.2} %", sum.0, sum.1, share(sum));
+    assert!(sum.1 >= 2000, "only {} attacks", sum.1);
+    assert!(share(sum) >= SEEN, "{:.2} % of the attacks are seen", share(sum));
+}
+
+#[test]
+fn honest_requests_pass() {
+    let screen = Screen::new();
+    let mut refused = Tally::default();
+    for honest in honest::all(24_000) {
+        let offence = offence(&screen, &honest.request);
+        refused.count(honest.kind, offence.is_some());
+        if let Some(offence) = offence.filter(|_| verbose() >= 1) {
+            println!("refused {} {offence}", honest.kind);
+        }
+    }
+    refused.print("honest requests refused");
+    assert!(refused.sum().1 >= 20_000, "only {} honest requests", refused.sum().1);
+    assert!(share(refused.sum()) <= REFUSED, "{:.3} % of the honest requests are refused", share(refused.sum()));
+}
+
+#[test]
+fn the_corpora_are_the_same_in_every_run() {
+    let requests = |all: Vec<Attack>| all.into_iter().map(|attack| attack.request).collect::<Vec<_>>();
+    assert_eq!(requests(attack::all()), requests(attack::all()));
+    let requests = |all: Vec<Honest>| all.into_iter().map(|honest| honest.request).collect::<Vec<_>>();
+    assert_eq!(requests(honest::all(1000)), requests(honest::all(1000)));
 }
