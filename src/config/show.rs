@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use super::{defaults, value::host_of};
 use crate::{
     plan::{self, Action, AppPort, FilterMode, HeaderEdit, PathMatch, Plan, app::Policy, app::StopSignal},
-    vocab::{ByteSize, units::duration_text},
+    vocab::{ByteSize, ServerAddr, units::duration_text},
 };
 
 /// Stands for every secret.
@@ -523,6 +523,13 @@ fn auth(auth: Option<&plan::Auth>) -> String {
     match auth {
         None => quote("off"),
         Some(plan::Auth::Basic(plan::Basic { file, realm })) => inline(&[("basic", path(file)), ("realm", quote(realm))]),
+        Some(plan::Auth::Forward(plan::Forward { server, host, path, headers, timeout })) => {
+            let url = match server {
+                ServerAddr::Unix(socket) => format!("unix:{}:{path}", socket.display()),
+                ServerAddr::Tcp(_) | ServerAddr::Name { .. } => format!("http://{host}{path}"),
+            };
+            inline(&[("forward", quote(&url)), ("headers", quoted(headers)), ("timeout", time(*timeout))])
+        }
     }
 }
 

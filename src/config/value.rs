@@ -224,6 +224,10 @@ written! {
     }
 }
 written! {
+    /// The URL of a server that says who may come in, or its unix socket and the path there.
+    DoorUrl(DoorServer) = "a URL such as \"http://127.0.0.1:9000/verify\" or \"unix:/run/auth.sock:/verify\"", BadUrl, |text| DoorServer::parse(text)
+}
+written! {
     /// What a certificate authority is called in status and logs.
     CaName(String) = "a name such as \"own-ca\"", BadName, |text| {
         let good = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
@@ -243,6 +247,38 @@ written! {
         let config = engine::GeneralPurposeConfig::new().with_decode_padding_mode(engine::DecodePaddingMode::Indifferent);
         let bytes = engine::GeneralPurpose::new(&alphabet::URL_SAFE, config).decode(text.replace('+', "-").replace('/', "_"));
         bytes.ok().filter(|bytes| !bytes.is_empty()).map(Secret::new).ok_or_else(|| "this is not a key in base64url".to_owned())
+    }
+}
+
+/// Where it is asked who may come in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DoorServer {
+    pub server: ServerAddr,
+    /// What it is called there.
+    pub host: String,
+    /// Path and query.
+    pub path: String,
+}
+
+impl DoorServer {
+    fn parse(text: &str) -> Result<Self, String> {
+        let advice = "who is asked is a neighbour: write it as in \"http://127.0.0.1:9000/verify\" or \"unix:/run/auth.sock:/verify\"";
+        if let Some(rest) = text.strip_prefix("unix:") {
+            let (socket, path) = rest.split_once(':').unwrap_or((rest, "/"));
+            let good = text.len() <= 2048 && path.starts_with('/') && path.bytes().all(|b| b.is_ascii_graphic() && b != b'#');
+            let server = ServerAddr::parse(&format!("unix:{socket}")).map_err(|error| error.to_string())?;
+            return if good {
+                Ok(Self { server, host: "localhost".into(), path: path.into() })
+            } else {
+                Err(format!("{text:?}: {advice}"))
+            };
+        }
+        let text = url(text, "http", advice)?;
+        let uri: Uri = text.parse().map_err(|_| advice.to_owned())?;
+        let host = uri.authority().map_or_else(String::new, |authority| authority.as_str().to_ascii_lowercase());
+        let reached = if uri.port_u16().is_some() { host.clone() } else { format!("{host}:80") };
+        let server = ServerAddr::parse(&reached).map_err(|error| error.to_string())?;
+        Ok(Self { server, host, path: uri.path_and_query().map_or("/", |path| path.as_str()).to_owned() })
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::{
     gate::Inspection,
@@ -93,6 +93,8 @@ pub struct Exchange {
     pub user: Option<HeaderValue>,
     /// Of a body that is looked at.
     pub inspection: Option<Inspection>,
+    /// What the server of `auth` says of him, for the app. A name without a value: the app gets none of that name.
+    pub vouched: Vec<(HeaderName, Option<HeaderValue>)>,
     site: Option<usize>,
     route: Option<usize>,
     in_flight: Option<InFlight>,
@@ -138,6 +140,7 @@ impl Exchange {
             request_id: HeaderValue::from_static(""),
             user: None,
             inspection: None,
+            vouched: Vec::new(),
             site: None,
             route: None,
             in_flight: None,

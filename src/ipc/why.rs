@@ -82,6 +82,10 @@ pub enum Fault {
     SendTimeout,
     /// What came was no HTTP, or broke off.
     BadAnswer,
+    /// The server that says who may come in could not be asked, or did not answer in time.
+    Door,
+    /// As many passwords waited for their verification as may.
+    DoorBusy,
     /// A rule of the configuration answers so: a zone with this status.
     Refused,
     /// None of these.

@@ -1,15 +1,17 @@
 //! Who may come in: `auth` of a site or a route.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
-use serde::{Deserialize, Serialize};
+use http::HeaderName;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
-use crate::vocab::Secret;
+use crate::vocab::{Secret, ServerAddr};
 
 /// What a client has to prove before it is answered. A route without one is open.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Auth {
     Basic(Basic),
+    Forward(Forward),
 }
 
 /// A name and a password (RFC 7617).
@@ -21,6 +23,21 @@ pub struct Basic {
     pub realm: String,
 }
 
+/// Another server says who may come in.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Forward {
+    pub server: ServerAddr,
+    /// The `Host` that it is asked with.
+    pub host: String,
+    /// Path and query.
+    pub path: String,
+    /// Of its answer, for the app; a client's own of these names never get there.
+    #[serde(serialize_with = "names_out", deserialize_with = "names_in")]
+    pub headers: Vec<HeaderName>,
+    /// Above zero.
+    pub timeout: Duration,
+}
+
 /// One line of an htpasswd file.
 ///
 /// Shape: the hash is one that [`Stored::parse`](crate::rules::password::Stored::parse) takes; names are not empty and unique in their file.
@@ -28,4 +45,13 @@ pub struct Basic {
 pub struct User {
     pub name: String,
     pub hash: Secret<String>,
+}
+
+fn names_out<S: Serializer>(names: &[HeaderName], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(names.iter().map(HeaderName::as_str))
+}
+
+fn names_in<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<HeaderName>, D::Error> {
+    let names = Vec::<String>::deserialize(from)?;
+    names.into_iter().map(|name| HeaderName::try_from(name).map_err(D::Error::custom)).collect()
 }

@@ -21,7 +21,7 @@ pub mod site;
 pub mod upstream;
 pub mod zone;
 
-pub use access::{Auth, Basic, User};
+pub use access::{Auth, Basic, Forward, User};
 pub use acme::{Acme, Ca, Challenge, Eab};
 pub use app::{App, AppLimits, AppPort, DeployPolicy, Hold, Live, Ready, Recycle, RestartPolicy, Schedule, Stop};
 pub use filter::{Families, Family, FamilyModes, FilterMode, Filters};

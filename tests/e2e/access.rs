@@ -1,4 +1,4 @@
-//! Who may come in: passwords from files that other programs wrote.
+//! Who may come in: passwords from files that other programs wrote, and another server that is asked.
 
 use std::{path::Path, process::Command};
 
@@ -173,4 +173,123 @@ async fn a_reload_reads_the_file_again_and_what_was_remembered_is_void() {
     assert_eq!(ask(&gateway, "/", Some(&new)).await.status, 200);
     let shown = gateway.cli(&["config", "show"]);
     assert!(!String::from_utf8_lossy(&shown.stdout).contains("hush"), "{shown:?}");
+}
+
+fn asked_at(upstream: std::net::SocketAddr, door: std::net::SocketAddr) -> String {
+    format!(
+        r#"
+[upstream.api]
+servers = ["{upstream}"]
+[[site]]
+host = "a.test"
+tls = "off"
+upstream = "api"
+auth = {{ forward = "http://{door}/verify?rd=1", headers = ["Remote-User", "Remote-Groups", "Remote-Email"], timeout = "2s" }}
+[site.route."/pong"]
+respond = "pong"
+"#
+    )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_server_says_who_comes_in_and_as_whom() {
+    let behind = upstream::echo("api").await;
+    let (door, asked) = upstream::door().await;
+    let gateway = Gateway::start(&asked_at(behind.addr, door.addr));
+    let with = |path: &'static str, cookie: &'static str| {
+        request("POST", "a.test", path)
+            .header("cookie", cookie)
+            .header("authorization", "Bearer mine")
+            .header("remote-user", "root")
+            .header("Remote-Email", "root@a.test")
+            .header("x-forwarded-uri", "/forged")
+            .header("x-forwarded-method", "FORGED")
+            .header("x-forwarded-for", "192.0.2.1")
+            .header("x-original-url", "/forged")
+            .header("if-none-match", "\"1\"")
+            .header("x-hop", "1")
+            .header("connection", "x-hop")
+    };
+    let answer =
+        send(gateway.http(), with("/a%20b?c=d", "session=ok").body(Full::from("a body")).expect("a request")).await.expect("an answer");
+    assert_eq!(answer.status, 200);
+    let said = answer.json();
+    // What the app is told is what the door says, and nothing that the client says of itself.
+    assert_eq!(said["headers"]["remote-user"], serde_json::json!(["alice"]));
+    assert_eq!(said["headers"]["remote-groups"], serde_json::json!(["staff", "admins"]));
+    assert!(said["headers"]["remote-email"].is_null() && said["headers"]["x-door"].is_null(), "{said}");
+    assert_eq!(said["body"], "a body");
+    assert!(answer.headers.get("remote-user").is_none());
+    let told = asked.lock().expect("not poisoned")[0].clone();
+    for (key, wanted) in [("method", "GET"), ("target", "/verify?rd=1"), ("body", "")] {
+        assert_eq!(told[key], wanted, "{told}");
+    }
+    for (name, wanted) in [
+        ("x-forwarded-method", "POST"),
+        ("x-forwarded-uri", "/a%20b?c=d"),
+        ("x-forwarded-host", "a.test"),
+        ("x-forwarded-proto", "http"),
+        ("x-forwarded-for", "127.0.0.1"),
+        ("x-real-ip", "127.0.0.1"),
+        ("cookie", "session=ok"),
+        ("authorization", "Bearer mine"),
+    ] {
+        assert_eq!(told["headers"][name], serde_json::json!([wanted]), "{name} {told}");
+    }
+    assert_eq!(told["headers"]["host"][0], door.addr.to_string());
+    for name in ["content-length", "transfer-encoding", "x-original-url", "if-none-match", "x-hop", "connection"] {
+        assert!(told["headers"][name].is_null(), "{name} {told}");
+    }
+    // Its refusal is the client's, word for word.
+    let hits = behind.hits();
+    for path in ["/x", "/pong"] {
+        let answer = send(gateway.http(), with(path, "none=1").body(Full::default()).expect("a request")).await.expect("an answer");
+        assert_eq!((answer.status.as_u16(), answer.text().as_str()), (302, "the door says"));
+        assert_eq!(answer.header("location"), "https://login.test/?to=a");
+        assert_eq!(answer.headers.get_all("set-cookie").iter().collect::<Vec<_>>(), ["try=1", "other=2"]);
+        assert_eq!(answer.header("www-authenticate"), "Basic realm=\"door\"");
+        assert!(answer.headers.get("x-hop").is_none() && answer.header("x-frame-options") == "DENY", "{answer:?}");
+    }
+    let answer = send(gateway.http(), with("/x", "stray").body(Full::default()).expect("a request")).await.expect("an answer");
+    assert_eq!((answer.status.as_u16(), answer.header("content-type")), (403, "text/plain"));
+    assert_eq!(behind.hits(), hits, "nobody went past the door");
+    // Connections are kept.
+    let before = door.accepted.load(std::sync::atomic::Ordering::Relaxed);
+    for _ in 0..20 {
+        let answer = send(gateway.http(), with("/pong", "session=ok").body(Full::default()).expect("a request")).await.expect("an answer");
+        assert_eq!((answer.status.as_u16(), answer.text().as_str()), (200, "pong"));
+    }
+    let opened = door.accepted.load(std::sync::atomic::Ordering::Relaxed) - before;
+    assert!(opened <= 2, "{opened} connections for 20 questions");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_door_that_does_not_answer_lets_nobody_in_and_says_why() {
+    let behind = upstream::echo("api").await;
+    let gateway = Gateway::start(&asked_at(behind.addr, upstream::refuses().await));
+    let refused = get(gateway.http(), "a.test", "/x").await.expect("an answer");
+    assert_eq!(refused.status, 503);
+    assert!(!refused.header("retry-after").is_empty());
+    let why = gateway.cli(&["why", refused.header("x-request-id")]);
+    assert!(String::from_utf8_lossy(&why.stdout).contains("auth.forward"), "{why:?}");
+    let (hangs, resets, much) = (upstream::hangs().await, upstream::resets().await, upstream::says_much(403, 1 << 20).await);
+    for addr in [hangs.addr, resets.addr, much.addr] {
+        gateway.reload(&asked_at(behind.addr, addr)).expect("a reload");
+        assert_eq!(get(gateway.http(), "a.test", "/x").await.expect("an answer").status, 503);
+        assert_eq!(get(gateway.http(), "a.test", "/pong").await.expect("an answer").status, 503);
+    }
+    // A yes is a yes, however much is said with it.
+    let much = upstream::says_much(200, 1 << 20).await;
+    gateway.reload(&asked_at(behind.addr, much.addr)).expect("a reload");
+    assert_eq!(behind.hits(), 0);
+    for _ in 0..3 {
+        assert_eq!(get(gateway.http(), "a.test", "/x").await.expect("an answer").status, 200);
+    }
+    // A kept connection that was closed meanwhile costs nobody his answer.
+    let stale = upstream::answers_once().await;
+    gateway.reload(&asked_at(behind.addr, stale.addr)).expect("a reload");
+    for _ in 0..4 {
+        assert_eq!(get(gateway.http(), "a.test", "/x").await.expect("an answer").status, 200);
+    }
+    assert!(gateway.output().contains("auth could not be asked"), "{}", gateway.output());
 }

@@ -71,6 +71,8 @@ fn cause(request: &Failed) -> String {
         Fault::ReadTimeout => format!("{server} did not begin to answer{within}"),
         Fault::SendTimeout => format!("{server} did not take the request{within}"),
         Fault::BadAnswer => format!("what {server} answered was no HTTP, or broke off"),
+        Fault::Door => "the server of `auth.forward` could not be asked who may come in".to_owned(),
+        Fault::DoorBusy => "as many passwords waited for their verification as may".to_owned(),
         Fault::Refused => "a rule of the configuration answers so".to_owned(),
         Fault::Other => "none that is known".to_owned(),
     };

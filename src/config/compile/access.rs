@@ -1,15 +1,20 @@
 //! `auth` of a site or a route.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use super::Context;
+use http::{HeaderName, header};
+
+use super::{Context, header::FRAMING};
 use crate::{
     config::{
         complaint::{Code, Place},
         file,
-        shape::{At, Field, OrOff},
+        shape::{At, Field, OneOrMore, OrOff},
         tree::Text,
-        value::FilePath,
+        value::{self, FilePath},
     },
     plan,
     rules::htpasswd,
@@ -18,6 +23,8 @@ use crate::{
 
 /// What a browser asks with where the configuration does not say.
 const REALM: &str = "Restricted";
+/// Within which another server has to say who may come in.
+const TIMEOUT: Duration = Duration::from_secs(5);
 /// Of a file with many bad lines, so many are told.
 const TOLD: usize = 5;
 
@@ -25,15 +32,55 @@ const TOLD: usize = 5;
 #[expect(clippy::option_option, reason = "a route that says off is not one that says nothing")]
 pub fn auth(field: Field<OrOff<file::Auth>>, c: &mut Context<'_>) -> Option<Option<plan::Auth>> {
     let At { value, place } = field.given()?;
-    let file::Auth { place: _, basic, realm, forward } = match value {
+    let file::Auth { place: _, basic, realm, forward, headers, timeout } = match value {
         OrOff::Off => return Some(None),
         OrOff::On(table) => table,
     };
-    forward.not_yet("auth by another server", "take it out, or let the app ask", c.out);
+    if let Some(other) = forward.place() {
+        for (key, at) in [("basic", basic.place()), ("realm", realm.place())] {
+            if let Some(at) = at {
+                c.out.add_with_cure(Code::Conflict, at.max(other), format!("auth has both {key} and forward"), "keep one way to come in");
+            }
+        }
+        let headers = self::headers(headers, c);
+        let value::DoorServer { server, host, path } = forward.value()?.0;
+        let timeout = timeout.value().map_or(TIMEOUT, |time| time.0);
+        return Some(Some(plan::Auth::Forward(plan::Forward { server, host, path, headers, timeout })));
+    }
+    for (key, at) in [("headers", headers.place()), ("timeout", timeout.place())] {
+        if let Some(at) = at {
+            c.out.add(Code::Conflict, at, format!("auth asks no other server: {key} has no meaning here"));
+        }
+    }
     let realm = self::realm(realm, c);
-    let basic = basic.required("auth says nothing of who may come in", place, "add basic = \"users.htpasswd\"", c.out)?;
+    let basic = basic.required(
+        "auth says nothing of who may come in",
+        place,
+        "add basic = \"users.htpasswd\" or forward = \"http://127.0.0.1:9000/verify\"",
+        c.out,
+    )?;
     let file = users(basic, c)?;
     Some(Some(plan::Auth::Basic(plan::Basic { file, realm })))
+}
+
+/// Headers of an answer that the app is to get.
+fn headers(field: Field<OneOrMore<Text>>, c: &mut Context<'_>) -> Vec<HeaderName> {
+    let mut all: Vec<HeaderName> = Vec::new();
+    for At { value, place } in field.value().map(|list| list.0).unwrap_or_default() {
+        match HeaderName::try_from(value.value.as_str()) {
+            Ok(name) if FRAMING.contains(&name.as_str()) || name == header::HOST => {
+                c.out.add(Code::BadHeader, place, format!("the header {} belongs to the connection and cannot be set", value.shown()));
+            }
+            // Names with an underscore never reach an app: they would collide in CGI.
+            Ok(name) if !name.as_str().contains('_') => {
+                if !all.contains(&name) {
+                    all.push(name);
+                }
+            }
+            Ok(_) | Err(_) => c.out.add(Code::BadHeader, place, format!("{} is not the name of a header", value.shown())),
+        }
+    }
+    all
 }
 
 fn realm(field: Field<Text>, c: &mut Context<'_>) -> String {

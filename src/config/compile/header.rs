@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Headers that belong to one connection or to the framing of a message: nobody but the engine may set them.
-const FRAMING: [&str; 9] =
+pub const FRAMING: [&str; 9] =
     ["connection", "content-length", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "http2-settings"];
 
 /// `"strict"`, `"off"`, or a table laid over the strict set.

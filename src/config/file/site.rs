@@ -3,7 +3,7 @@
 use crate::config::{
     shape::{Either, List, Named, OneOrMore, OrOff, table, words},
     tree::Text,
-    value::{AskUrl, FilePath, Hosts, Net, Peer, Size, Status, Time},
+    value::{AskUrl, DoorUrl, FilePath, Hosts, Net, Peer, Size, Status, Time},
 };
 
 words! {
@@ -101,7 +101,7 @@ table! {
         filters: Either<List<FilterWord>, FilterTable>,
         /// Every zone that must admit a request.
         zone: OneOrMore<Text>,
-        /// What a client has to prove before it is answered: { basic } asks for a name and a password.
+        /// What a client has to prove before it is answered: { basic } asks for a name and a password, { forward } asks another server.
         auth: OrOff<Auth>,
         /// Everyone else gets 403.
         allow: OneOrMore<Net>,
@@ -198,8 +198,12 @@ table! {
         basic: FilePath,
         /// What a browser shows where it asks for the password. Default: Restricted.
         realm: Text,
-        /// Not supported yet.
-        forward: Text,
+        /// Who is asked instead: a GET with the request's headers; 2xx lets the client in, any other answer goes to the client. Silence refuses.
+        forward: DoorUrl,
+        /// Headers of that answer that the app gets, as in ["Remote-User"]; what a client sends by these names is taken away.
+        headers: OneOrMore<Text>,
+        /// How long the answer may take. Default: 5s.
+        timeout: Time,
     }
 }
 

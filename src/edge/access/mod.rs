@@ -13,9 +13,11 @@ use crate::{
 };
 
 mod basic;
+mod forward;
 mod verifier;
 
 pub use basic::{Basic, Look, Waiting};
+pub use forward::{Asked, Forward, ForwardError, Said};
 pub use verifier::{Answer, Question, Verifier};
 
 /// Why an `auth` cannot be run. The loader has checked all of it.
@@ -29,6 +31,10 @@ pub enum GuardError {
     },
     #[error("use the name {0:?} in a header")]
     Name(String),
+    #[error("ask with the host {0:?}")]
+    Host(String),
+    #[error("ask for the path {0:?}")]
+    Path(String),
     #[error("use the realm {0:?}")]
     Realm(String),
 }
@@ -36,6 +42,7 @@ pub enum GuardError {
 /// One `auth` made ready.
 pub enum Guard {
     Basic(Basic),
+    Forward(Forward),
 }
 
 /// Every `auth` of a plan, once each.
@@ -61,11 +68,13 @@ impl Guards {
             }
             let users = match auth {
                 plan::Auth::Basic(basic) => plan.users.get(&basic.file).map_or(&[][..], Vec::as_slice),
+                plan::Auth::Forward(_) => &[],
             };
             let kept = old.and_then(|old| old.0.iter().find(|entry| entry.auth == *auth && entry.users == users));
             let guard = match (kept, auth) {
                 (Some(kept), _) => kept.guard.clone(),
                 (None, plan::Auth::Basic(basic)) => Arc::new(Guard::Basic(Basic::new(basic, users)?)),
+                (None, plan::Auth::Forward(forward)) => Arc::new(Guard::Forward(Forward::new(forward)?)),
             };
             all.0.push(Entry { auth: auth.clone(), users: users.to_vec(), guard });
         }

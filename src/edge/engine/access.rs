@@ -1,19 +1,23 @@
 //! A request before a route that is not for everyone.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
 
 use http::{HeaderValue, StatusCode, header};
 use pingora::{Result, proxy::Session};
 
 use super::{
     super::{
-        access::{Basic, Guard, Look},
-        exchange::Exchange,
+        access::{Asked, Basic, Forward, Guard, Look, Said},
+        exchange::{Exchange, Trouble},
         gate::Verdict,
         reply::Reply,
     },
-    wait,
+    request, wait,
 };
+use crate::{ipc::why::Fault, vocab::chain};
 
 /// A verification takes as long as its cost says, and others may be before it.
 const WITHIN: Duration = Duration::from_secs(10);
@@ -38,7 +42,53 @@ pub async fn admit(session: &mut Session, exchange: &mut Exchange) -> Result<Ver
                 })
             }
         },
+        Guard::Forward(forward) => Box::pin(ask(session, exchange, forward)).await,
     }
+}
+
+/// Asks the server that knows. Without an answer nobody comes in.
+async fn ask(session: &mut Session, exchange: &mut Exchange, forward: &Forward) -> Result<Verdict> {
+    let header = session.req_header();
+    let asked = Asked {
+        method: &header.method,
+        target: request::target(header),
+        headers: &header.headers,
+        authority: header.uri.authority().map(http::uri::Authority::as_str),
+        peer: exchange.peer,
+        client: exchange.client,
+        trusted: exchange.trusted,
+        tls: exchange.tls,
+        request_id: &exchange.request_id,
+    };
+    // Made before the wait: it borrows the request, and the wait the session.
+    let question = forward.question(&asked);
+    let said = wait::unless_left(session, forward.ask(question)).await?;
+    Ok(match said {
+        Ok(Said::Admitted { user, vouched }) => {
+            (exchange.user, exchange.vouched) = (user, vouched);
+            Verdict::Pass
+        }
+        Ok(Said::Refused(reply)) => Verdict::Answer(reply),
+        Err(error) => {
+            let told = chain(&error);
+            tell(exchange, forward, &told);
+            exchange.trouble = Some(Trouble { fault: Fault::Door, deadline: None, detail: Some(told) });
+            Verdict::Answer(unavailable(session, exchange))
+        }
+    })
+}
+
+/// At most one line a second.
+fn tell(exchange: &Exchange, forward: &Forward, error: &str) {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    static HELD: AtomicU64 = AtomicU64::new(0);
+    let now = exchange.live.now().as_secs() + 1;
+    if LAST.swap(now, Relaxed) == now {
+        HELD.fetch_add(1, Relaxed);
+        return;
+    }
+    let site = exchange.site().map(|site| &*site.name);
+    tracing::warn!(site, server = %forward.server(), error, more = HELD.swap(0, Relaxed), "auth could not be asked, nobody comes in");
 }
 
 fn welcome(exchange: &mut Exchange, user: HeaderValue) -> Verdict {
@@ -50,7 +100,12 @@ fn challenge(session: &Session, exchange: &Exchange, basic: &Basic) -> Reply {
     page(session, exchange, StatusCode::UNAUTHORIZED).with(header::WWW_AUTHENTICATE, basic.challenge())
 }
 
-fn busy(session: &Session, exchange: &Exchange) -> Reply {
+fn busy(session: &Session, exchange: &mut Exchange) -> Reply {
+    exchange.trouble = Some(Trouble::from(Fault::DoorBusy));
+    unavailable(session, exchange)
+}
+
+fn unavailable(session: &Session, exchange: &Exchange) -> Reply {
     page(session, exchange, StatusCode::SERVICE_UNAVAILABLE).with_retry_after(Duration::from_secs(1))
 }
 

@@ -133,6 +133,8 @@ fn deadline(fault: Fault, timeouts: &UpstreamTimeouts) -> Option<Duration> {
         | Fault::Connect
         | Fault::Reset
         | Fault::BadAnswer
+        | Fault::Door
+        | Fault::DoorBusy
         | Fault::Refused
         | Fault::Other => None,
     }

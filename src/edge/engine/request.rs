@@ -69,7 +69,7 @@ pub fn content(session: &Session, exchange: &mut Exchange) -> Step {
 /// Path and query as received. Of an absolute form, which servers must take, the engine has compared the authority with `Host` and kept the path.
 ///
 /// Source: RFC 9112 §3.2.2.
-fn target(header: &RequestHeader) -> &[u8] {
+pub fn target(header: &RequestHeader) -> &[u8] {
     let raw = header.raw_path();
     let after =
         |scheme: &str| raw.get(..scheme.len()).filter(|start| start.eq_ignore_ascii_case(scheme.as_bytes())).map(|_| &raw[scheme.len()..]);
@@ -139,6 +139,12 @@ pub fn forward(had: &RequestHeader, upstream: &mut RequestHeader, exchange: &Exc
         None => drop(upstream.remove_header(&name)),
     });
     result?;
+    for (name, _) in &exchange.vouched {
+        upstream.remove_header(name);
+    }
+    for (name, value) in exchange.vouched.iter().filter_map(|(name, value)| Some((name, value.as_ref()?))) {
+        upstream.append_header(name.clone(), value.clone())?;
+    }
     for edit in &route.request_headers {
         match &edit.value {
             Some(value) => upstream.insert_header(edit.name.clone(), value.clone())?,

@@ -78,6 +78,45 @@ pub async fn allows(start: &'static str) -> Upstream {
     .await
 }
 
+/// Is asked who may come in: whoever has `session=ok`, and as `Remote-User: alice` with two groups; others are sent to log in. Remembers every question.
+pub async fn door() -> (Upstream, Arc<Mutex<Vec<serde_json::Value>>>) {
+    let asked: Arc<Mutex<Vec<serde_json::Value>>> = Arc::default();
+    let memory = asked.clone();
+    let upstream = serve(None, Http::One, move |request, _| {
+        let memory = memory.clone();
+        async move {
+            let said = |request: &Request<Incoming>, text: &str| {
+                request.headers().get_all("cookie").iter().any(|cookie| cookie.to_str().is_ok_and(|cookie| cookie.contains(text)))
+            };
+            let (good, stray) = (said(&request, "session=ok"), said(&request, "stray"));
+            let told = described("door", request).await.into_body().collect().await.expect("whole").to_bytes();
+            memory.lock().expect("not poisoned").push(serde_json::from_slice(&told).expect("JSON"));
+            let answer = Response::builder().header("x-door", "1").header("connection", "x-hop").header("x-hop", "1");
+            let answer = if good {
+                answer.header("remote-user", "alice").header("remote-groups", "staff").header("remote-groups", "admins")
+            } else if stray {
+                answer.status(403).header("content-type", "text/plain")
+            } else {
+                let answer = answer.status(302).header("location", "https://login.test/?to=a").header("set-cookie", "try=1");
+                answer.header("set-cookie", "other=2").header("www-authenticate", "Basic realm=\"door\"")
+            };
+            answer.body(Full::from("the door says")).expect("an answer")
+        }
+    })
+    .await;
+    (upstream, asked)
+}
+
+/// Answers everything with a body of so many bytes and this status.
+pub async fn says_much(status: u16, bytes: usize) -> Upstream {
+    serve(
+        None,
+        Http::One,
+        move |_, _| async move { Response::builder().status(status).body(Full::from(vec![b'x'; bytes])).expect("an answer") },
+    )
+    .await
+}
+
 /// Answers 200 with these headers.
 pub async fn serve_headers(headers: &'static [(&'static str, &'static str)]) -> Upstream {
     serve(None, Http::One, move |_, _| async move {
