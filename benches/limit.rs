@@ -4,8 +4,8 @@ use std::{net::Ipv4Addr, num::NonZeroU32, time::Duration};
 
 use divan::{Bencher, black_box};
 use gateway::{
-    plan::{Zone, ZoneKey},
-    rules::limit::{Key, Limiter},
+    plan::{Zone, ZoneKey, ZoneMode},
+    rules::limit::{Judgement, Limiter, Print},
     vocab::Pace,
 };
 use http::StatusCode;
@@ -16,28 +16,40 @@ fn main() {
 
 fn limiter(rate: &str) -> Limiter {
     Limiter::new(&Zone {
-        key: ZoneKey::Ip,
-        rate: Pace::parse(rate).expect("a pace"),
+        key: vec![ZoneKey::Ip],
+        rate: Some(Pace::parse(rate).expect("a pace")),
         burst: 20,
+        concurrent: None,
         status: StatusCode::TOO_MANY_REQUESTS,
+        mode: ZoneMode::Enforce,
         max_keys: NonZeroU32::new(100_000).expect("not zero"),
     })
 }
 
-fn ip(n: u32) -> Key<'static> {
-    Key::Ip(Ipv4Addr::from_bits(n).into())
+fn ip(limiter: &Limiter, n: u32) -> Print {
+    limiter.key().ip(Ipv4Addr::from_bits(n).into()).finish()
+}
+
+/// What the gate does for a zone.
+fn admit(limiter: &Limiter, print: Print, now: Duration) -> bool {
+    let mut asked = limiter.hold(print, now);
+    let admitted = asked.judge() == Judgement::Admit;
+    if admitted {
+        black_box(asked.take());
+    }
+    admitted
 }
 
 #[divan::bench(threads = [1, 2])]
 fn one_key_admitted(bencher: Bencher) {
     let limiter = limiter("1000000000r/s");
-    bencher.bench(|| limiter.admit(&ip(black_box(7)), black_box(Duration::from_secs(5))));
+    bencher.bench(|| admit(&limiter, ip(&limiter, black_box(7)), black_box(Duration::from_secs(5))));
 }
 
 #[divan::bench]
 fn one_key_refused(bencher: Bencher) {
     let limiter = limiter("1r/m");
-    bencher.bench(|| limiter.admit(&ip(black_box(7)), black_box(Duration::from_secs(5))));
+    bencher.bench(|| admit(&limiter, ip(&limiter, black_box(7)), black_box(Duration::from_secs(5))));
 }
 
 /// 50,000 keys in turn: every look-up misses the caches.
@@ -49,7 +61,7 @@ fn many_keys(bencher: Bencher) {
     bencher.bench_local(|| {
         n = n.wrapping_add(1);
         now += Duration::from_micros(3);
-        limiter.admit(&ip(n.wrapping_mul(2_654_435_761) % 50_000), now)
+        admit(&limiter, ip(&limiter, n.wrapping_mul(2_654_435_761) % 50_000), now)
     });
 }
 
@@ -66,11 +78,11 @@ fn new_keys_in_a_full_zone(bencher: Bencher) {
     };
     for _ in 0..200_000 {
         let (n, now) = next();
-        let _ = limiter.admit(&ip(n), now);
+        let _ = admit(&limiter, ip(&limiter, n), now);
     }
     bencher.bench_local(|| {
         let (n, now) = next();
-        limiter.admit(&ip(n), now)
+        admit(&limiter, ip(&limiter, n), now)
     });
 }
 
@@ -81,11 +93,11 @@ fn new_keys_in_a_busy_zone(bencher: Bencher) {
     let mut n = 0u32;
     for _ in 0..200_000 {
         n += 1;
-        let _ = limiter.admit(&ip(n), Duration::ZERO);
+        let _ = admit(&limiter, ip(&limiter, n), Duration::ZERO);
     }
     bencher.bench_local(|| {
         n = n.wrapping_add(1);
-        limiter.admit(&ip(n), Duration::ZERO)
+        admit(&limiter, ip(&limiter, n), Duration::ZERO)
     });
 }
 
@@ -93,5 +105,5 @@ fn new_keys_in_a_busy_zone(bencher: Bencher) {
 fn header_key(bencher: Bencher) {
     let limiter = limiter("1000000000r/s");
     let key = "0123456789abcdef0123456789abcdef";
-    bencher.bench(|| limiter.admit(&Key::Text(black_box(key.as_bytes())), black_box(Duration::from_secs(5))));
+    bencher.bench(|| admit(&limiter, limiter.key().text(black_box(key.as_bytes())).finish(), black_box(Duration::from_secs(5))));
 }

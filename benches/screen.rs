@@ -101,10 +101,12 @@ fn all_gates(bencher: Bencher) {
     };
     let many = |n| NonZeroU32::new(n).expect("not zero");
     let zone = gateway::plan::Zone {
-        key: gateway::plan::ZoneKey::Ip,
-        rate: Pace::parse("1000000000r/s").expect("a pace"),
+        key: vec![gateway::plan::ZoneKey::Ip],
+        rate: Some(Pace::parse("1000000000r/s").expect("a pace")),
         burst: 1000,
+        concurrent: None,
         status: http::StatusCode::TOO_MANY_REQUESTS,
+        mode: gateway::plan::ZoneMode::Enforce,
         max_keys: many(100_000),
     };
     let limits = Limits {
@@ -153,7 +155,7 @@ fn all_gates(bencher: Bencher) {
             request_id: "0123456789abcdef",
         };
         let passed = gate::sanity(&ask, &limits) == Verdict::Pass
-            && gate::admit(&ask, &gate_site, &gate_route, Duration::from_secs(5)) == Verdict::Pass;
+            && gate::admit(&ask, &gate_site, &gate_route, Duration::from_secs(5), &mut gate::Passage::default()) == Verdict::Pass;
         assert!(passed);
     });
 }

@@ -98,7 +98,7 @@ const UNSAFE: [(&str, &str); 2] = [
 ];
 
 /// Which files may name an outside crate: prefixes of the path under `src/`.
-const OWNERS: [(&str, &[&str]); 26] = [
+const OWNERS: [(&str, &[&str]); 25] = [
     ("pingora", &["edge/conn", "edge/engine", "edge/listen", "edge/content"]),
     ("toml", &["config/"]),
     ("schemars", &["config/"]),
@@ -121,7 +121,6 @@ const OWNERS: [(&str, &[&str]); 26] = [
     ("prometheus", &["telemetry/"]),
     ("sysinfo", &["telemetry/"]),
     ("postcard", &["ipc/"]),
-    ("governor", &["rules/limit"]),
     ("bcrypt", &["rules/password"]),
     ("argon2", &["rules/password"]),
     ("sha_crypt", &["rules/password"]),

@@ -3,7 +3,7 @@
 //! Pure. Names are a contract: extend, never rename. Secrets never come here.
 //! Units: bytes, seconds, ratios from 0 to 1; moments as RFC 3339 in UTC.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, num::NonZeroU32};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 use crate::{
     acme::standing::{Standing, State},
     ipc::message::{self, AppTable, Duty, InstanceState},
-    plan::{self, Action, PathMatch, SiteTls, ZoneKey},
+    plan::{self, Action, PathMatch, SiteTls},
     rules::job::{self, Counts, Outcome, Record},
-    telemetry::{Totals, node::NodeSample},
+    telemetry::{Totals, ZoneCounts, node::NodeSample},
 };
 
 /// How it goes, worst last.
@@ -213,16 +213,26 @@ pub struct Server {
     pub backup: bool,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Zone {
     pub name: String,
+    /// Several parts with a plus between them.
     pub key: String,
-    pub rate: String,
+    /// Missing where `concurrent` alone is the limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate: Option<String>,
     pub burst: u32,
+    /// Requests of a key at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub concurrent: Option<u32>,
+    /// "enforce", "observe"
+    pub mode: String,
     pub keys: u64,
     pub max_keys: u32,
     pub passed: u64,
     pub rejected: u64,
+    pub would_reject: u64,
 }
 
 /// Of files, of our own CA, or one that is ordered and renewed by itself; only the last has what stands below `problem`.
@@ -538,20 +548,29 @@ impl Instance {
 
 impl Zone {
     #[must_use]
-    pub fn new(name: &str, zone: &plan::Zone, keys: u64, passed: u64, rejected: u64) -> Self {
+    pub fn new(name: &str, zone: &plan::Zone, keys: u64, counts: ZoneCounts) -> Self {
+        let ZoneCounts { passed, rejected, would_reject } = counts;
         Self {
             name: name.to_owned(),
-            key: match &zone.key {
-                ZoneKey::Ip => "ip".to_owned(),
-                ZoneKey::Header(header) => format!("header:{header}"),
-            },
-            rate: zone.rate.to_string(),
+            key: zone.key.iter().map(ToString::to_string).collect::<Vec<_>>().join(" + "),
+            rate: zone.rate.map(|rate| rate.to_string()),
             burst: zone.burst,
+            concurrent: zone.concurrent.map(NonZeroU32::get),
+            mode: zone.mode.as_str().to_owned(),
             keys,
             max_keys: zone.max_keys.get(),
             passed,
             rejected,
+            would_reject,
         }
+    }
+
+    /// In words: "10r/1s, burst 20, 5 at once".
+    #[must_use]
+    pub fn limit(&self) -> String {
+        let burst = (self.rate.is_some() && self.burst > 0).then(|| format!("burst {}", self.burst));
+        let at_once = self.concurrent.map(|most| format!("{most} at once"));
+        [self.rate.clone(), burst, at_once].into_iter().flatten().collect::<Vec<_>>().join(", ")
     }
 }
 

@@ -174,16 +174,18 @@ pub fn zones(zones: &[view::Zone], look: Look) -> String {
     if zones.is_empty() {
         return "no zones\n".to_owned();
     }
-    let mut rows = Rows::new(&["ZONE", "KEY", "RATE", "BURST", "KEYS", "PASSED", "REJECTED"], &[3, 4, 5, 6]);
+    let mut rows = Rows::new(&["ZONE", "KEY", "LIMIT", "MODE", "KEYS", "PASSED", "REJECTED", "WOULD REJECT"], &[4, 5, 6, 7]);
     for zone in zones {
+        let warned = |count: u64| (count.to_string(), (count > 0).then_some(Tone::Wait));
         rows.add([
             plain(&zone.name),
             plain(&zone.key),
-            plain(&zone.rate),
-            plain(&zone.burst.to_string()),
+            plain(&zone.limit()),
+            plain(&zone.mode),
             plain(&format!("{}/{}", zone.keys, zone.max_keys)),
             plain(&zone.passed.to_string()),
-            (zone.rejected.to_string(), (zone.rejected > 0).then_some(Tone::Wait)),
+            warned(zone.rejected),
+            warned(zone.would_reject),
         ]);
     }
     rows.text(look.paint)
@@ -554,13 +556,16 @@ mod tests {
     fn zones_say_what_they_do() {
         let zone = view::Zone {
             name: "api".into(),
-            key: "ip".into(),
-            rate: "10r/1s".into(),
+            key: "ip + path".into(),
+            rate: Some("10r/1s".into()),
             burst: 20,
+            concurrent: Some(5),
+            mode: "enforce".into(),
             keys: 4,
             max_keys: 100_000,
             passed: 21,
             rejected: 79,
+            ..view::Zone::default()
         };
         insta::assert_snapshot!("zones", zones(&[zone], look(Paint::Plain)));
         assert_eq!(zones(&[], look(Paint::Plain)), "no zones\n");

@@ -226,28 +226,29 @@ table! {
 }
 
 table! {
-    /// A rate limit, in nginx's words.
+    /// A limit of requests, in nginx's words: `rate`, `concurrent` or both.
     Zone {
-        /// What is counted apart: "ip" (v6 by /64) or "header:NAME"; empty falls back to ip. Default: ip.
+        /// What is counted apart: "ip" (v6 by /64), "header:NAME", "cookie:NAME", "query:NAME", "path" (normalised, without the query), "site", or a list of them, which is one key. Missing, empty or given twice falls back to ip. Default: ip.
         key: OneOrMore<Text>,
+        /// A pace, as in "10r/s".
         rate: Rate,
         /// Requests admitted at once beyond the rate. Default: 0.
         burst: Whole<0, 1_000_000>,
         /// Requests within burst do not wait. Default: true. Anything else is not supported yet.
-        nodelay: Either<bool, Whole<0, 1_000_000>>,
+        nodelay: bool,
         /// Not supported yet.
         delay: Whole<0, 1_000_000>,
-        /// Not supported yet.
+        /// Requests of a key at once, from their first byte to the end of the answer; a tunnel counts until it is closed.
         concurrent: Whole<1, 10_000_000>,
         /// Default: 429.
         status: Status<400, 599>,
         /// Not supported yet.
         count: List<Status<100, 599>>,
-        /// Not supported yet.
+        /// "observe": counts what would be refused, and lets it pass. Default: enforce.
         mode: Mode,
         /// Not supported yet.
         headers: RateHeaders,
-        /// Default: 100000.
+        /// Keys kept apart at most; beyond, new ones share cells, each never beyond its own budget. Default: 100000.
         max_keys: Whole<16, 100_000_000>,
     }
 }

@@ -92,18 +92,7 @@ pub fn effective(plan: &Plan) -> String {
     }
     for (name, zone) in zones {
         to.table(&format!("[zone.{}]", key(name.as_str())));
-        let plan::Zone { key, rate, burst, status, max_keys } = zone;
-        to.pair(
-            "key",
-            match key {
-                plan::ZoneKey::Ip => quote("ip"),
-                plan::ZoneKey::Header(name) => quote(&format!("header:{name}")),
-            },
-        );
-        to.pair("rate", quote(&rate.to_string()));
-        to.pair("burst", burst);
-        to.pair("status", status.as_u16());
-        to.pair("max_keys", max_keys);
+        self::zone(&mut to, zone);
     }
     for site in sites {
         self::site(&mut to, site);
@@ -383,6 +372,24 @@ fn some(to: &mut Writer, key: &str, parts: &[(&str, Option<String>)]) {
 fn timeouts(timeouts: &plan::UpstreamTimeouts) -> String {
     let plan::UpstreamTimeouts { connect, read, send, idle } = timeouts;
     inline(&[("connect", time(*connect)), ("read", time(*read)), ("send", time(*send)), ("idle", time(*idle))])
+}
+
+fn zone(to: &mut Writer, zone: &plan::Zone) {
+    let plan::Zone { key, rate, burst, concurrent, status, mode, max_keys } = zone;
+    match &key[..] {
+        [one] => to.pair("key", quote(&one.to_string())),
+        several => to.pair("key", quoted(several)),
+    }
+    if let Some(rate) = rate {
+        to.pair("rate", quote(&rate.to_string()));
+        to.pair("burst", burst);
+    }
+    if let Some(concurrent) = concurrent {
+        to.pair("concurrent", concurrent);
+    }
+    to.pair("status", status.as_u16());
+    to.pair("mode", quote(mode.as_str()));
+    to.pair("max_keys", max_keys);
 }
 
 fn upstream(to: &mut Writer, upstream: &plan::Upstream) {

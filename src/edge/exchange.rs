@@ -11,7 +11,7 @@ use std::{
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::{
-    gate::Inspection,
+    gate::{Inspection, Passage},
     live::{Live, LiveAction, LiveRoute, LiveSite},
     tls::mutual::ClientCertificate,
     upstream::{Cause, Lease, Pool, Room, ServerId},
@@ -111,6 +111,8 @@ pub struct Exchange {
     waits: bool,
     /// How long it has waited for that.
     pub queued: Duration,
+    /// What the zones gave it.
+    pub passage: super::gate::Passage,
     server: Option<Box<str>>,
     upstream_took: Duration,
     /// Why the last server did not answer.
@@ -153,6 +155,7 @@ impl Exchange {
             trial_failed: false,
             waits: false,
             queued: Duration::ZERO,
+            passage: super::gate::Passage::default(),
             server: None,
             upstream_took: Duration::ZERO,
             failed: None,

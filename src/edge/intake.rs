@@ -104,7 +104,7 @@ pub fn judge(exchange: &mut Exchange, client: &Client, request: Request<'_>) -> 
     let Some(at) = live.router.route(index, uri.path()) else { return Verdict::Answer(ask.page(StatusCode::NOT_FOUND)) };
     exchange.follow(at);
     let route = &site.routes[at];
-    if let Verdict::Answer(reply) = gate::admit(&ask, &site.gate, &route.gate, live.now()) {
+    if let Verdict::Answer(reply) = gate::admit(&ask, &site.gate, &route.gate, live.now(), &mut exchange.passage) {
         return Verdict::Answer(reply);
     }
     Verdict::Pass

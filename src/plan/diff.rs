@@ -324,7 +324,7 @@ mod tests {
     use crate::{
         plan::{
             AppLimits, AppPort, DeployPolicy, FilterMode, Filters, LogFormat, LogLevel, Ready, Recycle, RestartPolicy, Rotation, SiteTls,
-            Stop, TlsVersion, UpstreamTimeouts, ZoneKey,
+            Stop, TlsVersion, UpstreamTimeouts, ZoneKey, ZoneMode,
             app::{Policy, StopSignal},
         },
         vocab::{ByteSize, HostPattern, Pace, Secret},
@@ -433,10 +433,12 @@ mod tests {
                     .into_iter()
                     .map(|(n, rate)| {
                         let zone = Zone {
-                            key: ZoneKey::Ip,
-                            rate: Pace::new(rate, second).expect("a pace"),
+                            key: vec![ZoneKey::Ip],
+                            rate: Some(Pace::new(rate, second).expect("a pace")),
                             burst: 0,
+                            concurrent: None,
                             status: http::StatusCode::TOO_MANY_REQUESTS,
+                            mode: ZoneMode::Enforce,
                             max_keys: 1.try_into().expect("above zero"),
                         };
                         (ZoneName::parse(&name(n)).expect("a name"), zone)

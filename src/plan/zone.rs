@@ -1,6 +1,6 @@
-//! `[zone.NAME]`: a rate limit, in nginx's words.
+//! `[zone.NAME]`: a limit of requests, in nginx's words.
 
-use std::num::NonZeroU32;
+use std::{fmt, num::NonZeroU32};
 
 use http::{HeaderName, StatusCode};
 use serde::{Deserialize, Serialize};
@@ -9,12 +9,17 @@ use crate::vocab::Pace;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Zone {
-    pub key: ZoneKey,
-    pub rate: Pace,
+    /// Never empty; several are one key together.
+    pub key: Vec<ZoneKey>,
+    /// `None`: `concurrent` alone is the limit.
+    pub rate: Option<Pace>,
     /// Requests admitted at once beyond the pace (`nodelay`): `rate` 10r/s with `burst` 20 admits 21 at once.
     pub burst: u32,
+    /// Requests of a key at once.
+    pub concurrent: Option<NonZeroU32>,
     #[serde(with = "status")]
     pub status: StatusCode,
+    pub mode: ZoneMode,
     /// Cells kept at most; the state of a key that is still limited is never given up for a new one.
     pub max_keys: NonZeroU32,
 }
@@ -25,6 +30,44 @@ pub enum ZoneKey {
     /// IPv6 by /64.
     Ip,
     Header(#[serde(with = "header_name")] HeaderName),
+    Cookie(String),
+    Query(String),
+    /// In its normal form, without the query.
+    Path,
+    /// The site that the request is for.
+    Site,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub enum ZoneMode {
+    Enforce,
+    /// Counts what would be refused, and lets it pass.
+    Observe,
+}
+
+/// As the configuration writes it.
+impl fmt::Display for ZoneKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip => f.write_str("ip"),
+            Self::Header(name) => write!(f, "header:{name}"),
+            Self::Cookie(name) => write!(f, "cookie:{name}"),
+            Self::Query(name) => write!(f, "query:{name}"),
+            Self::Path => f.write_str("path"),
+            Self::Site => f.write_str("site"),
+        }
+    }
+}
+
+impl ZoneMode {
+    /// As the configuration writes it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Enforce => "enforce",
+            Self::Observe => "observe",
+        }
+    }
 }
 
 pub(super) mod status {

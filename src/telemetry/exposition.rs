@@ -19,7 +19,7 @@ use super::{
     cell::{BOUNDS_US, SpreadReading},
     handle::{
         AcmeMetrics, FilterMetrics, Handshake, HoldMetrics, ListenerMetrics, Ordered, Refusal, ServerMetrics, SiteMetrics, TlsMetrics,
-        UpstreamMetrics, ZoneMetrics,
+        UpstreamMetrics, ZoneCounts, ZoneMetrics,
     },
     metric::{
         ACCESS_DROPPED, ACME_ORDERS, APP_CPU, APP_HELD, APP_HOLD, APP_MEMORY, APP_RESTARTS, APP_RUNS, APP_STATE, APP_UP, BUILD,
@@ -107,9 +107,10 @@ fn acme(acme: &AcmeMetrics, page: &mut Page) {
 fn zones(zones: &BTreeMap<ZoneName, Arc<ZoneMetrics>>, page: &mut Page) {
     page.family(ZONE_REQUESTS, |f| {
         for (zone, metrics) in zones {
-            let (passed, rejected) = metrics.read();
-            f.count(&[zone.as_str(), "passed"], passed);
-            f.count(&[zone.as_str(), "rejected"], rejected);
+            let ZoneCounts { passed, rejected, would_reject } = metrics.read();
+            for (result, count) in [("passed", passed), ("rejected", rejected), ("would_reject", would_reject)] {
+                f.count(&[zone.as_str(), result], count);
+            }
         }
     });
     page.family(ZONE_KEYS, |f| zones.iter().for_each(|(zone, metrics)| f.level(&[zone.as_str()], float(metrics.keys.load(Relaxed)))));

@@ -181,9 +181,19 @@ impl HoldMetrics {
 /// One zone.
 #[derive(Debug, Default)]
 pub struct ZoneMetrics {
-    pub(super) passed: Count,
-    pub(super) rejected: Count,
+    passed: Count,
+    rejected: Count,
+    would_reject: Count,
     pub(super) keys: AtomicU64,
+}
+
+/// Requests that a zone judged; each is one of these.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct ZoneCounts {
+    pub passed: u64,
+    pub rejected: u64,
+    /// A refusal that `observe` let pass.
+    pub would_reject: u64,
 }
 
 impl ZoneMetrics {
@@ -195,15 +205,18 @@ impl ZoneMetrics {
         self.rejected.add(1);
     }
 
+    pub fn would_reject(&self) {
+        self.would_reject.add(1);
+    }
+
     /// Cells in use. Whoever asks for the metrics sets it just before.
     pub fn set_keys(&self, keys: usize) {
         self.keys.store(keys as u64, Relaxed);
     }
 
-    /// Passed and rejected so far.
     #[must_use]
-    pub fn read(&self) -> (u64, u64) {
-        (self.passed.read(), self.rejected.read())
+    pub fn read(&self) -> ZoneCounts {
+        ZoneCounts { passed: self.passed.read(), rejected: self.rejected.read(), would_reject: self.would_reject.read() }
     }
 }
 

@@ -12,7 +12,7 @@ pub mod registry;
 
 pub use handle::{
     AcmeMetrics, ConnectionGuard, FilterMetrics, Handshake, HoldMetrics, InFlight, ListenerMetrics, Ordered, Refusal, ServerMetrics,
-    SiteMetrics, TlsMetrics, UpstreamMetrics, ZoneMetrics,
+    SiteMetrics, TlsMetrics, UpstreamMetrics, ZoneCounts, ZoneMetrics,
 };
 pub use metric::NO_SITE;
 pub use registry::{LookedAfter, Metrics, Totals};

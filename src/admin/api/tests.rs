@@ -122,12 +122,14 @@ impl Source for Fake {
         vec![view::Zone {
             name: "login".into(),
             key: "ip".into(),
-            rate: "1r/s".into(),
+            rate: Some("1r/s".into()),
             burst: 5,
+            mode: "enforce".into(),
             keys: 17,
             max_keys: 100_000,
             passed: 400,
             rejected: 31,
+            ..view::Zone::default()
         }]
     }
 

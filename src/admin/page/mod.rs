@@ -185,17 +185,19 @@ fn upstreams(upstreams: &[Upstream], out: &mut String) -> fmt::Result {
 }
 
 fn zones(zones: &[Zone], out: &mut String) -> fmt::Result {
-    table("Zones", &["Zone", "Key", "Rate", "Burst", "Keys", "Passed", "Rejected"], zones, out, |zone, out| {
+    let columns = ["Zone", "Key", "Limit", "Mode", "Keys", "Passed", "Rejected", "Would reject"];
+    table("Zones", &columns, zones, out, |zone, out| {
         writeln!(
             out,
-            "<tr><th>{}<td>{}<td>{}<td class=n>{}<td class=n>{}<td class=n>{}<td class=n>{}",
+            "<tr><th>{}<td>{}<td>{}<td>{}<td class=n>{}<td class=n>{}<td class=n>{}<td class=n>{}",
             Text(&zone.name),
             Text(&zone.key),
-            Text(&zone.rate),
-            Grouped(u64::from(zone.burst)),
+            Text(&zone.limit()),
+            Text(&zone.mode),
             Grouped(zone.keys),
             Grouped(zone.passed),
-            Grouped(zone.rejected)
+            Grouped(zone.rejected),
+            Grouped(zone.would_reject)
         )
     })
 }

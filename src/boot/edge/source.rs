@@ -129,8 +129,7 @@ impl Source for EdgeSource {
 
     fn zones(&self) -> Vec<view::Zone> {
         let zone = |zone: &Arc<crate::edge::gate::LiveZone>| {
-            let (passed, rejected) = zone.metrics.read();
-            view::Zone::new(zone.name.as_str(), &zone.spec, zone.limiter.keys() as u64, passed, rejected)
+            view::Zone::new(zone.name.as_str(), &zone.spec, zone.limiter.keys() as u64, zone.metrics.read())
         };
         self.live.load().zones.iter().map(zone).collect()
     }

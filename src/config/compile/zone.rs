@@ -1,13 +1,15 @@
 //! `[zone.NAME]`
 
+use std::num::NonZeroU32;
+
 use http::{HeaderName, StatusCode};
 
 use super::{Blocks, Context, listener::count};
 use crate::{
     config::{
-        complaint::Code,
+        complaint::{Code, Place},
         defaults, file,
-        shape::{At, Either, Field, Named, OneOrMore},
+        shape::{At, Field, Named, OneOrMore},
         tree::Text,
     },
     plan,
@@ -30,7 +32,7 @@ pub fn compile(field: Field<Named<file::Zone>>, c: &mut Context<'_>) -> Blocks<Z
 
 fn zone(name: &str, table: file::Zone, c: &mut Context<'_>) -> Option<plan::Zone> {
     let file::Zone { place, key, rate, burst, nodelay, delay, concurrent, status, count: statuses, mode, headers, max_keys } = table;
-    if let Field::Given(At { value: Either::This(false) | Either::That(_), place }) = nodelay {
+    if let Field::Given(At { value: false, place }) = nodelay {
         super::super::shape::not_yet(
             place,
             "a zone that makes requests wait",
@@ -39,56 +41,90 @@ fn zone(name: &str, table: file::Zone, c: &mut Context<'_>) -> Option<plan::Zone
         );
     }
     delay.not_yet("delay", "take it out: what is beyond the burst is answered at once", c.out);
-    concurrent.not_yet("a limit of requests at once", "take it out, or limit the pace with `rate`", c.out);
     statuses.not_yet("counting by status", "take it out: every request counts", c.out);
-    mode.not_yet("mode", "take it out: a zone enforces", c.out);
     headers.not_yet("a choice of RateLimit headers", "take it out: Retry-After is always sent", c.out);
     let key = self::key(key, c);
-    let cure = "add a pace, as in rate = \"10r/s\"";
-    let rate = rate.required(&format!("zone {name:?} has no rate"), place, cure, c.out);
+    if rate.is_absent() {
+        if concurrent.is_absent() {
+            let cure = "add a pace, as in rate = \"10r/s\", or a number of requests at once, as in concurrent = 10";
+            c.out.add_with_cure(Code::MissingKey, place, format!("zone {name:?} limits nothing"), cure);
+        }
+        if let Some(place) = burst.place() {
+            let cure = "add a pace, as in rate = \"10r/s\", or take burst out";
+            c.out.add_with_cure(Code::Conflict, place, format!("zone {name:?} has a burst, but no rate that it could exceed"), cure);
+        }
+    }
     Some(plan::Zone {
         key: key?,
-        rate: rate?.value.0,
+        rate: rate.value().map(|rate| rate.0),
         burst: burst.value().map_or(0, |burst| burst.0),
+        concurrent: concurrent.value().and_then(|most| NonZeroU32::new(most.0)),
         status: status.value().map_or(StatusCode::TOO_MANY_REQUESTS, |status| status.0),
+        mode: match mode.value() {
+            Some(file::Mode::Observe) => plan::ZoneMode::Observe,
+            Some(file::Mode::Enforce) | None => plan::ZoneMode::Enforce,
+        },
         max_keys: count(max_keys.value().map(|keys| keys.0), defaults::MAX_KEYS),
     })
 }
 
-fn key(field: Field<OneOrMore<Text>>, c: &mut Context<'_>) -> Option<plan::ZoneKey> {
-    let At { value: mut keys, place } = match field {
+/// All parts of a key; one bad part does not hide the others.
+fn key(field: Field<OneOrMore<Text>>, c: &mut Context<'_>) -> Option<Vec<plan::ZoneKey>> {
+    let At { value: keys, place } = match field {
         Field::Given(keys) => keys,
-        Field::Absent => return Some(plan::ZoneKey::Ip),
+        Field::Absent => return Some(vec![plan::ZoneKey::Ip]),
         Field::Bad(_) => return None,
     };
-    if keys.0.len() > 1 {
-        super::super::shape::not_yet(place, "a key of several parts", "write one of \"ip\" or \"header:NAME\"", c.out);
+    if keys.0.is_empty() {
+        c.out.add_with_cure(Code::EmptyValue, place, "a key may not be empty", "write \"ip\", or whatever is to be counted apart");
         return None;
     }
-    let Some(At { value: key, place }) = keys.0.pop() else {
-        c.out.add(Code::EmptyValue, place, "a key may not be empty: write \"ip\" or \"header:NAME\"");
-        return None;
-    };
-    match key.value.split_once(':') {
-        None if key.value == "ip" => Some(plan::ZoneKey::Ip),
-        Some(("header", name)) => match HeaderName::try_from(name) {
+    let mut parts: Vec<plan::ZoneKey> = Vec::new();
+    let mut whole = true;
+    for At { value, place } in keys.0 {
+        match part(&value, place, c) {
+            Some(part) if parts.contains(&part) => {
+                c.out.add(Code::Conflict, place, format!("{} stands in this key twice", value.shown()));
+                whole = false;
+            }
+            Some(part) => parts.push(part),
+            None => whole = false,
+        }
+    }
+    whole.then_some(parts)
+}
+
+fn part(key: &Text, place: Place, c: &mut Context<'_>) -> Option<plan::ZoneKey> {
+    let (kind, name) = key.value.split_once(':').map_or((key.value.as_str(), None), |(kind, name)| (kind, Some(name)));
+    match (kind, name) {
+        ("ip", None) => Some(plan::ZoneKey::Ip),
+        ("path", None) => Some(plan::ZoneKey::Path),
+        ("site", None) => Some(plan::ZoneKey::Site),
+        ("header", Some(name)) => match HeaderName::try_from(name) {
             Ok(name) => Some(plan::ZoneKey::Header(name)),
             Err(_) => {
                 c.out.add(Code::BadHeader, place, format!("{} does not name a header", key.shown()));
                 None
             }
         },
-        None if matches!(key.value.as_str(), "path" | "site") => {
-            super::super::shape::not_yet(place, &format!("the key {:?}", key.value), "write \"ip\" or \"header:NAME\"", c.out);
-            None
-        }
-        Some(("cookie" | "query", _)) => {
-            super::super::shape::not_yet(place, "a key from a cookie or the query", "write \"ip\" or \"header:NAME\"", c.out);
+        ("cookie", Some(name)) => match HeaderName::try_from(name) {
+            // Cookies are named by the same tokens, but mind their case.
+            Ok(_) => Some(plan::ZoneKey::Cookie(name.to_owned())),
+            Err(_) => {
+                c.out.add(Code::BadValue, place, format!("{} does not name a cookie", key.shown()));
+                None
+            }
+        },
+        ("query", Some(name)) if !name.is_empty() => Some(plan::ZoneKey::Query(name.to_owned())),
+        ("query", Some(_)) => {
+            c.out.add(Code::BadValue, place, format!("{} does not name a parameter", key.shown()));
             None
         }
         _ => {
-            super::super::shape::unknown_word(&key, place, &["ip", "header:NAME"], c.out);
+            super::super::shape::unknown_word(key, place, &KEYS, c.out);
             None
         }
     }
 }
+
+const KEYS: [&str; 6] = ["ip", "header:NAME", "cookie:NAME", "query:NAME", "path", "site"];

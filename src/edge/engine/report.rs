@@ -25,6 +25,7 @@ use crate::{
 /// The last hook of every request.
 pub fn done(session: &Session, error: Option<&Error>, exchange: &mut Exchange) {
     exchange.finish_try();
+    exchange.passage.end();
     let took = exchange.began.elapsed();
     let status = exchange.status.unwrap_or(if error.is_some() { CLIENT_GONE } else { 500 });
     let (received, sent) = (session.body_bytes_read() as u64, session.body_bytes_sent() as u64);

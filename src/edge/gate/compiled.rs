@@ -30,7 +30,7 @@ pub struct LiveZone {
 pub struct ZoneSet(BTreeMap<ZoneName, Arc<LiveZone>>);
 
 impl ZoneSet {
-    /// A zone whose name and spec are those of one in `old` keeps its cells; any other begins anew.
+    /// A zone whose name, key, rate and burst are those of one in `old` keeps its cells; any other begins anew.
     #[must_use]
     pub fn build(plan: &plan::Plan, old: Option<&Self>, metrics: &Metrics) -> Self {
         Self::of(&plan.zones, old, metrics)
@@ -40,13 +40,12 @@ impl ZoneSet {
     #[must_use]
     pub fn of(zones: &BTreeMap<ZoneName, plan::Zone>, old: Option<&Self>, metrics: &Metrics) -> Self {
         let live = |(name, spec): (&ZoneName, &plan::Zone)| {
-            let zone = match old.and_then(|old| old.get(name)).filter(|zone| zone.spec == *spec) {
-                Some(zone) => Arc::clone(zone),
-                None => {
-                    Arc::new(LiveZone { name: name.clone(), spec: spec.clone(), limiter: Limiter::new(spec), metrics: metrics.zone(name) })
-                }
+            let limiter = match old.and_then(|old| old.get(name)) {
+                Some(zone) if zone.spec == *spec => return (name.clone(), Arc::clone(zone)),
+                Some(zone) => Limiter::succeed(spec, &zone.limiter, &zone.spec),
+                None => Limiter::new(spec),
             };
-            (name.clone(), zone)
+            (name.clone(), Arc::new(LiveZone { name: name.clone(), spec: spec.clone(), limiter, metrics: metrics.zone(name) }))
         };
         Self(zones.iter().map(live).collect())
     }
@@ -98,7 +97,10 @@ pub struct GateRoute {
     pub(super) methods: Vec<Method>,
     /// The `Allow` of a 405.
     pub(super) allowed: HeaderValue,
+    /// By name: the order in which their cells are held.
     pub(super) zones: Vec<Arc<LiveZone>>,
+    /// The site's name.
+    pub(super) site: Box<str>,
     pub(super) bad_uri: BadUri,
     pub(super) bad_method: Filter,
     pub(super) scanner_ua: Filter,
@@ -111,12 +113,16 @@ impl GateRoute {
     /// Shape: every zone that the route names is in `zones`: the plan resolves all names.
     #[must_use]
     pub fn new(site: &plan::Site, route: &plan::Route, zones: &ZoneSet, screen: &Arc<Screen>, metrics: &Metrics) -> Self {
+        let mut live: Vec<_> = route.zones.iter().filter_map(|name| zones.get(name).cloned()).collect();
+        live.sort_by(|a, b| a.name.cmp(&b.name));
+        live.dedup_by(|a, b| a.name == b.name);
         Self {
             allow: Nets::new(&route.allow),
             deny: Nets::new(&route.deny),
             methods: route.methods.clone(),
             allowed: super::method::allow_value(&route.methods),
-            zones: route.zones.iter().filter_map(|name| zones.get(name).cloned()).collect(),
+            zones: live,
+            site: site.name.as_str().into(),
             bad_uri: BadUri::new(site, route, screen, metrics),
             bad_method: Filter::new("bad-method", route.filters.bad_method, site, metrics),
             scanner_ua: Filter::new("scanner-ua", route.filters.scanner_ua, site, metrics),

@@ -29,6 +29,7 @@ mod tests;
 pub use body::Inspection;
 pub use compiled::{GateRoute, GateSite, LiveZone, ZoneSet};
 pub use https::canonical;
+pub use limit::Passage;
 pub use misdirected::{Demand, misdirected};
 pub use sanity::{drops, sanity};
 
@@ -76,9 +77,10 @@ pub enum Verdict {
 
 /// Every gate that needs a site and a route, in their order.
 ///
+/// Shape: what zones give the request is in `passage` until its end.
 /// Units: `now` since an epoch that the shell chose and keeps for the life of the zones.
 #[must_use]
-pub fn admit(ask: &Ask, site: &GateSite, route: &GateRoute, now: Duration) -> Verdict {
+pub fn admit(ask: &Ask, site: &GateSite, route: &GateRoute, now: Duration, passage: &mut Passage) -> Verdict {
     macro_rules! pass {
         ($verdict:expr) => {
             if let answer @ Verdict::Answer(_) = $verdict {
@@ -89,7 +91,7 @@ pub fn admit(ask: &Ask, site: &GateSite, route: &GateRoute, now: Duration) -> Ve
     pass!(https::redirect(ask, site));
     pass!(address::admit(ask, route));
     pass!(method::admit(ask, route));
-    pass!(limit::admit(ask, route, now));
+    pass!(limit::admit(ask, route, now, passage));
     pass!(screen::admit(ask, route));
     size::admit(ask, route)
 }

@@ -7,11 +7,13 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    plan::{Action, Family, FilterMode, Filters, Limits, PathMatch, Route, Site, SiteTls, Zone, ZoneKey},
+    plan::{Action, Family, FilterMode, Filters, Limits, PathMatch, Route, Site, SiteTls, Zone, ZoneKey, ZoneMode},
     rules::{header as rule, screen::Screen},
     telemetry::Metrics,
     vocab::{ByteSize, Host, HostPattern, Pace, ZoneName},
 };
+
+mod zones;
 
 /// A request as it came, changed by the test.
 struct Request {
@@ -165,10 +167,12 @@ impl Gates {
             let name = ZoneName::parse(name).expect("a name");
             let key = if name.as_str() == "key" { ZoneKey::Header(HeaderName::from_static("x-key")) } else { ZoneKey::Ip };
             let spec = Zone {
-                key,
-                rate: Pace::parse("10r/s").expect("a pace"),
+                key: vec![key],
+                rate: Some(Pace::parse("10r/s").expect("a pace")),
                 burst: 20,
+                concurrent: None,
                 status: StatusCode::TOO_MANY_REQUESTS,
+                mode: ZoneMode::Enforce,
                 max_keys: NonZeroU32::new(1000).expect("not zero"),
             };
             (name, spec)
@@ -180,7 +184,7 @@ impl Gates {
     }
 
     fn verdict(&self, request: &Request, now: Duration) -> Verdict {
-        request.ask(|ask| admit(ask, &self.site, &self.route, now))
+        request.ask(|ask| admit(ask, &self.site, &self.route, now, &mut Passage::default()))
     }
 
     fn status(&self, request: &Request) -> Result<(), u16> {
@@ -383,27 +387,6 @@ fn methods_beyond_the_routes_are_told_which_are_there() {
 }
 
 #[test]
-fn a_hundred_at_once_are_twenty_one_and_seventy_nine() {
-    let gates = Gates::new(Route { zones: vec![ZoneName::parse("api").expect("a name")], ..route() });
-    let passed = (0..100).filter(|_| gates.status(&Request::get("/")).is_ok()).count();
-    assert_eq!(passed, 21);
-    let verdict = gates.verdict(&Request::get("/"), Duration::ZERO);
-    assert_eq!((value(&verdict, "retry-after"), status(verdict.clone())), (Some("1"), Err(429)));
-    assert_eq!(gates.status(&Request::get("/").from("203.0.113.8")), Ok(()));
-    assert_eq!(gates.metrics.zone(&ZoneName::parse("api").expect("a name")).read(), (22, 80));
-}
-
-#[test]
-fn a_zone_by_header_falls_back_to_the_address() {
-    let gates = Gates::new(Route { zones: vec![ZoneName::parse("key").expect("a name")], ..route() });
-    let passed = |request: &Request| (0..50).filter(|_| gates.status(request).is_ok()).count();
-    assert_eq!(passed(&Request::get("/").with("x-key", "a")), 21);
-    assert_eq!(passed(&Request::get("/").with("x-key", "b")), 21);
-    assert_eq!(passed(&Request::get("/")), 21);
-    assert_eq!(passed(&Request::get("/").with("x-key", "")), 0);
-}
-
-#[test]
 fn filters_refuse_observe_or_are_off() {
     let modes = |mode| Filters::new(mode, mode, mode);
     for (mode, expected) in [(FilterMode::Enforce, Err(403)), (FilterMode::Observe, Ok(())), (FilterMode::Off, Ok(()))] {
@@ -443,25 +426,6 @@ fn filters_refuse_observe_or_are_off() {
     let own = Gates::new(Route { extensions: vec!["PHP".into()], ..route() });
     assert_eq!(own.status(&Request::get("/index.php")), Ok(()));
     assert_eq!(own.status(&Request::get("/index.asp")), Err(403));
-}
-
-#[test]
-fn cells_live_on_over_a_reload_where_the_zone_is_the_same() {
-    let metrics = Metrics::new();
-    let spec = |burst| Zone {
-        key: ZoneKey::Ip,
-        rate: Pace::parse("1r/s").expect("a pace"),
-        burst,
-        status: StatusCode::TOO_MANY_REQUESTS,
-        max_keys: NonZeroU32::new(10).expect("not zero"),
-    };
-    let name = ZoneName::parse("api").expect("a name");
-    let first = ZoneSet::of(&[(name.clone(), spec(1))].into(), None, &metrics);
-    let same = ZoneSet::of(&[(name.clone(), spec(1))].into(), Some(&first), &metrics);
-    let other = ZoneSet::of(&[(name.clone(), spec(2))].into(), Some(&same), &metrics);
-    let get = |set: &ZoneSet| Arc::clone(set.get(&name).expect("it is there"));
-    assert!(Arc::ptr_eq(&get(&first), &get(&same)));
-    assert!(!Arc::ptr_eq(&get(&same), &get(&other)));
 }
 
 proptest! {

@@ -20,6 +20,7 @@ use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    sync::Semaphore,
     task::JoinSet,
 };
 
@@ -163,6 +164,21 @@ pub async fn hangs() -> Upstream {
         while let Ok(1..) = stream.read(&mut buffer).await {}
     })
     .await
+}
+
+/// Answers each request with 200 once there is a permit for it.
+pub async fn answers_when_told() -> (Upstream, Arc<Semaphore>) {
+    let word = Arc::new(Semaphore::new(0));
+    let told = word.clone();
+    let upstream = serve(None, Http::One, move |_, _| {
+        let told = told.clone();
+        async move {
+            told.acquire().await.expect("it is never closed").forget();
+            Response::new(Full::from("at last"))
+        }
+    })
+    .await;
+    (upstream, word)
 }
 
 /// Reads a request and resets the connection.

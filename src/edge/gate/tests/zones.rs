@@ -1,0 +1,240 @@
+//! Zones on a route: whose budget a request uses, and what several zones spend.
+
+use std::collections::HashMap;
+
+use super::*;
+use crate::telemetry::ZoneCounts;
+
+fn name(text: &str) -> ZoneName {
+    ZoneName::parse(text).expect("a name")
+}
+
+/// Two at once, and one more each minute.
+fn zone(key: &[ZoneKey]) -> Zone {
+    Zone {
+        key: key.to_vec(),
+        rate: Some(Pace::parse("1r/m").expect("a pace")),
+        burst: 1,
+        concurrent: None,
+        status: StatusCode::TOO_MANY_REQUESTS,
+        mode: ZoneMode::Enforce,
+        max_keys: NonZeroU32::new(1000).expect("not zero"),
+    }
+}
+
+/// Gates with these zones alone, in this order on the route.
+fn zoned(zones: &[(&str, Zone)]) -> Gates {
+    let metrics = Metrics::new();
+    let set = ZoneSet::of(&zones.iter().map(|(text, zone)| (name(text), zone.clone())).collect(), None, &metrics);
+    let route = Route { zones: zones.iter().map(|(text, _)| name(text)).collect(), ..route() };
+    let gate = GateRoute::new(&site(), &route, &set, &Arc::new(Screen::new()), &metrics);
+    Gates { site: GateSite::new(&site(), Some(8443), Demand::Nothing), route: gate, metrics }
+}
+
+impl Gates {
+    fn counts(&self, zone: &str) -> ZoneCounts {
+        self.metrics.zone(&name(zone)).read()
+    }
+
+    /// Admits, and says what was given.
+    fn enter(&self, request: &Request, now: Duration) -> (Result<(), u16>, Passage) {
+        let mut passage = Passage::default();
+        let verdict = request.ask(|ask| admit(ask, &self.site, &self.route, now, &mut passage));
+        (status(verdict), passage)
+    }
+
+    /// Whether both requests use one budget.
+    fn same(key: &[ZoneKey], one: &Request, other: &Request) -> bool {
+        let gates = zoned(&[("z", zone(key))]);
+        for _ in 0..2 {
+            assert_eq!(gates.status(one), Ok(()));
+        }
+        assert_eq!(gates.status(one), Err(429));
+        gates.status(other).is_err()
+    }
+}
+
+#[test]
+fn a_hundred_at_once_are_twenty_one_and_seventy_nine() {
+    let gates = Gates::new(Route { zones: vec![ZoneName::parse("api").expect("a name")], ..route() });
+    let passed = (0..100).filter(|_| gates.status(&Request::get("/")).is_ok()).count();
+    assert_eq!(passed, 21);
+    let verdict = gates.verdict(&Request::get("/"), Duration::ZERO);
+    assert_eq!((value(&verdict, "retry-after"), status(verdict.clone())), (Some("1"), Err(429)));
+    assert_eq!(gates.status(&Request::get("/").from("203.0.113.8")), Ok(()));
+    assert_eq!(
+        gates.metrics.zone(&ZoneName::parse("api").expect("a name")).read(),
+        ZoneCounts { passed: 22, rejected: 80, would_reject: 0 }
+    );
+}
+
+#[test]
+fn a_zone_by_header_falls_back_to_the_address() {
+    let gates = Gates::new(Route { zones: vec![ZoneName::parse("key").expect("a name")], ..route() });
+    let passed = |request: &Request| (0..50).filter(|_| gates.status(request).is_ok()).count();
+    assert_eq!(passed(&Request::get("/").with("x-key", "a")), 21);
+    assert_eq!(passed(&Request::get("/").with("x-key", "b")), 21);
+    assert_eq!(passed(&Request::get("/")), 21);
+    assert_eq!(passed(&Request::get("/").with("x-key", "")), 0);
+}
+
+#[test]
+fn cells_live_on_over_a_reload_that_leaves_the_budget_as_it_is() {
+    let metrics = Metrics::new();
+    let set = |zone: Zone, old: Option<&ZoneSet>| ZoneSet::of(&[(name("z"), zone)].into(), old, &metrics);
+    let get = |set: &ZoneSet| Arc::clone(set.get(&name("z")).expect("it is there"));
+    let spend = |set: &ZoneSet| {
+        let route = Route { zones: vec![name("z")], ..route() };
+        let gate = GateRoute::new(&site(), &route, set, &Arc::new(Screen::new()), &metrics);
+        let here = GateSite::new(&site(), Some(8443), Demand::Nothing);
+        status(Request::get("/").ask(|ask| admit(ask, &here, &gate, Duration::ZERO, &mut Passage::default())))
+    };
+    let first = set(zone(&[ZoneKey::Ip]), None);
+    let same = set(zone(&[ZoneKey::Ip]), Some(&first));
+    assert!(Arc::ptr_eq(&get(&first), &get(&same)));
+    assert_eq!((spend(&same), spend(&same), spend(&same)), (Ok(()), Ok(()), Err(429)));
+    let told_otherwise = set(Zone { status: StatusCode::SERVICE_UNAVAILABLE, ..zone(&[ZoneKey::Ip]) }, Some(&same));
+    assert_eq!(spend(&told_otherwise), Err(503), "another status is no new budget");
+    let other = set(Zone { burst: 2, ..zone(&[ZoneKey::Ip]) }, Some(&told_otherwise));
+    assert_eq!(spend(&other), Ok(()));
+}
+
+#[test]
+fn each_part_of_a_key_is_counted_apart() {
+    let get = Request::get;
+    let cookie = [ZoneKey::Cookie("sid".into())];
+    let query = [ZoneKey::Query("key".into())];
+    let header = [ZoneKey::Header(HeaderName::from_static("x-key"))];
+    let elsewhere = || get("/").from("198.51.100.1");
+    // One budget wherever it comes from.
+    assert!(Gates::same(&cookie, &get("/").with("cookie", "sid=a"), &elsewhere().with("cookie", "b=1; sid=%61")));
+    assert!(!Gates::same(&cookie, &get("/").with("cookie", "sid=a"), &get("/").with("cookie", "sid=b")));
+    assert!(Gates::same(&query, &get("/x?key=a"), &get("/y?b=1&key=%61").from("198.51.100.1")));
+    assert!(!Gates::same(&query, &get("/?key=a"), &get("/?key=b")));
+    assert!(Gates::same(&header, &get("/").with("x-key", "a"), &elsewhere().with("x-key", "a")));
+    assert!(Gates::same(&[ZoneKey::Path], &get("/a?x=1"), &get("/b/..//%61").from("198.51.100.1")));
+    assert!(!Gates::same(&[ZoneKey::Path], &get("/a"), &get("/b")));
+    assert!(Gates::same(&[ZoneKey::Site], &get("/a"), &get("/b").from("198.51.100.1")));
+    // What is not there, empty, or there twice falls back to the address.
+    for key in [&cookie[..], &query, &header] {
+        for odd in [
+            get("/?key=").with("cookie", "sid=").with("x-key", ""),
+            get("/?key=1&key=2").with("cookie", "sid=1; sid=2").with("x-key", "1").with("x-key", "2"),
+        ] {
+            assert!(Gates::same(key, &get("/"), &odd), "{key:?}");
+        }
+        assert!(!Gates::same(key, &get("/"), &elsewhere()), "{key:?}");
+    }
+}
+
+#[test]
+fn a_key_of_several_parts_is_one() {
+    let key = [ZoneKey::Ip, ZoneKey::Path, ZoneKey::Query("k".into())];
+    let get = Request::get;
+    assert!(Gates::same(&key, &get("/a?k=1"), &get("/a?k=1&x=2")));
+    for other in [get("/a?k=1").from("198.51.100.1"), get("/b?k=1"), get("/a?k=2"), get("/a")] {
+        assert!(!Gates::same(&key, &get("/a?k=1"), &other));
+    }
+}
+
+#[test]
+fn a_zone_that_observes_counts_and_lets_pass() {
+    let observed = Zone { mode: ZoneMode::Observe, ..zone(&[ZoneKey::Ip]) };
+    let gates = zoned(&[("z", observed.clone())]);
+    for _ in 0..10 {
+        assert_eq!(gates.status(&Request::get("/")), Ok(()));
+    }
+    assert_eq!(gates.counts("z"), ZoneCounts { passed: 2, rejected: 0, would_reject: 8 });
+    // What it lets pass has spent nothing: a minute later there is one again.
+    let (verdict, _) = gates.enter(&Request::get("/"), Duration::from_secs(60));
+    assert_eq!((verdict, gates.counts("z").passed), (Ok(()), 3));
+}
+
+#[test]
+fn of_several_zones_that_refuse_the_longest_answers() {
+    let long = Zone {
+        rate: Some(Pace::parse("1r/h").expect("a pace")),
+        burst: 0,
+        status: StatusCode::SERVICE_UNAVAILABLE,
+        ..zone(&[ZoneKey::Ip])
+    };
+    let short = Zone { rate: Some(Pace::parse("1r/s").expect("a pace")), burst: 0, ..zone(&[ZoneKey::Ip]) };
+    for zones in [[("a", long.clone()), ("b", short.clone())], [("a", short), ("b", long)]] {
+        let gates = zoned(&zones);
+        assert_eq!(gates.status(&Request::get("/")), Ok(()));
+        let verdict = gates.verdict(&Request::get("/"), Duration::ZERO);
+        assert_eq!((value(&verdict, "retry-after"), status(verdict.clone())), (Some("3600"), Err(503)));
+    }
+}
+
+#[test]
+fn what_a_request_has_at_once_comes_back_at_its_end() {
+    let gates = zoned(&[("z", Zone { rate: None, burst: 0, concurrent: NonZeroU32::new(2), ..zone(&[ZoneKey::Ip]) })]);
+    let enter = || gates.enter(&Request::get("/"), Duration::ZERO);
+    let ((first, mut one), (second, two)) = (enter(), enter());
+    assert_eq!((first, second, enter().0), (Ok(()), Ok(()), Err(429)));
+    one.end();
+    let (third, _three) = enter();
+    assert_eq!((third, enter().0), (Ok(()), Err(429)));
+    drop(two);
+    assert_eq!(enter().0, Ok(()));
+}
+
+#[test]
+fn threads_that_name_the_same_zones_in_another_order_never_wait_for_each_other() {
+    let metrics = Metrics::new();
+    let fast = Zone { rate: Some(Pace::parse("1000r/s").expect("a pace")), burst: 1000, ..zone(&[ZoneKey::Ip]) };
+    let set = ZoneSet::of(&["a", "b", "c"].map(|text| (name(text), fast.clone())).into(), None, &metrics);
+    let gates = |order: [&str; 3]| {
+        let route = Route { zones: order.map(name).to_vec(), ..route() };
+        GateRoute::new(&site(), &route, &set, &Arc::new(Screen::new()), &metrics)
+    };
+    let routes = [gates(["a", "b", "c"]), gates(["c", "b", "a"]), gates(["b", "c", "a"]), gates(["c", "a", "b"])];
+    let here = GateSite::new(&site(), Some(8443), Demand::Nothing);
+    std::thread::scope(|scope| {
+        for route in &routes {
+            scope.spawn(|| {
+                for _ in 0..2000 {
+                    let _ = Request::get("/").ask(|ask| admit(ask, &here, route, Duration::ZERO, &mut Passage::default()));
+                }
+            });
+        }
+    });
+    // Each was asked for all three, and admitted by all or by none.
+    for text in ["a", "b", "c"] {
+        assert_eq!(metrics.zone(&name(text)).read().passed, 1001);
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_refusal_spends_nothing_of_any_zone(
+        bursts in prop::collection::vec((0u32..6, any::<bool>()), 1..5), steps in prop::collection::vec((0u8..3, 0u64..90), 1..80),
+    ) {
+        // The oracle asks each zone alone, and only when all would admit.
+        let names: Vec<String> = (0..bursts.len()).map(|n| format!("z{n}")).collect();
+        let by_path = [ZoneKey::Path];
+        let by_all = [ZoneKey::Ip];
+        let specs: Vec<Zone> = bursts.iter().map(|(burst, path)| Zone { burst: *burst, ..zone(if *path { &by_path } else { &by_all }) }).collect();
+        let together = zoned(&names.iter().map(String::as_str).zip(specs.iter().cloned()).collect::<Vec<_>>());
+        let every = Duration::from_secs(60);
+        let mut full_at: HashMap<(usize, u8), Duration> = HashMap::new();
+        let mut now = Duration::ZERO;
+        for (path, step) in steps {
+            now += Duration::from_secs(step);
+            let cell = |at: usize| (at, if bursts[at].1 { path } else { 0 });
+            let ahead = |at: usize, full_at: &HashMap<(usize, u8), Duration>| {
+                full_at.get(&cell(at)).copied().unwrap_or_default().saturating_sub(now)
+            };
+            let fits = (0..specs.len()).all(|at| ahead(at, &full_at) <= every * bursts[at].0);
+            let (verdict, _) = together.enter(&Request::get(["/a", "/b", "/c"][path as usize]), now);
+            prop_assert_eq!(verdict.is_ok(), fits);
+            if fits {
+                for at in 0..specs.len() {
+                    let after = now + ahead(at, &full_at) + every;
+                    full_at.insert(cell(at), after);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! The laws of a zone.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    num::NonZeroU32,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use http::StatusCode;
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    plan::{Zone, ZoneKey, ZoneMode},
+    vocab::Pace,
+};
+
+fn zone(rate: &str, burst: u32, max_keys: u32) -> Zone {
+    Zone {
+        key: vec![ZoneKey::Ip],
+        rate: Some(Pace::parse(rate).expect("a pace")),
+        burst,
+        concurrent: None,
+        status: StatusCode::TOO_MANY_REQUESTS,
+        mode: ZoneMode::Enforce,
+        max_keys: NonZeroU32::new(max_keys).expect("not zero"),
+    }
+}
+
+/// At most so many at once, at any pace.
+fn crowd(concurrent: u32, max_keys: u32) -> Zone {
+    Zone { rate: None, concurrent: NonZeroU32::new(concurrent), ..zone("1r/s", 0, max_keys) }
+}
+
+fn limiter(rate: &str, burst: u32, max_keys: u32) -> Limiter {
+    Limiter::new(&zone(rate, burst, max_keys))
+}
+
+#[derive(Clone, Copy)]
+enum Key {
+    Ip(IpAddr),
+    Text(&'static [u8]),
+}
+
+fn ip(n: u32) -> Key {
+    Key::Ip(Ipv4Addr::from_bits(n).into())
+}
+
+impl Limiter {
+    fn print(&self, key: &Key) -> Print {
+        match key {
+            Key::Ip(ip) => self.key().ip(*ip).finish(),
+            Key::Text(text) => self.key().text(text).finish(),
+        }
+    }
+
+    fn ask(&self, key: &Key, now: Duration) -> Result<Ticket, Option<Duration>> {
+        let mut asked = self.hold(self.print(key), now);
+        match asked.judge() {
+            Judgement::Admit => Ok(asked.take()),
+            Judgement::Refuse(wait) => Err(wait),
+        }
+    }
+
+    /// Of a zone that limits the pace alone.
+    fn admit(&self, key: &Key, now: Duration) -> Result<(), Duration> {
+        self.ask(key, now).map(drop).map_err(|wait| wait.expect("a pace says when"))
+    }
+}
+
+const fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+/// How many of `n` requests at one time are admitted.
+fn admitted(limiter: &Limiter, key: &Key, n: usize, now: Duration) -> usize {
+    (0..n).filter(|_| limiter.admit(key, now).is_ok()).count()
+}
+
+#[test]
+fn ten_a_second_with_a_burst_of_twenty_admits_twenty_one_at_once() {
+    let limiter = limiter("10r/s", 20, 1000);
+    assert_eq!(admitted(&limiter, &ip(1), 100, ms(5)), 21);
+    assert_eq!(limiter.admit(&ip(1), ms(5)), Err(ms(100)));
+    assert_eq!(admitted(&limiter, &ip(1), 100, ms(1005)), 10);
+    assert_eq!(admitted(&limiter, &ip(2), 100, ms(1005)), 21);
+    assert_eq!(admitted(&limiter, &ip(1), 100, ms(100_000)), 21);
+}
+
+#[test]
+fn without_a_burst_requests_come_one_by_one() {
+    let limiter = limiter("1r/s", 0, 10);
+    assert_eq!(admitted(&limiter, &ip(1), 5, ms(0)), 1);
+    assert_eq!(limiter.admit(&ip(1), ms(400)), Err(ms(600)));
+}
+
+#[test]
+fn a_network_of_ipv6_is_one_client_and_a_mapped_address_is_ipv4() {
+    let limiter = limiter("1r/s", 0, 10);
+    let v6 = |text: &str| Key::Ip(text.parse::<Ipv6Addr>().expect("an address").into());
+    assert!(limiter.admit(&v6("2001:db8:1:2::1"), ms(0)).is_ok());
+    assert!(limiter.admit(&v6("2001:db8:1:2:ffff::9"), ms(0)).is_err());
+    assert!(limiter.admit(&v6("2001:db8:1:3::1"), ms(0)).is_ok());
+    assert!(limiter.admit(&v6("::ffff:1.2.3.4"), ms(0)).is_ok());
+    assert!(limiter.admit(&Key::Ip(Ipv4Addr::new(1, 2, 3, 4).into()), ms(0)).is_err());
+    assert!(limiter.admit(&Key::Text(b"1.2.3.4"), ms(0)).is_ok());
+    assert!(limiter.admit(&Key::Text(b"1.2.3.4"), ms(0)).is_err());
+}
+
+#[test]
+fn a_million_keys_stay_under_the_cap_and_its_memory() {
+    const CAP: u32 = 100_000;
+    let limiter = limiter("1r/m", 5, CAP);
+    for n in 0..1_000_000 {
+        let _ = limiter.admit(&ip(n), ms(u64::from(n) / 100));
+        if n % 50_000 == 0 {
+            assert!(limiter.keys() <= CAP as usize);
+        }
+    }
+    assert_eq!(limiter.keys(), CAP as usize);
+    let memory = limiter.memory();
+    println!("{memory} bytes, {} a key", memory / CAP as usize);
+    assert!(memory <= CAP as usize * BYTES_PER_KEY, "{memory}");
+}
+
+#[test]
+fn an_idle_key_makes_room_and_a_busy_one_does_not() {
+    let limiter = limiter("1r/s", 1, 4);
+    for n in 0..4 {
+        assert_eq!(admitted(&limiter, &ip(n), 5, ms(0)), 2);
+    }
+    // Full of busy keys: a newcomer is served at the pace of one key, and nobody's cell is given up for it.
+    assert_eq!(admitted(&limiter, &ip(9), 5, ms(0)), 2);
+    for n in 0..4 {
+        assert_eq!(admitted(&limiter, &ip(n), 5, ms(0)), 0, "{n}");
+    }
+    assert_eq!(limiter.keys(), 4);
+    // Two seconds later all are idle, and a newcomer takes one over.
+    assert_eq!(admitted(&limiter, &ip(8), 5, ms(2000)), 2);
+    assert_eq!(limiter.keys(), 4);
+}
+
+#[test]
+fn a_pace_no_person_means_does_not_overflow() {
+    for (rate, burst) in [("1r/1000000y", u32::MAX), ("1r/1y", u32::MAX), ("4294967295r/4295s", u32::MAX), ("1000000r/1ms", u32::MAX)] {
+        let limiter = limiter(rate, burst, 1);
+        assert_eq!(limiter.admit(&ip(1), ms(0)), Ok(()), "{rate} {burst}");
+        for now in [ms(0), ms(1), Duration::from_secs(3_000_000_000)] {
+            let _ = limiter.admit(&ip(1), now);
+        }
+    }
+}
+
+#[test]
+fn eight_threads_on_one_key_are_admitted_what_one_would_be() {
+    let limiter = limiter("1000r/s", 50, 1000);
+    let clock = AtomicU64::new(0);
+    let passed = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                // 80,000 requests over two seconds, ten times the pace and more; the clock never runs back within one shard's lock by more than a step.
+                for _ in 0..10_000 {
+                    let now = Duration::from_micros(clock.fetch_add(25, Ordering::SeqCst));
+                    if limiter.admit(&ip(7), now).is_ok() {
+                        passed.fetch_add(1, Ordering::SeqCst);
+                    }
+                }
+            });
+        }
+    });
+    let passed = passed.load(Ordering::SeqCst);
+    assert!((2040..=2051).contains(&passed), "{passed} of 2000 + 50 + 1");
+}
+
+#[test]
+fn a_limit_at_once_is_of_each_key_and_comes_back() {
+    let limiter = Limiter::new(&crowd(2, 100));
+    let first = limiter.ask(&ip(1), ms(0)).expect("room");
+    let second = limiter.ask(&ip(1), ms(0)).expect("room");
+    assert_eq!(limiter.ask(&ip(1), ms(9_000)).map(drop), Err(None), "time brings nothing back");
+    assert!(limiter.ask(&ip(2), ms(0)).is_ok());
+    limiter.leave(&first);
+    assert!(limiter.ask(&ip(1), ms(0)).is_ok());
+    assert!(limiter.ask(&ip(1), ms(0)).is_err());
+    limiter.leave(&second);
+    assert!(limiter.ask(&ip(1), ms(0)).is_ok());
+}
+
+#[test]
+fn who_is_refused_for_one_limit_has_spent_nothing_of_the_other() {
+    let limiter = Limiter::new(&Zone { concurrent: NonZeroU32::new(1), ..zone("1r/s", 2, 10) });
+    let ticket = limiter.ask(&ip(1), ms(0)).expect("room");
+    for _ in 0..10 {
+        assert_eq!(limiter.ask(&ip(1), ms(0)).map(drop), Err(None));
+    }
+    limiter.leave(&ticket);
+    limiter.leave(&limiter.ask(&ip(1), ms(0)).expect("two of three are left"));
+    limiter.leave(&limiter.ask(&ip(1), ms(0)).expect("one of three is left"));
+    assert_eq!(limiter.ask(&ip(1), ms(0)).map(drop), Err(Some(ms(1000))));
+    assert!(limiter.ask(&ip(1), ms(1000)).is_ok());
+}
+
+#[test]
+fn another_limit_at_once_keeps_the_budget_and_another_rate_does_not() {
+    let before = zone("1r/m", 1, 16);
+    let old = Limiter::new(&before);
+    assert_eq!(admitted(&old, &ip(1), 5, ms(0)), 2);
+    let kept = [
+        before.clone(),
+        Zone { concurrent: NonZeroU32::new(5), ..before.clone() },
+        Zone { status: StatusCode::SERVICE_UNAVAILABLE, ..before.clone() },
+        Zone { mode: ZoneMode::Observe, ..before.clone() },
+        Zone { max_keys: NonZeroU32::new(100_000).expect("not zero"), ..before.clone() },
+    ];
+    for now in kept {
+        assert!(Limiter::succeed(&now, &old, &before).ask(&ip(1), ms(1)).is_err(), "{now:?}");
+    }
+    let anew = [
+        Zone { rate: Some(Pace::parse("2r/m").expect("a pace")), ..before.clone() },
+        Zone { burst: 3, ..before.clone() },
+        Zone { key: vec![ZoneKey::Ip, ZoneKey::Path], ..before.clone() },
+    ];
+    for now in anew {
+        assert!(Limiter::succeed(&now, &old, &before).ask(&ip(1), ms(1)).is_ok(), "{now:?}");
+    }
+}
+
+#[test]
+fn a_reload_that_lowers_the_bound_forgets_the_idle_alone() {
+    let before = zone("1r/s", 0, 100);
+    let old = Limiter::new(&before);
+    for n in 0..100 {
+        assert!(old.admit(&ip(n), ms(if n < 40 { 0 } else { 900 })).is_ok());
+    }
+    let limiter = Limiter::succeed(&Zone { max_keys: NonZeroU32::new(20).expect("not zero"), ..before.clone() }, &old, &before);
+    // From 1 s to 1.9 s forty cells are idle, and sixty are not.
+    for n in 1000..1100 {
+        let _ = limiter.admit(&ip(n), ms(1500));
+    }
+    assert_eq!(limiter.keys(), 60);
+    for n in 40..100 {
+        assert!(limiter.admit(&ip(n), ms(1500)).is_err(), "{n} got a budget anew");
+    }
+    for n in 2000..2100 {
+        let _ = limiter.admit(&ip(n), ms(5000));
+    }
+    assert_eq!(limiter.keys(), 20);
+}
+
+proptest! {
+    #[test]
+    fn refused_with_a_wait_means_refused_before_and_admitted_then(
+        count in 1u32..2000, per in 1u64..100_000, burst in 0u32..30, steps in prop::collection::vec(0u64..3_000, 1..60), early in 0.0f64..1.0,
+    ) {
+        let pace = Pace::new(count, ms(per)).expect("a pace");
+        let spec = Zone { rate: Some(pace), ..zone("1r/s", burst, 10) };
+        let limiter = Limiter::new(&spec);
+        let mut now = ms(0);
+        for step in steps {
+            now += ms(step);
+            if let Err(wait) = limiter.admit(&ip(1), now) {
+                prop_assert!(wait > Duration::ZERO && wait <= pace.every());
+                let before = wait.mul_f64(early).min(wait - Duration::from_nanos(1));
+                prop_assert!(limiter.admit(&ip(1), now + before).is_err());
+                prop_assert!(limiter.admit(&ip(1), now + wait).is_ok());
+                now += wait;
+            }
+        }
+    }
+
+    #[test]
+    fn one_key_never_sees_another_while_there_is_room(steps in prop::collection::vec((0u32..20, 0u64..500), 1..200)) {
+        let together = limiter("5r/s", 3, 20);
+        let mut alone: Vec<Limiter> = (0..20).map(|_| limiter("5r/s", 3, 1)).collect();
+        let mut now = ms(0);
+        for (key, step) in steps {
+            now += ms(step);
+            prop_assert_eq!(together.admit(&ip(key), now), alone[key as usize].admit(&ip(key), now));
+        }
+        alone.clear();
+    }
+
+    #[test]
+    fn however_full_the_zone_no_key_gets_more_than_its_pace(steps in prop::collection::vec((0u32..40, 0u64..400), 1..400)) {
+        // Room for three of forty: keys move between cells and the overflow all the time.
+        let limiter = limiter("2r/s", 2, 3);
+        let mut admitted: HashMap<u32, Vec<Duration>> = HashMap::new();
+        let mut now = ms(0);
+        for (key, step) in steps {
+            now += ms(step / 8);
+            if limiter.admit(&ip(key), now).is_ok() {
+                admitted.entry(key).or_default().push(now);
+            }
+            prop_assert!(limiter.keys() <= 3);
+        }
+        for times in admitted.values() {
+            for (from, start) in times.iter().enumerate() {
+                for (n, end) in times[from..].iter().enumerate() {
+                    let most = 2.0 * (*end - *start).as_secs_f64() + 2.0 + 1.0;
+                    prop_assert!((n + 1) as f64 <= most + 1e-6);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_key_ever_has_more_at_once_than_its_limit(
+        steps in prop::collection::vec((0u32..30, any::<bool>(), 0u64..100), 1..300), most in 1u32..4, keys in 1u32..30,
+    ) {
+        // Few cells: keys come, hold, and move between cells and the overflow.
+        let limiter = Limiter::new(&Zone { rate: Some(Pace::parse("1000r/s").expect("a pace")), burst: 5, ..crowd(most, keys) });
+        let mut held: HashMap<u32, Vec<Ticket>> = HashMap::new();
+        let mut now = ms(0);
+        for (key, comes, step) in steps {
+            now += ms(step);
+            let mine = held.entry(key).or_default();
+            if comes {
+                mine.extend(limiter.ask(&ip(key), now).ok());
+                prop_assert!(mine.len() <= most as usize);
+            } else if let Some(ticket) = mine.pop() {
+                limiter.leave(&ticket);
+            }
+        }
+        for ticket in held.into_values().flatten() {
+            limiter.leave(&ticket);
+        }
+        // All is given back: everyone has his whole limit again.
+        now += ms(10_000);
+        for key in 0..keys {
+            let all: Vec<_> = (0..most).map(|_| limiter.ask(&ip(key), now)).collect();
+            prop_assert!(all.iter().all(Result::is_ok));
+            prop_assert!(limiter.ask(&ip(key), now).is_err());
+            all.into_iter().flatten().for_each(|ticket| limiter.leave(&ticket));
+        }
+    }
+}
