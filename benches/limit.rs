@@ -19,6 +19,7 @@ fn limiter(rate: &str) -> Limiter {
         key: vec![ZoneKey::Ip],
         rate: Some(Pace::parse(rate).expect("a pace")),
         burst: 20,
+        delay: 20,
         concurrent: None,
         status: StatusCode::TOO_MANY_REQUESTS,
         mode: ZoneMode::Enforce,
@@ -33,7 +34,7 @@ fn ip(limiter: &Limiter, n: u32) -> Print {
 /// What the gate does for a zone.
 fn admit(limiter: &Limiter, print: Print, now: Duration) -> bool {
     let mut asked = limiter.hold(print, now);
-    let admitted = asked.judge() == Judgement::Admit;
+    let admitted = matches!(asked.judge(), Judgement::Admit(_));
     if admitted {
         black_box(asked.take());
     }

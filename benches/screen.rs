@@ -104,6 +104,7 @@ fn all_gates(bencher: Bencher) {
         key: vec![gateway::plan::ZoneKey::Ip],
         rate: Some(Pace::parse("1000000000r/s").expect("a pace")),
         burst: 1000,
+        delay: 1000,
         concurrent: None,
         status: http::StatusCode::TOO_MANY_REQUESTS,
         mode: gateway::plan::ZoneMode::Enforce,

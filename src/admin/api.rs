@@ -40,7 +40,7 @@ pub trait Source: Send + Sync {
     fn certificates(&self) -> Vec<view::Certificate>;
     fn totals(&self) -> Totals;
     fn node(&self) -> NodeSample;
-    /// Prometheus text, with `ZoneMetrics::set_keys` and the like brought up to date before.
+    /// Prometheus text, with `ZoneMetrics::set` and the like brought up to date before.
     fn metrics(&self) -> String;
 }
 

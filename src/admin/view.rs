@@ -223,6 +223,9 @@ pub struct Zone {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate: Option<String>,
     pub burst: u32,
+    /// Of the burst, those that do not wait; missing where nobody waits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delay: Option<u32>,
     /// Requests of a key at once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub concurrent: Option<u32>,
@@ -230,7 +233,10 @@ pub struct Zone {
     pub mode: String,
     pub keys: u64,
     pub max_keys: u32,
+    /// Requests that wait for their turn now.
+    pub waiting: u64,
     pub passed: u64,
+    pub delayed: u64,
     pub rejected: u64,
     pub would_reject: u64,
 }
@@ -548,27 +554,33 @@ impl Instance {
 
 impl Zone {
     #[must_use]
-    pub fn new(name: &str, zone: &plan::Zone, keys: u64, counts: ZoneCounts) -> Self {
-        let ZoneCounts { passed, rejected, would_reject } = counts;
+    pub fn new(name: &str, zone: &plan::Zone, keys: u64, waiting: u64, counts: ZoneCounts) -> Self {
+        let ZoneCounts { passed, delayed, rejected, would_reject } = counts;
         Self {
             name: name.to_owned(),
             key: zone.key.iter().map(ToString::to_string).collect::<Vec<_>>().join(" + "),
             rate: zone.rate.map(|rate| rate.to_string()),
             burst: zone.burst,
+            delay: (zone.delay < zone.burst).then_some(zone.delay),
             concurrent: zone.concurrent.map(NonZeroU32::get),
             mode: zone.mode.as_str().to_owned(),
             keys,
             max_keys: zone.max_keys.get(),
+            waiting,
             passed,
+            delayed,
             rejected,
             would_reject,
         }
     }
 
-    /// In words: "10r/1s, burst 20, 5 at once".
+    /// In words: "10r/1s, burst 20 delay 5, 3 at once".
     #[must_use]
     pub fn limit(&self) -> String {
-        let burst = (self.rate.is_some() && self.burst > 0).then(|| format!("burst {}", self.burst));
+        let burst = (self.rate.is_some() && self.burst > 0).then(|| match self.delay {
+            Some(delay) => format!("burst {} delay {delay}", self.burst),
+            None => format!("burst {}", self.burst),
+        });
         let at_once = self.concurrent.map(|most| format!("{most} at once"));
         [self.rate.clone(), burst, at_once].into_iter().flatten().collect::<Vec<_>>().join(", ")
     }

@@ -174,7 +174,10 @@ pub fn zones(zones: &[view::Zone], look: Look) -> String {
     if zones.is_empty() {
         return "no zones\n".to_owned();
     }
-    let mut rows = Rows::new(&["ZONE", "KEY", "LIMIT", "MODE", "KEYS", "PASSED", "REJECTED", "WOULD REJECT"], &[4, 5, 6, 7]);
+    let mut rows = Rows::new(
+        &["ZONE", "KEY", "LIMIT", "MODE", "KEYS", "WAITING", "PASSED", "DELAYED", "REJECTED", "WOULD REJECT"],
+        &[4, 5, 6, 7, 8, 9],
+    );
     for zone in zones {
         let warned = |count: u64| (count.to_string(), (count > 0).then_some(Tone::Wait));
         rows.add([
@@ -183,7 +186,9 @@ pub fn zones(zones: &[view::Zone], look: Look) -> String {
             plain(&zone.limit()),
             plain(&zone.mode),
             plain(&format!("{}/{}", zone.keys, zone.max_keys)),
+            plain(&zone.waiting.to_string()),
             plain(&zone.passed.to_string()),
+            plain(&zone.delayed.to_string()),
             warned(zone.rejected),
             warned(zone.would_reject),
         ]);
@@ -559,11 +564,14 @@ mod tests {
             key: "ip + path".into(),
             rate: Some("10r/1s".into()),
             burst: 20,
+            delay: Some(8),
             concurrent: Some(5),
             mode: "enforce".into(),
             keys: 4,
             max_keys: 100_000,
-            passed: 21,
+            waiting: 2,
+            passed: 19,
+            delayed: 2,
             rejected: 79,
             ..view::Zone::default()
         };

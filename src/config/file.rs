@@ -232,11 +232,11 @@ table! {
         key: OneOrMore<Text>,
         /// A pace, as in "10r/s".
         rate: Rate,
-        /// Requests admitted at once beyond the rate. Default: 0.
+        /// Requests admitted beyond the rate. Default: 0.
         burst: Whole<0, 1_000_000>,
-        /// Requests within burst do not wait. Default: true. Anything else is not supported yet.
+        /// Requests within burst go on at once; false: each waits until it is within the rate, at most 1000 of a zone. Default: true.
         nodelay: bool,
-        /// Not supported yet.
+        /// So many requests of the burst go on at once, the others wait for their turn.
         delay: Whole<0, 1_000_000>,
         /// Requests of a key at once, from their first byte to the end of the answer; a tunnel counts until it is closed.
         concurrent: Whole<1, 10_000_000>,

@@ -375,7 +375,7 @@ fn timeouts(timeouts: &plan::UpstreamTimeouts) -> String {
 }
 
 fn zone(to: &mut Writer, zone: &plan::Zone) {
-    let plan::Zone { key, rate, burst, concurrent, status, mode, max_keys } = zone;
+    let plan::Zone { key, rate, burst, delay, concurrent, status, mode, max_keys } = zone;
     match &key[..] {
         [one] => to.pair("key", quote(&one.to_string())),
         several => to.pair("key", quoted(several)),
@@ -383,6 +383,10 @@ fn zone(to: &mut Writer, zone: &plan::Zone) {
     if let Some(rate) = rate {
         to.pair("rate", quote(&rate.to_string()));
         to.pair("burst", burst);
+        match delay {
+            delay if delay == burst => to.pair("nodelay", true),
+            delay => to.pair("delay", delay),
+        }
     }
     if let Some(concurrent) = concurrent {
         to.pair("concurrent", concurrent);

@@ -31,6 +31,7 @@ mod peer;
 mod report;
 mod request;
 pub mod tunnel;
+mod turn;
 mod wait;
 
 /// The hooks of one thread's proxy.
@@ -65,14 +66,18 @@ impl ProxyHttp for Engine {
     }
 
     async fn request_filter(&self, session: &mut Session, exchange: &mut Self::CTX) -> Result<bool> {
-        let step = match request::judge(session, exchange) {
-            Verdict::Pass => match access::admit(session, exchange).await? {
-                Verdict::Pass => {
-                    inspect::body(session, exchange).await?;
-                    request::content(session, exchange)
-                }
-                Verdict::Answer(reply) => Step::Answer(reply),
-            },
+        let mut verdict = request::judge(session, exchange);
+        if verdict == Verdict::Pass {
+            verdict = turn::take(session, exchange).await?;
+        }
+        if verdict == Verdict::Pass {
+            verdict = access::admit(session, exchange).await?;
+        }
+        let step = match verdict {
+            Verdict::Pass => {
+                inspect::body(session, exchange).await?;
+                request::content(session, exchange)
+            }
             Verdict::Answer(reply) => Step::Answer(reply),
         };
         match step {

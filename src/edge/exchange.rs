@@ -112,7 +112,7 @@ pub struct Exchange {
     /// How long it has waited for that.
     pub queued: Duration,
     /// What the zones gave it.
-    pub passage: super::gate::Passage,
+    pub passage: Passage,
     server: Option<Box<str>>,
     upstream_took: Duration,
     /// Why the last server did not answer.
@@ -155,7 +155,7 @@ impl Exchange {
             trial_failed: false,
             waits: false,
             queued: Duration::ZERO,
-            passage: super::gate::Passage::default(),
+            passage: Passage::default(),
             server: None,
             upstream_took: Duration::ZERO,
             failed: None,

@@ -105,6 +105,8 @@ pub fn judge(exchange: &mut Exchange, client: &Client, request: Request<'_>) -> 
     exchange.follow(at);
     let route = &site.routes[at];
     if let Verdict::Answer(reply) = gate::admit(&ask, &site.gate, &route.gate, live.now(), &mut exchange.passage) {
+        // It has spent; whoever is turned away waits for nothing.
+        exchange.passage.begin();
         return Verdict::Answer(reply);
     }
     Verdict::Pass

@@ -436,6 +436,7 @@ mod tests {
                             key: vec![ZoneKey::Ip],
                             rate: Some(Pace::new(rate, second).expect("a pace")),
                             burst: 0,
+                            delay: 0,
                             concurrent: None,
                             status: http::StatusCode::TOO_MANY_REQUESTS,
                             mode: ZoneMode::Enforce,

@@ -13,8 +13,10 @@ pub struct Zone {
     pub key: Vec<ZoneKey>,
     /// `None`: `concurrent` alone is the limit.
     pub rate: Option<Pace>,
-    /// Requests admitted at once beyond the pace (`nodelay`): `rate` 10r/s with `burst` 20 admits 21 at once.
+    /// Requests admitted beyond the pace: `rate` 10r/s with `burst` 20 admits 21 at one moment.
     pub burst: u32,
+    /// So many of the burst go on at once, the others when it is their turn; `burst` itself: nobody waits (`nodelay`).
+    pub delay: u32,
     /// Requests of a key at once.
     pub concurrent: Option<NonZeroU32>,
     #[serde(with = "status")]

@@ -5,8 +5,10 @@
 //! Shape: [`Limiter::hold`] → [`Asked::judge`] → [`Asked::take`], the cell locked from the first to the last: whoever asks several zones holds all their cells, in one
 //!        order for all, before it takes of any. So a refusal has spent nothing, and needs no refund.
 //!        Budget: rate and burst, a number of requests at once, or both.
+//!        Turns: what exceeds `delay` is admitted with a wait, and has spent from then on. A turn that nobody waits for any more is given back where nobody has
+//!        come after it, which is where that is exact; else its slot stays empty.
 //! Units: `now` is monotonic, since an epoch that the caller chose and keeps. Memory: at most [`BYTES_PER_KEY`] a key of `max_keys`, taken as keys come.
-//! Source: GCRA (ITU-T I.371); nginx's `limit_req`, which admits burst + 1 at once with `nodelay`; `limit_conn`.
+//! Source: GCRA (ITU-T I.371); nginx's `limit_req`, which admits burst + 1 at once with `nodelay`, and makes what exceeds `delay` wait; `limit_conn`.
 
 use std::{sync::Arc, time::Duration};
 
@@ -44,12 +46,15 @@ struct Gcra {
     every: u64,
     /// So much may be spent ahead.
     burst: u64,
+    /// So much of it without a wait.
+    free: u64,
 }
 
 /// What a zone says of a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Judgement {
-    Admit,
+    /// After so long, which is zero where nobody waits.
+    Admit(Duration),
     /// The wait until the pace admits one; `None`: until another request of the key is over.
     Refuse(Option<Duration>),
 }
@@ -70,7 +75,8 @@ impl Limiter {
     fn over(zone: &plan::Zone, cells: Arc<Cells>) -> Self {
         let pace = zone.rate.map(|rate| {
             let every = nanos(rate.every().min(LONGEST));
-            Gcra { every, burst: every.saturating_mul(u64::from(zone.burst)).min(nanos(LONGEST)) }
+            let many = |requests: u32| every.saturating_mul(u64::from(requests)).min(nanos(LONGEST));
+            Gcra { every, burst: many(zone.burst), free: many(zone.delay) }
         });
         Self { pace, concurrent: zone.concurrent.map_or(u32::MAX, |most| most.get()), max_keys: zone.max_keys.get() as usize, cells }
     }
@@ -95,6 +101,16 @@ impl Limiter {
         {
             let cell = held.cell();
             cell.running = cell.running.saturating_sub(1);
+        }
+    }
+
+    /// A request has left before its turn.
+    pub fn refund(&self, ticket: &Ticket) {
+        if let (Some(Gcra { every, .. }), Some(mut held)) = (self.pace, self.cells.find(ticket.print)) {
+            let cell = held.cell();
+            if cell.full_at == ticket.full_at {
+                cell.full_at = cell.full_at.saturating_sub(every);
+            }
         }
     }
 
@@ -128,7 +144,8 @@ impl Asked<'_> {
         match pace {
             Some(Gcra { burst, .. }) if ahead > *burst => Judgement::Refuse(Some(Duration::from_nanos(ahead - burst))),
             Some(_) | None if running >= *concurrent => Judgement::Refuse(None),
-            Some(_) | None => Judgement::Admit,
+            Some(Gcra { free, .. }) => Judgement::Admit(Duration::from_nanos(ahead.saturating_sub(*free))),
+            None => Judgement::Admit(Duration::ZERO),
         }
     }
 
@@ -144,7 +161,7 @@ impl Asked<'_> {
         if runs {
             cell.running += 1;
         }
-        Ticket { print, runs }
+        Ticket { print, full_at: cell.full_at, runs }
     }
 }
 
@@ -152,6 +169,8 @@ impl Asked<'_> {
 #[derive(Debug)]
 pub struct Ticket {
     print: Print,
+    /// As it was when this request, and nobody after it, had spent.
+    full_at: u64,
     runs: bool,
 }
 

@@ -26,7 +26,7 @@ use super::{
         CERT_AT_RISK, CERT_NOT_AFTER, CONNECTIONS, CONNECTIONS_ALL, EDGE_RESTARTS, FILTER_FAMILIES, FILTER_HITS, GENERATION, HTTP_DURATION,
         HTTP_IN_FLIGHT, HTTP_RECEIVED, HTTP_REQUESTS, HTTP_SENT, Kind, Metric, NODE_AVAILABLE, NODE_CPU, NODE_DISK, NODE_LOAD, NODE_MEMORY,
         REFUSED, RELOADS, TABLE, TLS_DURATION, TLS_HANDSHAKES, UPSTREAM_FLIGHT, UPSTREAM_PANIC, UPSTREAM_REQS, UPSTREAM_RETRIES,
-        UPSTREAM_TIME, UPSTREAM_UP, ZONE_KEYS, ZONE_REQUESTS,
+        UPSTREAM_TIME, UPSTREAM_UP, ZONE_KEYS, ZONE_REQUESTS, ZONE_WAITING,
     },
     node::NodeSample,
     registry::{Facts, Metrics, living, lock},
@@ -107,12 +107,13 @@ fn acme(acme: &AcmeMetrics, page: &mut Page) {
 fn zones(zones: &BTreeMap<ZoneName, Arc<ZoneMetrics>>, page: &mut Page) {
     page.family(ZONE_REQUESTS, |f| {
         for (zone, metrics) in zones {
-            let ZoneCounts { passed, rejected, would_reject } = metrics.read();
-            for (result, count) in [("passed", passed), ("rejected", rejected), ("would_reject", would_reject)] {
+            let ZoneCounts { passed, delayed, rejected, would_reject } = metrics.read();
+            for (result, count) in [("passed", passed), ("delayed", delayed), ("rejected", rejected), ("would_reject", would_reject)] {
                 f.count(&[zone.as_str(), result], count);
             }
         }
     });
+    page.family(ZONE_WAITING, |f| zones.iter().for_each(|(zone, metrics)| f.level(&[zone.as_str()], float(metrics.waiting.load(Relaxed)))));
     page.family(ZONE_KEYS, |f| zones.iter().for_each(|(zone, metrics)| f.level(&[zone.as_str()], float(metrics.keys.load(Relaxed)))));
 }
 

@@ -182,15 +182,20 @@ impl HoldMetrics {
 #[derive(Debug, Default)]
 pub struct ZoneMetrics {
     passed: Count,
+    delayed: Count,
     rejected: Count,
     would_reject: Count,
     pub(super) keys: AtomicU64,
+    pub(super) waiting: AtomicU64,
 }
 
 /// Requests that a zone judged; each is one of these.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct ZoneCounts {
+    /// At once.
     pub passed: u64,
+    /// After a wait.
+    pub delayed: u64,
     pub rejected: u64,
     /// A refusal that `observe` let pass.
     pub would_reject: u64,
@@ -201,6 +206,11 @@ impl ZoneMetrics {
         self.passed.add(1);
     }
 
+    /// It waits for its turn.
+    pub fn delayed(&self) {
+        self.delayed.add(1);
+    }
+
     pub fn rejected(&self) {
         self.rejected.add(1);
     }
@@ -209,14 +219,20 @@ impl ZoneMetrics {
         self.would_reject.add(1);
     }
 
-    /// Cells in use. Whoever asks for the metrics sets it just before.
-    pub fn set_keys(&self, keys: usize) {
+    /// Cells in use, and requests that wait. Whoever asks for the metrics sets it just before.
+    pub fn set(&self, keys: usize, waiting: u32) {
         self.keys.store(keys as u64, Relaxed);
+        self.waiting.store(waiting.into(), Relaxed);
     }
 
     #[must_use]
     pub fn read(&self) -> ZoneCounts {
-        ZoneCounts { passed: self.passed.read(), rejected: self.rejected.read(), would_reject: self.would_reject.read() }
+        ZoneCounts {
+            passed: self.passed.read(),
+            delayed: self.delayed.read(),
+            rejected: self.rejected.read(),
+            would_reject: self.would_reject.read(),
+        }
     }
 }
 

@@ -42,6 +42,7 @@ table! {
     TLS_HANDSHAKES   Counter   "gateway_tls_handshakes_total"              ["result"] "TLS handshakes with clients.";
     TLS_DURATION     Histogram "gateway_tls_handshake_seconds"             [] "Time of complete TLS handshakes.";
     ZONE_REQUESTS    Counter   "gateway_zone_requests_total"               ["zone" "result"] "Requests that a zone judged.";
+    ZONE_WAITING     Gauge     "gateway_zone_waiting"                      ["zone"] "Requests that wait for their turn in a zone.";
     ZONE_KEYS        Gauge     "gateway_zone_keys"                         ["zone"] "Keys that a zone keeps apart at the moment.";
     FILTER_HITS      Counter   "gateway_filter_hits_total"                 ["filter" "site" "result"] "Requests that a filter recognised.";
     FILTER_FAMILIES  Counter   "gateway_filter_families_total"             ["family" "site" "result"] "Requests that a family of bad-uri recognised.";

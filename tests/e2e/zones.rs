@@ -17,6 +17,9 @@ use crate::harness::{
     ws::Socket,
 };
 
+mod nginx;
+mod turn;
+
 const ZONE: &str = r#"
 trusted_proxies = ["127.0.0.0/8"]
 [zone.api]
@@ -187,7 +190,7 @@ async fn at_most_two_at_once_of_one_client_until_one_is_answered_or_leaves() {
     let gateway = Gateway::start(&one("concurrent = 2", &behind(far.addr)));
     let addr = gateway.http();
     let mut asked = JoinSet::new();
-    let mut ask = |asked: &mut JoinSet<u16>| {
+    let ask = |asked: &mut JoinSet<u16>| {
         asked.spawn(async move { get(addr, "a.test", "/").await.expect("an answer").status.as_u16() });
     };
     let at_work = async |wanted: usize| {

@@ -185,17 +185,19 @@ fn upstreams(upstreams: &[Upstream], out: &mut String) -> fmt::Result {
 }
 
 fn zones(zones: &[Zone], out: &mut String) -> fmt::Result {
-    let columns = ["Zone", "Key", "Limit", "Mode", "Keys", "Passed", "Rejected", "Would reject"];
+    let columns = ["Zone", "Key", "Limit", "Mode", "Keys", "Waiting", "Passed", "Delayed", "Rejected", "Would reject"];
     table("Zones", &columns, zones, out, |zone, out| {
         writeln!(
             out,
-            "<tr><th>{}<td>{}<td>{}<td>{}<td class=n>{}<td class=n>{}<td class=n>{}<td class=n>{}",
+            "<tr><th>{}<td>{}<td>{}<td>{}<td class=n>{}<td class=n>{}<td class=n>{}<td class=n>{}<td class=n>{}<td class=n>{}",
             Text(&zone.name),
             Text(&zone.key),
             Text(&zone.limit()),
             Text(&zone.mode),
             Grouped(zone.keys),
+            Grouped(zone.waiting),
             Grouped(zone.passed),
+            Grouped(zone.delayed),
             Grouped(zone.rejected),
             Grouped(zone.would_reject)
         )

@@ -129,7 +129,7 @@ impl Source for EdgeSource {
 
     fn zones(&self) -> Vec<view::Zone> {
         let zone = |zone: &Arc<crate::edge::gate::LiveZone>| {
-            view::Zone::new(zone.name.as_str(), &zone.spec, zone.limiter.keys() as u64, zone.metrics.read())
+            view::Zone::new(zone.name.as_str(), &zone.spec, zone.limiter.keys() as u64, zone.queue.len().into(), zone.metrics.read())
         };
         self.live.load().zones.iter().map(zone).collect()
     }
@@ -159,9 +159,7 @@ impl Source for EdgeSource {
 
     fn metrics(&self) -> String {
         let live = self.live.load();
-        for zone in live.zones.iter() {
-            zone.metrics.set_keys(zone.limiter.keys());
-        }
+        live.zones.report();
         live.pools.observe();
         let now = now();
         self.metrics.looked_after(self.steward.standings().iter().flat_map(|standing| {

@@ -9,7 +9,7 @@ use crate::{
     config::{
         complaint::{Code, Place},
         defaults, file,
-        shape::{At, Field, Named, OneOrMore},
+        shape::{At, Field, Named, OneOrMore, Whole},
         tree::Text,
     },
     plan,
@@ -32,15 +32,6 @@ pub fn compile(field: Field<Named<file::Zone>>, c: &mut Context<'_>) -> Blocks<Z
 
 fn zone(name: &str, table: file::Zone, c: &mut Context<'_>) -> Option<plan::Zone> {
     let file::Zone { place, key, rate, burst, nodelay, delay, concurrent, status, count: statuses, mode, headers, max_keys } = table;
-    if let Field::Given(At { value: false, place }) = nodelay {
-        super::super::shape::not_yet(
-            place,
-            "a zone that makes requests wait",
-            "write nodelay = true: what is beyond the burst is answered at once",
-            c.out,
-        );
-    }
-    delay.not_yet("delay", "take it out: what is beyond the burst is answered at once", c.out);
     statuses.not_yet("counting by status", "take it out: every request counts", c.out);
     headers.not_yet("a choice of RateLimit headers", "take it out: Retry-After is always sent", c.out);
     let key = self::key(key, c);
@@ -49,15 +40,19 @@ fn zone(name: &str, table: file::Zone, c: &mut Context<'_>) -> Option<plan::Zone
             let cure = "add a pace, as in rate = \"10r/s\", or a number of requests at once, as in concurrent = 10";
             c.out.add_with_cure(Code::MissingKey, place, format!("zone {name:?} limits nothing"), cure);
         }
-        if let Some(place) = burst.place() {
-            let cure = "add a pace, as in rate = \"10r/s\", or take burst out";
-            c.out.add_with_cure(Code::Conflict, place, format!("zone {name:?} has a burst, but no rate that it could exceed"), cure);
+        for (key, place) in [("burst", burst.place()), ("nodelay", nodelay.place()), ("delay", delay.place())] {
+            let Some(place) = place else { continue };
+            let cure = format!("add a pace, as in rate = \"10r/s\", or take {key} out");
+            c.out.add_with_cure(Code::Conflict, place, format!("zone {name:?} has {key}, but no rate that it is about"), cure);
         }
     }
+    let burst = burst.value().map_or(0, |burst| burst.0);
+    let delay = self::delay(name, burst, nodelay, delay, c);
     Some(plan::Zone {
         key: key?,
         rate: rate.value().map(|rate| rate.0),
-        burst: burst.value().map_or(0, |burst| burst.0),
+        burst,
+        delay,
         concurrent: concurrent.value().and_then(|most| NonZeroU32::new(most.0)),
         status: status.value().map_or(StatusCode::TOO_MANY_REQUESTS, |status| status.0),
         mode: match mode.value() {
@@ -66,6 +61,26 @@ fn zone(name: &str, table: file::Zone, c: &mut Context<'_>) -> Option<plan::Zone
         },
         max_keys: count(max_keys.value().map(|keys| keys.0), defaults::MAX_KEYS),
     })
+}
+
+/// How many of the burst go on at once.
+fn delay(name: &str, burst: u32, nodelay: Field<bool>, delay: Field<Whole<0, 1_000_000>>, c: &mut Context<'_>) -> u32 {
+    let nodelay = nodelay.given();
+    match (delay.given(), nodelay) {
+        (Some(At { place, .. }), Some(At { value: true, .. })) => {
+            let cure = "keep nodelay = true: nobody waits; or delay: the first of the burst do not";
+            c.out.add_with_cure(Code::Conflict, place, format!("zone {name:?} has both nodelay and delay"), cure);
+            burst
+        }
+        (Some(At { value: Whole(delay), place }), _) if delay > burst => {
+            let cure = format!("write a burst of at least {delay}, or nodelay = true: then nobody waits");
+            c.out.add_with_cure(Code::BadValue, place, format!("delay = {delay} is more than the whole burst of {burst}"), cure);
+            burst
+        }
+        (Some(At { value, .. }), _) => value.0,
+        (None, Some(At { value: false, .. })) => 0,
+        (None, Some(At { value: true, .. }) | None) => burst,
+    }
 }
 
 /// All parts of a key; one bad part does not hide the others.

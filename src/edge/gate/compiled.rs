@@ -7,6 +7,7 @@ use http::{HeaderValue, Method};
 use super::{
     address::Nets,
     filter::{BadUri, Filter},
+    limit::Queue,
     misdirected::Demand,
 };
 use crate::{
@@ -22,6 +23,7 @@ pub struct LiveZone {
     pub name: ZoneName,
     pub spec: plan::Zone,
     pub limiter: Limiter,
+    pub queue: Arc<Queue>,
     pub metrics: Arc<ZoneMetrics>,
 }
 
@@ -40,12 +42,12 @@ impl ZoneSet {
     #[must_use]
     pub fn of(zones: &BTreeMap<ZoneName, plan::Zone>, old: Option<&Self>, metrics: &Metrics) -> Self {
         let live = |(name, spec): (&ZoneName, &plan::Zone)| {
-            let limiter = match old.and_then(|old| old.get(name)) {
+            let (limiter, queue) = match old.and_then(|old| old.get(name)) {
                 Some(zone) if zone.spec == *spec => return (name.clone(), Arc::clone(zone)),
-                Some(zone) => Limiter::succeed(spec, &zone.limiter, &zone.spec),
-                None => Limiter::new(spec),
+                Some(zone) => (Limiter::succeed(spec, &zone.limiter, &zone.spec), Arc::clone(&zone.queue)),
+                None => (Limiter::new(spec), Arc::default()),
             };
-            (name.clone(), Arc::new(LiveZone { name: name.clone(), spec: spec.clone(), limiter, metrics: metrics.zone(name) }))
+            (name.clone(), Arc::new(LiveZone { name: name.clone(), spec: spec.clone(), limiter, queue, metrics: metrics.zone(name) }))
         };
         Self(zones.iter().map(live).collect())
     }
@@ -55,9 +57,9 @@ impl ZoneSet {
         self.0.get(name)
     }
 
-    /// Tells the metrics how many keys each zone keeps; before they are read.
+    /// Tells the metrics what each zone keeps; before they are read.
     pub fn report(&self) {
-        self.iter().for_each(|zone| zone.metrics.set_keys(zone.limiter.keys()));
+        self.iter().for_each(|zone| zone.metrics.set(zone.limiter.keys(), zone.queue.len()));
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Arc<LiveZone>> {

@@ -170,6 +170,7 @@ impl Gates {
                 key: vec![key],
                 rate: Some(Pace::parse("10r/s").expect("a pace")),
                 burst: 20,
+                delay: 20,
                 concurrent: None,
                 status: StatusCode::TOO_MANY_REQUESTS,
                 mode: ZoneMode::Enforce,

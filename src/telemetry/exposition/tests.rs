@@ -22,6 +22,7 @@ gateway_tls_handshakes_total{result}
 gateway_tls_handshake_seconds{}
 gateway_zone_requests_total{zone,result}
 gateway_zone_keys{zone}
+gateway_zone_waiting{zone}
 gateway_filter_hits_total{filter,site,result}
 gateway_upstream_up{upstream,server}
 gateway_upstream_requests_total{upstream,server,code}
@@ -95,7 +96,7 @@ fn busy() -> (Metrics, Vec<Box<dyn std::any::Any>>) {
     let zone = metrics.zone(&ZoneName::parse("api").expect("valid"));
     zone.passed();
     zone.rejected();
-    zone.set_keys(1);
+    zone.set(1, 2);
     let filter = metrics.filter("bad-uri", "example.com");
     filter.rejected();
     let family = metrics.family("sql", "example.com");

@@ -15,6 +15,7 @@ fn zone(key: &[ZoneKey]) -> Zone {
         key: key.to_vec(),
         rate: Some(Pace::parse("1r/m").expect("a pace")),
         burst: 1,
+        delay: 1,
         concurrent: None,
         status: StatusCode::TOO_MANY_REQUESTS,
         mode: ZoneMode::Enforce,
@@ -34,6 +35,10 @@ fn zoned(zones: &[(&str, Zone)]) -> Gates {
 impl Gates {
     fn counts(&self, zone: &str) -> ZoneCounts {
         self.metrics.zone(&name(zone)).read()
+    }
+
+    fn waiting(&self, zone: &str) -> u32 {
+        self.route.zones.iter().find(|live| live.name == name(zone)).map_or(0, |live| live.queue.len())
     }
 
     /// Admits, and says what was given.
@@ -64,7 +69,7 @@ fn a_hundred_at_once_are_twenty_one_and_seventy_nine() {
     assert_eq!(gates.status(&Request::get("/").from("203.0.113.8")), Ok(()));
     assert_eq!(
         gates.metrics.zone(&ZoneName::parse("api").expect("a name")).read(),
-        ZoneCounts { passed: 22, rejected: 80, would_reject: 0 }
+        ZoneCounts { passed: 22, rejected: 80, ..ZoneCounts::default() }
     );
 }
 
@@ -95,7 +100,7 @@ fn cells_live_on_over_a_reload_that_leaves_the_budget_as_it_is() {
     assert_eq!((spend(&same), spend(&same), spend(&same)), (Ok(()), Ok(()), Err(429)));
     let told_otherwise = set(Zone { status: StatusCode::SERVICE_UNAVAILABLE, ..zone(&[ZoneKey::Ip]) }, Some(&same));
     assert_eq!(spend(&told_otherwise), Err(503), "another status is no new budget");
-    let other = set(Zone { burst: 2, ..zone(&[ZoneKey::Ip]) }, Some(&told_otherwise));
+    let other = set(Zone { burst: 2, delay: 2, ..zone(&[ZoneKey::Ip]) }, Some(&told_otherwise));
     assert_eq!(spend(&other), Ok(()));
 }
 
@@ -144,7 +149,7 @@ fn a_zone_that_observes_counts_and_lets_pass() {
     for _ in 0..10 {
         assert_eq!(gates.status(&Request::get("/")), Ok(()));
     }
-    assert_eq!(gates.counts("z"), ZoneCounts { passed: 2, rejected: 0, would_reject: 8 });
+    assert_eq!(gates.counts("z"), ZoneCounts { passed: 2, would_reject: 8, ..ZoneCounts::default() });
     // What it lets pass has spent nothing: a minute later there is one again.
     let (verdict, _) = gates.enter(&Request::get("/"), Duration::from_secs(60));
     assert_eq!((verdict, gates.counts("z").passed), (Ok(()), 3));
@@ -180,10 +185,85 @@ fn what_a_request_has_at_once_comes_back_at_its_end() {
     assert_eq!(enter().0, Ok(()));
 }
 
+/// Three a minute; of the three more that may come, one does not wait.
+fn queueing() -> Zone {
+    Zone { rate: Some(Pace::parse("3r/m").expect("a pace")), burst: 3, delay: 1, ..zone(&[ZoneKey::Ip]) }
+}
+
+#[test]
+fn what_exceeds_delay_waits_its_turn_and_what_exceeds_burst_is_refused() {
+    let gates = zoned(&[("z", queueing())]);
+    let all: Vec<_> = (0..6).map(|_| gates.enter(&Request::get("/"), Duration::ZERO)).collect();
+    let seen: Vec<_> = all.iter().map(|(verdict, passage)| (*verdict, passage.wait().as_secs())).collect();
+    assert_eq!(seen, [(Ok(()), 0), (Ok(()), 0), (Ok(()), 20), (Ok(()), 40), (Err(429), 0), (Err(429), 0)]);
+    assert_eq!(gates.counts("z"), ZoneCounts { passed: 2, delayed: 2, rejected: 2, would_reject: 0 });
+    assert_eq!(gates.waiting("z"), 2);
+}
+
+#[test]
+fn who_leaves_before_his_turn_has_spent_nothing_if_nobody_came_after() {
+    let gates = zoned(&[("z", queueing()), ("other", Zone { burst: 9, delay: 9, ..zone(&[ZoneKey::Ip]) })]);
+    let enter = || gates.enter(&Request::get("/"), Duration::ZERO).1;
+    let (_first, _second, third, mut fourth) = (enter(), enter(), enter(), enter());
+    assert_eq!((third.wait().as_secs(), fourth.wait().as_secs()), (20, 40));
+    fourth.begin();
+    drop(fourth);
+    let (refused, _) = gates.enter(&Request::get("/"), Duration::ZERO);
+    assert_eq!(refused, Err(429), "it was its turn: that is spent");
+    drop(third);
+    let (refused, _) = gates.enter(&Request::get("/"), Duration::ZERO);
+    assert_eq!(refused, Err(429), "the fourth came after: its turn stays where it is");
+    assert_eq!(gates.waiting("z"), 0);
+
+    let gates = zoned(&[("z", queueing())]);
+    let enter = || gates.enter(&Request::get("/"), Duration::ZERO).1;
+    let (_first, _second, third, fourth) = (enter(), enter(), enter(), enter());
+    drop(fourth);
+    drop(third);
+    let (third, fourth) = (enter(), enter());
+    assert_eq!((third.wait().as_secs(), fourth.wait().as_secs()), (20, 40), "as if they had never come");
+}
+
+#[test]
+fn a_zone_that_observes_makes_nobody_wait() {
+    let gates = zoned(&[("z", Zone { mode: ZoneMode::Observe, ..queueing() })]);
+    let all: Vec<_> = (0..6).map(|_| gates.enter(&Request::get("/"), Duration::ZERO)).collect();
+    assert!(all.iter().all(|(verdict, passage)| verdict.is_ok() && passage.wait().is_zero()));
+    assert_eq!(gates.counts("z"), ZoneCounts { passed: 4, would_reject: 2, ..ZoneCounts::default() });
+}
+
+#[test]
+fn a_request_waits_for_the_longest_of_its_zones() {
+    let slow = Zone { rate: Some(Pace::parse("1r/m").expect("a pace")), burst: 5, delay: 0, ..zone(&[ZoneKey::Ip]) };
+    let quick = Zone { rate: Some(Pace::parse("1r/s").expect("a pace")), burst: 5, delay: 0, ..zone(&[ZoneKey::Ip]) };
+    for zones in [[("a", slow.clone()), ("b", quick.clone())], [("a", quick), ("b", slow)]] {
+        let gates = zoned(&zones);
+        let (_, _one) = gates.enter(&Request::get("/"), Duration::ZERO);
+        let (_, two) = gates.enter(&Request::get("/"), Duration::ZERO);
+        assert_eq!(two.wait().as_secs(), 60);
+        assert_eq!((gates.waiting("a"), gates.waiting("b")), (1, 1));
+    }
+}
+
+#[test]
+fn a_full_queue_refuses_and_spends_nothing() {
+    let wide = Zone { rate: Some(Pace::parse("1r/s").expect("a pace")), burst: 5000, delay: 0, ..zone(&[ZoneKey::Ip]) };
+    let gates = zoned(&[("z", wide)]);
+    let enter = || gates.enter(&Request::get("/"), Duration::ZERO);
+    let mut waiting: Vec<_> = (0..1001).map(|_| enter().1).collect();
+    assert_eq!(waiting[1000].wait().as_secs(), 1000);
+    for _ in 0..3 {
+        assert_eq!(enter().0, Err(429));
+    }
+    assert_eq!(gates.waiting("z"), 1000);
+    waiting[1].begin();
+    assert_eq!(enter().1.wait().as_secs(), 1001, "those that were refused have no turn");
+}
+
 #[test]
 fn threads_that_name_the_same_zones_in_another_order_never_wait_for_each_other() {
     let metrics = Metrics::new();
-    let fast = Zone { rate: Some(Pace::parse("1000r/s").expect("a pace")), burst: 1000, ..zone(&[ZoneKey::Ip]) };
+    let fast = Zone { rate: Some(Pace::parse("1000r/s").expect("a pace")), burst: 1000, delay: 1000, ..zone(&[ZoneKey::Ip]) };
     let set = ZoneSet::of(&["a", "b", "c"].map(|text| (name(text), fast.clone())).into(), None, &metrics);
     let gates = |order: [&str; 3]| {
         let route = Route { zones: order.map(name).to_vec(), ..route() };
@@ -215,7 +295,7 @@ proptest! {
         let names: Vec<String> = (0..bursts.len()).map(|n| format!("z{n}")).collect();
         let by_path = [ZoneKey::Path];
         let by_all = [ZoneKey::Ip];
-        let specs: Vec<Zone> = bursts.iter().map(|(burst, path)| Zone { burst: *burst, ..zone(if *path { &by_path } else { &by_all }) }).collect();
+        let specs: Vec<Zone> = bursts.iter().map(|(burst, path)| Zone { burst: *burst, delay: *burst, ..zone(if *path { &by_path } else { &by_all }) }).collect();
         let together = zoned(&names.iter().map(String::as_str).zip(specs.iter().cloned()).collect::<Vec<_>>());
         let every = Duration::from_secs(60);
         let mut full_at: HashMap<(usize, u8), Duration> = HashMap::new();
