@@ -31,6 +31,7 @@ pub enum Place {
     Name,
     Path,
     Form,
+    Multipart,
     Json,
     Header,
     Agent,
@@ -67,8 +68,8 @@ pub fn all() -> Vec<Attack> {
             for turn in 0..each {
                 let (place, disguise) = section.choose(turn, &mut dice);
                 let Some(request) = put(family, payload, place, disguise, &mut dice) else { continue };
-                let attack =
-                    Attack { family, held_out: hash(payload).is_multiple_of(5), payload: (*payload).clone(), place: spot(place), request };
+                let place = if matches!(request.body, Body::Parts(_)) { Place::Multipart } else { spot(place) };
+                let attack = Attack { family, held_out: hash(payload).is_multiple_of(5), payload: (*payload).clone(), place, request };
                 if seen.insert(attack.request.clone()) {
                     attacks.push(attack);
                 }
@@ -157,6 +158,9 @@ fn put(family: &str, payload: &str, place: &str, disguise: Disguise, dice: &mut 
             let wired = wired(plain, dice);
             let tail: &[u8] = if dice.chance(30) { b"/edit" } else { b"" };
             Request::get([dice.pick(&["/", "/item/", "/news/2024/", "/api/v1/users/", "/files/"]).as_bytes(), &wired, tail].concat())
+        }
+        "form" if dice.chance(25) && !disguise.is_of_the_wire() => {
+            Request { method: "POST".into(), body: Body::Parts(parts(family, &text, dice)), ..Request::get(dice.pick(PATHS)) }
         }
         "form" => {
             let plain = wire::value(&text, style, dice);
@@ -253,6 +257,16 @@ fn names(family: &str) -> &'static [&'static str] {
         "split" => &["url", "next", "lang", "redirect", "email", "name"],
         _ => &["id", "q", "name", "user", "category", "sort", "comment", "search", "email", "title"],
     }
+}
+
+/// A multipart form with the payload as a value, or as the name of a file.
+fn parts(family: &str, text: &[u8], dice: &mut Dice) -> Vec<u8> {
+    let as_file = matches!(family, "traversal" | "command" | "template" | "xss") && dice.chance(30);
+    let hostile = match std::str::from_utf8(text) {
+        Ok(name) if as_file => wire::part("upload", Some((name, "image/png")), b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"),
+        _ => wire::part(dice.pick(names(family)), None, text),
+    };
+    [wire::part("token", None, b"8f3a9c"), hostile, wire::part("submit", None, b"Go"), wire::last()].concat()
 }
 
 /// `name=value` between honest neighbours.

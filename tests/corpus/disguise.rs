@@ -26,6 +26,13 @@ pub enum Disguise {
     Lookup,
 }
 
+impl Disguise {
+    /// Whether it is an encoding of the place rather than another text.
+    pub fn is_of_the_wire(self) -> bool {
+        matches!(self, Self::Full | Self::Double | Self::Unicode | Self::Overlong)
+    }
+}
+
 pub fn parse(word: &str) -> Disguise {
     match word {
         "full" => Disguise::Full,
@@ -55,7 +62,7 @@ pub fn mutate(family: &str, text: &str, disguise: Disguise, dice: &mut Dice) -> 
         Disguise::Blank if family == "xss" => tag_blank(text, dice),
         Disguise::Blank => blanks(text, dice, &["\t", "\n", "\x0b", "\x0c", "\r\n", "  ", "\t\t"]),
         Disguise::Shell if text.starts_with([';', '|', '`', '$', '\n']) && !text.contains(['\'', '\\']) => {
-            text.replace(' ', dice.pick(&["${IFS}", "$IFS$9", "\t", "$IFS", "${IFS%??}"]))
+            text.replace(' ', dice.pick(&["${IFS}", "$IFS$9", "\t", "${IFS%??}"]))
         }
         Disguise::Shell => text.replace(' ', "\t"),
         Disguise::Entity => entity(text, dice),

@@ -17,7 +17,7 @@ pub struct Honest {
     pub request: Request,
 }
 
-/// Some `count` requests without a body and a tenth as many forms and pieces of JSON each.
+/// Some `count` requests without a body and a twentieth as many forms, pieces of JSON and uploads each.
 pub fn all(count: usize) -> Vec<Honest> {
     let mut site = Site::new(0x5eed);
     let sections = sections(TARGETS);
@@ -30,10 +30,11 @@ pub fn all(count: usize) -> Vec<Honest> {
             all.push(Honest { kind: section.kind, request: site.dress(request) });
         }
     }
-    for turn in 0..count / 10 {
+    for turn in 0..count / 20 {
         let form = Body::Form(site.fill(pick(FORMS, turn), Text::Lines));
         let json = Body::Json(site.fill(pick(JSONS, turn), Text::Lines));
-        for (kind, body) in [("form", form), ("json", json)] {
+        let parts = Body::Parts(site.upload());
+        for (kind, body) in [("form", form), ("json", json), ("multipart", parts)] {
             let request = Request { method: "POST".into(), body, ..Request::get("/submit") };
             all.push(Honest { kind, request: site.dress(request) });
         }
@@ -289,6 +290,37 @@ impl Site {
                 return line.replace('␊', "\n").replace('␍', "\r");
             }
         }
+    }
+
+    /// A multipart form: some values and a file.
+    fn upload(&mut self) -> Vec<u8> {
+        let name = self.fill("‹slug›", Text::Line);
+        let name = String::from_utf8_lossy(&name).into_owned();
+        let title = self.fill("‹title›", Text::Line);
+        let text = self.fill("‹ugly›", Text::Lines);
+        let (file, kind, content): (String, &str, Vec<u8>) = match self.dice.below(6) {
+            0 => (
+                format!("{name}.png"),
+                "image/png",
+                [b"\x89PNG\r\n\x1a\n".to_vec(), (0..600).map(|_| self.dice.roll() as u8).collect()].concat(),
+            ),
+            1 => (format!("C:\\Users\\bob\\Pictures\\{name} (1).jpg"), "image/jpeg", (0..600).map(|_| self.dice.roll() as u8).collect()),
+            2 => (
+                "Bob's résumé & CV; final.pdf".into(),
+                "application/pdf",
+                b"%PDF-1.7\n1 0 obj\n<< /Type /Catalog /Pages 2 0 R >>\nendobj\n".to_vec(),
+            ),
+            3 => ("list.csv".into(), "text/csv", self.fill("id;name;note␍␊1;\"‹name›\";‹ugly›␍␊2;\"‹name›\";‹search›␍␊", Text::Lines)),
+            4 => ("notes.txt".into(), "text/plain", self.fill("‹ugly›␊‹ugly›␊", Text::Lines)),
+            _ => (String::new(), "application/octet-stream", Vec::new()),
+        };
+        let parts = [
+            wire::part("title", None, &title),
+            wire::part("comment", None, &text),
+            wire::part("file", Some((&file, kind)), &content),
+            wire::part("tags[]", None, b"a,b; c"),
+        ];
+        [parts.concat(), wire::last()].concat()
     }
 
     /// The headers that go with it.

@@ -24,6 +24,20 @@ pub enum Body {
     None,
     Form(Vec<u8>),
     Json(Vec<u8>),
+    /// With the boundary [`wire::BOUNDARY`].
+    Parts(Vec<u8>),
+}
+
+impl Body {
+    /// Its content type and its bytes.
+    pub fn read(&self) -> Option<(String, &[u8])> {
+        match self {
+            Self::None => None,
+            Self::Form(body) => Some(("application/x-www-form-urlencoded".into(), body)),
+            Self::Json(body) => Some(("application/json; charset=utf-8".into(), body)),
+            Self::Parts(body) => Some((format!("multipart/form-data; boundary={}", wire::BOUNDARY), body)),
+        }
+    }
 }
 
 impl Request {

@@ -127,6 +127,22 @@ pub fn json(text: &[u8], all: bool) -> Vec<u8> {
     out.into_bytes()
 }
 
+pub const BOUNDARY: &str = "----WebKitFormBoundary7MA4YWxkTrZu0gW";
+
+/// One part of a multipart form. A file has a name and a type.
+pub fn part(name: &str, file: Option<(&str, &str)>, content: &[u8]) -> Vec<u8> {
+    let file = file.map_or(String::new(), |(name, kind)| {
+        let name = name.replace('"', "%22").replace('\n', "%0A").replace('\r', "%0D");
+        format!("; filename=\"{name}\"\r\ncontent-type: {kind}")
+    });
+    [format!("--{BOUNDARY}\r\ncontent-disposition: form-data; name=\"{name}\"{file}\r\n\r\n").as_bytes(), content, b"\r\n"].concat()
+}
+
+/// What follows the last part.
+pub fn last() -> Vec<u8> {
+    format!("--{BOUNDARY}--\r\n").into_bytes()
+}
+
 pub fn replace(text: &[u8], what: &[u8], with: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text;
