@@ -32,6 +32,7 @@ fn site(hosts: &[&str], paths: Vec<PathMatch>) -> Site {
         allow: vec![],
         deny: vec![],
         auth: None,
+        cors: None,
     };
     Site {
         name: hosts[0].into(),

@@ -85,6 +85,7 @@ fn all_gates(bencher: Bencher) {
         allow: vec![],
         deny: vec!["198.51.100.0/24".parse().expect("a net")],
         auth: None,
+        cors: None,
     };
     let site = Site {
         name: "example.com".into(),

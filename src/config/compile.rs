@@ -20,6 +20,7 @@ use crate::plan::{Plan, User};
 mod access;
 mod acme;
 mod app;
+mod cors;
 mod filter;
 mod header;
 mod job;

@@ -490,6 +490,7 @@ fn route(to: &mut Writer, route: &plan::Route) {
         allow,
         deny,
         auth,
+        cors,
     } = route;
     let path = match path {
         PathMatch::Exact(path) => format!("= {path}"),
@@ -528,6 +529,19 @@ fn route(to: &mut Writer, route: &plan::Route) {
     to.pair("allow", nets(allow));
     to.pair("deny", nets(deny));
     to.pair("auth", self::auth(auth.as_ref()));
+    to.pair("cors", self::cors(cors.as_ref()));
+}
+
+fn cors(cors: Option<&plan::Cors>) -> String {
+    let Some(plan::Cors { origins, methods, headers, credentials, max_age, expose }) = cors else { return quote("off") };
+    inline(&[
+        ("origins", quoted(origins)),
+        ("methods", quoted(methods.iter().map(Method::as_str))),
+        ("headers", quoted(headers)),
+        ("credentials", credentials.to_string()),
+        ("max_age", time(*max_age)),
+        ("expose", quoted(expose)),
+    ])
 }
 
 fn auth(auth: Option<&plan::Auth>) -> String {

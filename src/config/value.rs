@@ -15,7 +15,7 @@ use super::{
     tree::{Node, Value},
 };
 use crate::rules::schedule;
-use crate::vocab::{ByteSize, Host, HostPattern, Pace, Secret, ServerAddr, UnitError, parse_bytes, parse_duration};
+use crate::vocab::{ByteSize, Host, HostPattern, OriginPattern, Pace, Secret, ServerAddr, UnitError, parse_bytes, parse_duration};
 
 /// No wait is longer: clocks must be able to add it to a point in time.
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -226,6 +226,10 @@ written! {
 written! {
     /// The URL of a server that says who may come in, or its unix socket and the path there.
     DoorUrl(DoorServer) = "a URL such as \"http://127.0.0.1:9000/verify\" or \"unix:/run/auth.sock:/verify\"", BadUrl, |text| DoorServer::parse(text)
+}
+written! {
+    /// Where pages come from: `https://app.example.com`, `https://*.example.com`, or `*`.
+    Origins(OriginPattern) = "an origin such as \"https://app.example.com\"", BadHost, |text| OriginPattern::parse(text).map_err(|error| error.to_string())
 }
 written! {
     /// What a certificate authority is called in status and logs.

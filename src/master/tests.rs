@@ -68,6 +68,7 @@ pub fn site(tls: SiteTls) -> Site {
         allow: vec!["10.0.0.0/8".parse().expect("valid")],
         deny: Vec::new(),
         auth: None,
+        cors: None,
     };
     Site {
         name: "example.com".into(),

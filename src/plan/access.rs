@@ -47,11 +47,11 @@ pub struct User {
     pub hash: Secret<String>,
 }
 
-fn names_out<S: Serializer>(names: &[HeaderName], to: S) -> Result<S::Ok, S::Error> {
+pub(super) fn names_out<S: Serializer>(names: &[HeaderName], to: S) -> Result<S::Ok, S::Error> {
     to.collect_seq(names.iter().map(HeaderName::as_str))
 }
 
-fn names_in<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<HeaderName>, D::Error> {
+pub(super) fn names_in<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<HeaderName>, D::Error> {
     let names = Vec::<String>::deserialize(from)?;
     names.into_iter().map(|name| HeaderName::try_from(name).map_err(D::Error::custom)).collect()
 }

@@ -4,7 +4,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
-use super::{access::Auth, filter::Filters};
+use super::{access::Auth, cors::Cors, filter::Filters};
 use crate::vocab::{ByteSize, UpstreamName, ZoneName};
 
 /// Shape: a site's value is already filled in where the route has none of its own.
@@ -31,6 +31,8 @@ pub struct Route {
     pub deny: Vec<IpNet>,
     /// `None`: everyone comes in.
     pub auth: Option<Auth>,
+    /// `None`: what the app says of other origins stands.
+    pub cors: Option<Cors>,
 }
 
 /// The order of matching is nginx's: exact, then regexes in file order, then the longest prefix.
@@ -103,11 +105,11 @@ impl From<HeaderEdit> for (String, Option<String>) {
     }
 }
 
-fn methods_out<S: Serializer>(methods: &[Method], to: S) -> Result<S::Ok, S::Error> {
+pub(super) fn methods_out<S: Serializer>(methods: &[Method], to: S) -> Result<S::Ok, S::Error> {
     to.collect_seq(methods.iter().map(Method::as_str))
 }
 
-fn methods_in<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Method>, D::Error> {
+pub(super) fn methods_in<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Method>, D::Error> {
     let names = Vec::<String>::deserialize(from)?;
     names.iter().map(|name| name.parse().map_err(D::Error::custom)).collect()
 }

@@ -1,4 +1,4 @@
-//! Who may come in: passwords from files that other programs wrote, and another server that is asked.
+//! Who may come in: passwords from files that other programs wrote, another server that is asked, and pages of other origins.
 
 use std::{path::Path, process::Command};
 
@@ -292,4 +292,78 @@ async fn a_door_that_does_not_answer_lets_nobody_in_and_says_why() {
         assert_eq!(get(gateway.http(), "a.test", "/x").await.expect("an answer").status, 200);
     }
     assert!(gateway.output().contains("auth could not be asked"), "{}", gateway.output());
+}
+
+const SHARED: &str = r#"
+[[site]]
+host = "a.test"
+tls = "off"
+upstream = "api"
+auth = { basic = "USERS" }
+cors = { origins = ["https://app.test", "https://*.corp.test"], methods = ["GET", "PUT"], headers = ["X-Mine"], credentials = true, max_age = "1h", expose = ["X-Total"] }
+[site.route."/public/"]
+respond = "for all"
+auth = "off"
+cors = ["*"]
+[site.route."/own/"]
+upstream = "api"
+auth = "off"
+cors = "off"
+"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_of_listed_origins_may_ask_and_read_and_others_may_not() {
+    let behind = upstream::serve_headers(&[("access-control-allow-origin", "*"), ("x-total", "7"), ("vary", "accept")]).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("users");
+    htpasswd(&file, &["-c", "-s"], "alice", "secret");
+    let config = SHARED.replace("USERS", &file.display().to_string());
+    let gateway = Gateway::start(&format!("[upstream.api]\nservers = [\"{}\"]\n{config}", behind.addr));
+    let ask = |method: &'static str, path: &'static str, fields: Vec<(&'static str, String)>| {
+        let addr = gateway.http();
+        async move {
+            let asked = fields.into_iter().fold(request(method, "a.test", path), |asked, (name, value)| asked.header(name, value));
+            send(addr, asked.body(Full::default()).expect("a request")).await.expect("an answer")
+        }
+    };
+    let told = |answer: &Answer| {
+        let all = |name: &str| answer.headers.get_all(name).iter().map(|v| v.to_str().expect("text")).collect::<Vec<_>>().join("|");
+        (answer.status.as_u16(), all("access-control-allow-origin"), all("access-control-allow-credentials"))
+    };
+    let text = str::to_owned;
+    let preflight = |origin: &str| {
+        vec![("origin", text(origin)), ("access-control-request-method", text("PUT")), ("access-control-request-headers", text("x-mine"))]
+    };
+    for origin in ["https://app.test", "https://a.b.corp.test"] {
+        // A preflight has no password with it, and never comes to the app.
+        let answer = ask("OPTIONS", "/x", preflight(origin)).await;
+        assert_eq!(told(&answer), (204, text(origin), text("true")));
+        for (name, wanted) in [
+            ("access-control-allow-methods", "GET, PUT"),
+            ("access-control-allow-headers", "x-mine"),
+            ("access-control-max-age", "3600"),
+            ("x-frame-options", "DENY"),
+        ] {
+            assert_eq!(answer.header(name), wanted, "{name}");
+        }
+        let answer = ask("GET", "/x", vec![("origin", text(origin)), ("authorization", claim("alice", "secret"))]).await;
+        assert_eq!(told(&answer), (200, text(origin), text("true")));
+        assert_eq!(answer.header("access-control-expose-headers"), "x-total");
+        assert_eq!(answer.headers.get_all("vary").iter().collect::<Vec<_>>(), ["accept", "Origin"]);
+        // A refusal can be read by the page that it is for.
+        assert_eq!(told(&ask("GET", "/x", vec![("origin", text(origin))]).await), (401, text(origin), text("true")));
+    }
+    for origin in ["https://evil.test", "https://corp.test", "http://app.test", "https://app.test.evil.test", "null"] {
+        let answer = ask("OPTIONS", "/x", preflight(origin)).await;
+        assert_eq!(told(&answer), (204, text(""), text("")), "{origin}");
+        assert_eq!(answer.header("access-control-allow-methods"), "");
+        let answer = ask("GET", "/x", vec![("origin", text(origin)), ("authorization", claim("alice", "secret"))]).await;
+        assert_eq!(told(&answer), (200, text(""), text("")), "{origin}");
+    }
+    assert_eq!(behind.hits(), 7, "preflights are ours");
+    for origin in ["https://evil.test", "https://app.test"] {
+        assert_eq!(told(&ask("GET", "/public/", vec![("origin", text(origin))]).await), (200, text("*"), text("")));
+        assert_eq!(told(&ask("OPTIONS", "/public/", preflight(origin)).await), (204, text("*"), text("")));
+        assert_eq!(told(&ask("OPTIONS", "/own/", preflight(origin)).await), (200, text("*"), text("")), "it is the app's");
+    }
 }

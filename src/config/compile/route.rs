@@ -3,7 +3,7 @@
 use http::{HeaderValue, Method, StatusCode};
 use ipnet::IpNet;
 
-use super::{Context, Names, access, filter, header::edits, site::zones};
+use super::{Context, Names, access, cors, filter, header::edits, site::zones};
 use crate::{
     config::{
         complaint::{Code, Place, did_you_mean, nearest},
@@ -26,6 +26,7 @@ pub struct Shared {
     pub allow: Vec<IpNet>,
     pub deny: Vec<IpNet>,
     pub auth: Option<plan::Auth>,
+    pub cors: Option<plan::Cors>,
     pub body: ByteSize,
 }
 
@@ -47,6 +48,7 @@ impl Shared {
             allow: self.allow.clone(),
             deny: self.deny.clone(),
             auth: self.auth.clone(),
+            cors: self.cors.clone(),
         }
     }
 }
@@ -63,6 +65,7 @@ pub fn shared(table: &mut file::Site, limits: &plan::Limits, names: &Names, c: &
         allow: c.nets(take(&mut table.allow)),
         deny: c.nets(take(&mut table.deny)),
         auth: access::auth(std::mem::replace(&mut table.auth, Field::Absent), c).flatten(),
+        cors: cors::cors(std::mem::replace(&mut table.cors, Field::Absent), c).flatten(),
         body: body_limit(body).unwrap_or(limits.body),
     }
 }
@@ -182,6 +185,7 @@ fn route(
         deny,
         extensions,
         auth,
+        cors,
         compress,
         root,
         cache,
@@ -224,6 +228,7 @@ fn route(
     let response_headers = response_headers.value().map(|table| edits(table, c)).unwrap_or_default();
     let extensions = self::extensions(extensions, c);
     let auth = access::auth(auth, c);
+    let cors = cors::cors(cors, c);
     let redirect = redirect.given().map(|at| self::redirect(at, c));
     let respond = respond.given().map(|at| self::respond(at, c));
     let action = if proxied {
@@ -255,6 +260,7 @@ fn route(
         filters,
         extensions,
         auth: auth.unwrap_or_else(|| shared.auth.clone()),
+        cors: cors.unwrap_or_else(|| shared.cors.clone()),
     })
 }
 
@@ -360,7 +366,7 @@ fn groups(text: &str) -> Vec<&str> {
     found
 }
 
-fn methods(field: Field<List<Text>>, c: &mut Context<'_>) -> Vec<Method> {
+pub fn methods(field: Field<List<Text>>, c: &mut Context<'_>) -> Vec<Method> {
     let mut all: Vec<Method> = Vec::new();
     for At { value, place } in field.value().map(|list| list.0).unwrap_or_default() {
         let text = &value.value;

@@ -3,7 +3,7 @@
 use crate::config::{
     shape::{Either, List, Named, OneOrMore, OrOff, table, words},
     tree::Text,
-    value::{AskUrl, DoorUrl, FilePath, Hosts, Net, Peer, Size, Status, Time},
+    value::{AskUrl, DoorUrl, FilePath, Hosts, Net, Origins, Peer, Size, Status, Time},
 };
 
 words! {
@@ -103,6 +103,8 @@ table! {
         zone: OneOrMore<Text>,
         /// What a client has to prove before it is answered: { basic } asks for a name and a password, { forward } asks another server.
         auth: OrOff<Auth>,
+        /// Whose pages may read the answers: a list of origins, or a table. Default: what the app says.
+        cors: OrOff<Either<OneOrMore<Origins>, Cors>>,
         /// Everyone else gets 403.
         allow: OneOrMore<Net>,
         /// These get 403; wins over allow.
@@ -155,6 +157,8 @@ table! {
         extensions: OneOrMore<Text>,
         /// Instead of the site's; "off" lets everyone in.
         auth: OrOff<Auth>,
+        /// Instead of the site's; "off" leaves it to the app.
+        cors: OrOff<Either<OneOrMore<Origins>, Cors>>,
         /// Not supported yet.
         compress: bool,
         /// Not supported yet.
@@ -204,6 +208,24 @@ table! {
         headers: OneOrMore<Text>,
         /// How long the answer may take. Default: 5s.
         timeout: Time,
+    }
+}
+
+table! {
+    /// Whose pages may read the answers, and what they may ask.
+    Cors {
+        /// As in ["https://app.example.com", "https://*.example.com"]; "*" is everyone, without credentials.
+        origins: OneOrMore<Origins>,
+        /// Default: GET, HEAD, POST, PUT, PATCH, DELETE.
+        methods: List<Text>,
+        /// That a page may send beside the harmless ones. Default: those that it asks for.
+        headers: OneOrMore<Text>,
+        /// Whether cookies and passwords may come along. Default: false.
+        credentials: bool,
+        /// How long a browser may remember that. Default: 10m.
+        max_age: Time,
+        /// That a page may read beside the harmless ones. Default: none.
+        expose: OneOrMore<Text>,
     }
 }
 

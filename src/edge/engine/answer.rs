@@ -15,7 +15,7 @@ pub async fn send(session: &mut Session, exchange: &mut Exchange, reply: Reply) 
     let Reply { status, headers, body } = reply;
     let mut fields = HeaderMap::with_capacity(headers.len() + 12);
     fields.extend(headers);
-    finish(&mut fields, exchange);
+    finish(&mut fields, exchange, &session.req_header().headers);
     let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) || status.is_informational();
     if !bodiless {
         fields.insert(header::CONTENT_LENGTH, body.len().into());
@@ -49,17 +49,20 @@ pub fn dress(session: &mut Session, exchange: &mut Exchange, answer: &mut Respon
         parts.headers.remove(KEEP_ALIVE);
         parts.headers.remove(PROXY_CONNECTION);
     }
-    finish(&mut parts.headers, exchange);
+    finish(&mut parts.headers, exchange, &session.req_header().headers);
     *answer = ResponseHeader::from(parts);
 }
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
-/// The headers that every answer has.
-fn finish(fields: &mut HeaderMap, exchange: &Exchange) {
+/// The headers that every answer has; `asked` are the request's.
+fn finish(fields: &mut HeaderMap, exchange: &Exchange, asked: &HeaderMap) {
     reply::decorate(fields, exchange.site().map(|site| &*site.headers), exchange.tls);
     if let Some(route) = exchange.route() {
+        if let Some(cors) = route.gate.cors() {
+            cors.dress(fields, asked);
+        }
         reply::edit(fields, &route.response_headers, exchange.tls);
     }
     if !exchange.request_id.is_empty() {

@@ -6,6 +6,7 @@ use http::{HeaderValue, Method};
 
 use super::{
     address::Nets,
+    cors::Cors,
     filter::{BadUri, Filter},
     limit::Queue,
     misdirected::Demand,
@@ -107,11 +108,17 @@ pub struct GateRoute {
     pub(super) bad_method: Filter,
     pub(super) scanner_ua: Filter,
     pub(super) body_limit: ByteSize,
+    pub(super) cors: Option<Cors>,
     /// How much of a form or of JSON is looked at.
     pub(super) body_screen: Option<ByteSize>,
 }
 
 impl GateRoute {
+    #[must_use]
+    pub fn cors(&self) -> Option<&Cors> {
+        self.cors.as_ref()
+    }
+
     /// Shape: every zone that the route names is in `zones`: the plan resolves all names.
     #[must_use]
     pub fn new(site: &plan::Site, route: &plan::Route, zones: &ZoneSet, screen: &Arc<Screen>, metrics: &Metrics) -> Self {
@@ -129,6 +136,7 @@ impl GateRoute {
             bad_method: Filter::new("bad-method", route.filters.bad_method, site, metrics),
             scanner_ua: Filter::new("scanner-ua", route.filters.scanner_ua, site, metrics),
             body_limit: route.body_limit,
+            cors: route.cors.as_ref().map(Cors::new),
             body_screen: route.filters.body,
         }
     }

@@ -2,11 +2,15 @@
 
 use http::{HeaderValue, Method, StatusCode, header};
 
-use super::{Ask, GateRoute, Verdict};
+use super::{Ask, GateRoute, Verdict, cors};
 use crate::rules::screen;
 
 /// A method that is not the route's: 405 with `Allow`. A route that lists methods overrules the filter for those; `HEAD` goes where `GET` goes.
 pub(super) fn admit(ask: &Ask, route: &GateRoute) -> Verdict {
+    // A browser asks about another method than it asks with, and is answered before it comes to the app.
+    if route.cors.is_some() && cors::is_preflight(ask) {
+        return Verdict::Pass;
+    }
     let refused = if route.methods.is_empty() {
         screen::bad_method(ask.method) && route.bad_method.hit()
     } else {

@@ -2,7 +2,7 @@
 //!
 //! Knows nothing of pingora (D7): `http` types in, a [`Verdict`] out. Nothing is allocated on the way of a request that passes.
 //!
-//! Shape: [`sanity`] before a site is known; [`misdirected`] before anything of it is done; then, with site and route, [`admit`]: https redirect → allow/deny → methods → limit → screen → body size.
+//! Shape: [`sanity`] before a site is known; [`misdirected`] before anything of it is done; then, with site and route, [`admit`]: https redirect → allow/deny → methods → limit → screen → body size → CORS preflight.
 //!        The first answer ends it. Upgrade requests pass the same gates: nothing here asks whether a request is one.
 
 use std::{net::IpAddr, time::Duration};
@@ -14,6 +14,7 @@ use super::{reply::Reply, tls::mutual::CaMark};
 pub mod address;
 pub mod body;
 pub mod compiled;
+pub mod cors;
 pub mod filter;
 pub mod https;
 pub mod limit;
@@ -93,5 +94,6 @@ pub fn admit(ask: &Ask, site: &GateSite, route: &GateRoute, now: Duration, passa
     pass!(method::admit(ask, route));
     pass!(limit::admit(ask, route, now, passage));
     pass!(screen::admit(ask, route));
-    size::admit(ask, route)
+    pass!(size::admit(ask, route));
+    cors::admit(ask, route)
 }

@@ -134,6 +134,7 @@ fn route() -> Route {
         allow: vec![],
         deny: vec![],
         auth: None,
+        cors: None,
     }
 }
 
@@ -445,4 +446,69 @@ proptest! {
         let _ = request.sane();
         let _ = gates.status(&request);
     }
+}
+
+fn shared(origins: &[&str], credentials: bool) -> Option<crate::plan::Cors> {
+    Some(crate::plan::Cors {
+        origins: origins.iter().map(|origin| crate::vocab::OriginPattern::parse(origin).expect("an origin")).collect(),
+        methods: vec![Method::GET, Method::DELETE],
+        headers: vec![],
+        credentials,
+        max_age: Duration::from_secs(600),
+        expose: vec![HeaderName::from_static("x-total")],
+    })
+}
+
+fn preflight(target: &str, origin: &str) -> Request {
+    Request::get(target).method("OPTIONS").with("origin", origin).with("access-control-request-method", "DELETE")
+}
+
+#[test]
+fn a_preflight_is_answered_after_all_gates_and_without_permission_for_strangers() {
+    let gates = Gates::new(Route { methods: vec![Method::GET, Method::DELETE], cors: shared(&["https://app.test"], true), ..route() });
+    let asked = preflight("/", "https://app.test").with("access-control-request-headers", "x-a, x-b");
+    let verdict = gates.verdict(&asked, Duration::ZERO);
+    assert_eq!(status(verdict.clone()), Err(204));
+    for (name, wanted) in [
+        ("access-control-allow-methods", Some("GET, DELETE")),
+        ("access-control-allow-headers", Some("x-a, x-b")),
+        ("access-control-max-age", Some("600")),
+        ("vary", Some("Access-Control-Request-Method, Access-Control-Request-Headers")),
+    ] {
+        assert_eq!(value(&verdict, name), wanted, "{name}");
+    }
+    let stranger = gates.verdict(&preflight("/", "https://evil.test"), Duration::ZERO);
+    assert_eq!((status(stranger.clone()), value(&stranger, "access-control-allow-methods")), (Err(204), None));
+    let twice = gates.verdict(&preflight("/", "https://app.test").with("origin", "https://app.test"), Duration::ZERO);
+    assert_eq!(value(&twice, "access-control-allow-methods"), None);
+    let odd = preflight("/", "https://app.test").with("access-control-request-headers", "x-a\t<b>");
+    assert_eq!(value(&gates.verdict(&odd, Duration::ZERO), "access-control-allow-headers"), None);
+    // Filters and lists of methods come first; what is no preflight is the app's.
+    assert_eq!(gates.status(&preflight("/.git/config", "https://app.test")), Err(403));
+    assert_eq!(gates.status(&Request::get("/").method("OPTIONS").with("origin", "https://app.test")), Err(405));
+    let open = Gates::new(Route { cors: shared(&["https://app.test"], true), ..route() });
+    assert_eq!(open.status(&Request::get("/").method("OPTIONS").with("origin", "https://app.test")), Ok(()));
+    assert_eq!(Gates::new(route()).status(&preflight("/", "https://app.test")), Ok(()), "nothing is said of origins here");
+}
+
+#[test]
+fn every_answer_says_who_may_read_it_and_what_the_app_says_of_that_is_taken_away() {
+    let dressed = |origins: &[&str], credentials, origin: Option<&'static str>| {
+        let cors = cors::Cors::new(&shared(origins, credentials).expect("some"));
+        let mut fields = HeaderMap::new();
+        for (name, said) in [("access-control-allow-origin", "*"), ("access-control-allow-credentials", "true"), ("vary", "accept")] {
+            fields.insert(HeaderName::from_static(name), HeaderValue::from_static(said));
+        }
+        let asked = origin.map(|origin| (header::ORIGIN, HeaderValue::from_static(origin))).into_iter().collect();
+        cors.dress(&mut fields, &asked);
+        let text = |name: &str| fields.get_all(name).iter().map(|v| v.to_str().expect("text").to_owned()).collect::<Vec<_>>().join("|");
+        ["access-control-allow-origin", "access-control-allow-credentials", "access-control-expose-headers", "vary"].map(text)
+    };
+    let one = &["https://app.test", "https://*.corp.test"][..];
+    assert_eq!(dressed(one, true, Some("https://app.test")), ["https://app.test", "true", "x-total", "accept|Origin"]);
+    assert_eq!(dressed(one, false, Some("https://a.corp.test")), ["https://a.corp.test", "", "x-total", "accept|Origin"]);
+    for stranger in [None, Some("https://evil.test"), Some("https://app.test.evil.test"), Some("null")] {
+        assert_eq!(dressed(one, true, stranger), ["", "", "", "accept|Origin"], "{stranger:?}");
+    }
+    assert_eq!(dressed(&["*"], false, Some("https://any.test")), ["*", "", "x-total", "accept"]);
 }
