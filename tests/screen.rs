@@ -19,9 +19,9 @@ use gateway::{
 use http::{HeaderName, Method};
 
 /// The share of attacks that must be seen, in percent.
-const SEEN: f64 = 79.0;
+const SEEN: f64 = 77.0;
 /// The share of honest requests that may be refused, in percent.
-const REFUSED: f64 = 1.9;
+const REFUSED: f64 = 1.8;
 
 /// Fragments of attacks in an order that `seed` fixes.
 fn fragments(parts: &[&str], length: usize, mut seed: u64) -> Vec<u8> {

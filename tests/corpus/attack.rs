@@ -38,7 +38,7 @@ pub enum Place {
     Method,
 }
 
-const FAMILIES: [(&str, &str); 15] = [
+const FAMILIES: [(&str, &str); 16] = [
     ("traversal", include_str!("attacks/traversal.txt")),
     ("probe", include_str!("attacks/probe.txt")),
     ("sqli", include_str!("attacks/sqli.txt")),
@@ -52,6 +52,7 @@ const FAMILIES: [(&str, &str); 15] = [
     ("split", include_str!("attacks/split.txt")),
     ("xxe-ssi-esi", include_str!("attacks/xxe_ssi_esi.txt")),
     ("prototype", include_str!("attacks/prototype.txt")),
+    ("exploit", include_str!("attacks/exploit.txt")),
     ("scanner", include_str!("attacks/scanner.txt")),
     ("method", include_str!("attacks/method.txt")),
 ];
@@ -142,8 +143,8 @@ fn put(family: &str, payload: &str, place: &str, disguise: Disguise, dice: &mut 
         _ => plain,
     };
     let request = match place {
-        "target" => Request::get(payload),
-        "rawquery" => Request::get(format!("{}?{payload}", dice.pick(PATHS))),
+        "target" => Request::get(wire::line(payload.as_bytes())),
+        "rawquery" => Request::get(wire::line(format!("{}?{payload}", dice.pick(PATHS)).as_bytes())),
         "query" => {
             let plain = wire::value(&text, style, dice);
             let value = wired(plain, dice);

@@ -184,7 +184,7 @@ impl Site {
         if let Some(fragment) = target.iter().position(|&byte| byte == b'#') {
             target.truncate(fragment);
         }
-        target.into_iter().flat_map(|byte| if byte.is_ascii_graphic() { vec![byte] } else { format!("%{byte:02X}").into_bytes() }).collect()
+        wire::line(&target)
     }
 
     fn fill(&mut self, line: &str, text: Text) -> Vec<u8> {

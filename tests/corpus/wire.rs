@@ -59,6 +59,11 @@ pub fn segment(text: &[u8], style: Style) -> Vec<u8> {
     percent(text, |byte| style.keeps(byte) && byte != b'?')
 }
 
+/// What can stand in a request line.
+pub fn line(target: &[u8]) -> Vec<u8> {
+    percent(target, |byte| byte.is_ascii_graphic())
+}
+
 /// A value in a `Cookie`.
 pub fn cookie(text: &[u8], style: Style) -> Vec<u8> {
     percent(text, |byte| style.keeps(byte) && !b";,\"\\".contains(&byte))
