@@ -78,6 +78,8 @@ table! {
         proxy_protocol: bool,
         /// Over all listeners. Default: 10000.
         max_connections: Whole<1, 10_000_000>,
+        /// Of one address (IPv6: of one /64), not for trusted_proxies. Default: 256, and none for loopback, from where a tunnel on this machine brings everybody's.
+        max_connections_per_ip: Whole<1, 10_000_000>,
     }
 }
 

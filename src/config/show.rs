@@ -102,11 +102,14 @@ pub fn effective(plan: &Plan) -> String {
 
 fn listen(to: &mut Writer, listen: &plan::Listen, timeouts: &plan::Timeouts, limits: &plan::Limits) {
     to.table("[listen]");
-    let plan::Listen { http, https, proxy_protocol, max_connections } = listen;
+    let plan::Listen { http, https, proxy_protocol, max_connections, max_connections_per_ip } = listen;
     to.pair("http", quoted(http));
     to.pair("https", quoted(https));
     to.pair("proxy_protocol", proxy_protocol);
     to.pair("max_connections", max_connections);
+    if let Some(cap) = max_connections_per_ip {
+        to.pair("max_connections_per_ip", cap);
+    }
     to.table("[timeouts]");
     let plan::Timeouts { header, idle, body, send, drain } = timeouts;
     for (key, value) in [("header", header), ("idle", idle), ("body", body), ("send", send), ("drain", drain)] {

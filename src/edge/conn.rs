@@ -186,20 +186,11 @@ pub enum Next {
 #[derive(Debug)]
 enum Phase {
     /// Between requests. `since`: when it began to wait, or when the first byte of the head came.
-    Waiting {
-        since: Instant,
-        begun: bool,
-        scanner: Scanner,
-    },
+    Waiting { since: Instant, begun: bool, scanner: Scanner },
     /// `head` and `body` bytes are still to be handed over.
-    Request {
-        head: usize,
-        body: Body,
-    },
-    Streams {
-        frames: Frames,
-        quiet_until: Option<Instant>,
-    },
+    Request { head: usize, body: Body },
+    /// `header`: how long a head, or the preface, may be on its way.
+    Streams { frames: Frames, header: Duration, cut_off: bool },
 }
 
 /// See the head of this file.
@@ -236,7 +227,7 @@ impl Conn {
     pub fn new(io: Io, client: Arc<Client>, allowance: &Allowance, linger: mpsc::Sender<Io>) -> Self {
         let now = Instant::now();
         let phase = match io.is_h2() {
-            true => Phase::Streams { frames: Frames::new(allowance.resets), quiet_until: Some(now + allowance.header) },
+            true => Phase::Streams { frames: Frames::new(allowance.resets, now), header: allowance.header, cut_off: false },
             false => Phase::Waiting { since: now, begun: false, scanner: Scanner::default() },
         };
         let drain = Box::pin(client.closing.clone().cancelled_owned());
@@ -453,21 +444,51 @@ impl Conn {
     fn poll_streams(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let read = self.io().poll_read(cx, buf);
-        let Phase::Streams { frames, quiet_until } = &mut self.phase else { return read };
+        let Phase::Streams { frames, header, cut_off: false } = &mut self.phase else { return Poll::Ready(Err(too_much())) };
         match read {
+            Poll::Ready(Ok(())) if frames.feed(&buf.filled()[before..], Instant::now) => Poll::Ready(Ok(())),
             Poll::Ready(Ok(())) => {
-                *quiet_until = None;
-                match frames.feed(&buf.filled()[before..], Instant::now) {
-                    true => Poll::Ready(Ok(())),
-                    false => Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "too many streams reset"))),
-                }
+                self.cut_off(cx);
+                Poll::Ready(Err(too_much()))
             }
-            Poll::Pending => match *quiet_until {
-                Some(until) => self.alarm.poll(until, cx).map(|()| Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => match frames.begun() {
+                Some(since) => self.alarm.poll(since + *header, cx).map(|()| Err(io::ErrorKind::TimedOut.into())),
                 None => Poll::Pending,
             },
             failed => failed,
         }
+    }
+
+    /// The client was too much. It is told so, if it reads.
+    fn cut_off(&mut self, cx: &mut Context<'_>) {
+        tracing::debug!(client = %self.client.peer, "http/2 client cut off: too many resets, or frames that carry nothing");
+        if let Phase::Streams { frames, cut_off, .. } = &mut self.phase {
+            *cut_off = true;
+            self.outbox.extend(frames.farewell().iter().flatten());
+            self.wrote = true;
+        }
+        if self.poll_drain(cx).is_ready() {
+            // What is not taken now never will be.
+            let _ = self.io().poll_flush(cx);
+        }
+    }
+
+    /// Collects, or passes on what is too large for that.
+    fn poll_take(&mut self, cx: &mut Context<'_>, pieces: &[io::IoSlice<'_>], len: usize) -> Poll<io::Result<usize>> {
+        if self.outbox.len() + len > OUTBOX {
+            if len >= OUTBOX && self.outbox.is_empty() {
+                let io = self.io.as_mut().expect("the stream is there until drop because only drop takes it");
+                let wrote = Pin::new(io).poll_write_vectored(cx, pieces);
+                return self.in_time(cx, wrote);
+            }
+            // A full outbox takes what still fits, so that a large answer goes out in full pieces.
+            let room = OUTBOX.saturating_sub(self.outbox.len());
+            if room > 0 {
+                return Poll::Ready(Ok(collect(&mut self.outbox, pieces, room)));
+            }
+            ready!(self.poll_drain(cx))?;
+        }
+        Poll::Ready(Ok(collect(&mut self.outbox, pieces, OUTBOX)))
     }
 
     /// Sends what is collected.
@@ -514,6 +535,10 @@ impl Conn {
     }
 }
 
+fn too_much() -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionAborted, "too much of what carries nothing")
+}
+
 fn consume(body: Body, n: usize) -> Body {
     match body {
         Body::Length(left) => Body::Length(left.saturating_sub(n as u64)),
@@ -547,20 +572,16 @@ impl AsyncWrite for Conn {
             return Poll::Ready(Ok(len));
         }
         me.wrote = true;
-        if me.outbox.len() + len > OUTBOX {
-            if len >= OUTBOX && me.outbox.is_empty() {
-                let io = me.io.as_mut().expect("the stream is there until drop because only drop takes it");
-                let wrote = Pin::new(io).poll_write_vectored(cx, pieces);
-                return me.in_time(cx, wrote);
+        let taken = ready!(me.poll_take(cx, pieces, len))?;
+        if let Phase::Streams { frames, .. } = &mut me.phase {
+            let mut left = taken;
+            for piece in pieces {
+                let n = piece.len().min(left);
+                frames.sent(&piece[..n]);
+                left -= n;
             }
-            // A full outbox takes what still fits, so that a large answer goes out in full pieces.
-            let room = OUTBOX.saturating_sub(me.outbox.len());
-            if room > 0 {
-                return Poll::Ready(Ok(collect(&mut me.outbox, pieces, room)));
-            }
-            ready!(me.poll_drain(cx))?;
         }
-        Poll::Ready(Ok(collect(&mut me.outbox, pieces, OUTBOX)))
+        Poll::Ready(Ok(taken))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -598,7 +619,7 @@ impl Drop for Conn {
         let unread = match self.phase {
             Phase::Request { head, body } => head > 0 || body != Body::Length(0),
             Phase::Waiting { begun, .. } => begun,
-            Phase::Streams { .. } => false,
+            Phase::Streams { cut_off, .. } => cut_off,
         };
         // Closed with bytes unread, the kernel sends a reset, which may overtake the answer.
         if let Some(io) = self.io.take_if(|_| unread && self.wrote) {

@@ -7,7 +7,7 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -29,8 +29,10 @@ use crate::{
     telemetry::{ListenerMetrics, Refusal, TlsMetrics},
 };
 
+mod neighbours;
 mod serve;
 
+use neighbours::{Neighbours, Place};
 use serve::{Proxy, Service};
 
 /// How long a worker leaves a listener alone whose accept fails: descriptors come back when connections end.
@@ -71,9 +73,12 @@ pub enum Afterwards {
     Shared,
 }
 
-/// Connections over all listeners and threads, against `max_connections`.
+/// Connections over all listeners and threads, against `max_connections`; and by where they come from, against `max_connections_per_ip`.
 #[derive(Debug, Default)]
-pub struct Crowd(AtomicU64);
+pub struct Crowd {
+    all: AtomicU64,
+    neighbours: Arc<Neighbours>,
+}
 
 /// One of the crowd; gone when dropped.
 #[derive(Debug)]
@@ -81,22 +86,26 @@ pub struct Seat(Arc<Crowd>);
 
 impl Crowd {
     fn sit(self: &Arc<Self>, cap: u64) -> Option<Seat> {
-        if self.0.fetch_add(1, Relaxed) < cap {
+        if self.all.fetch_add(1, Relaxed) < cap {
             return Some(Seat(self.clone()));
         }
-        self.0.fetch_sub(1, Relaxed);
+        self.all.fetch_sub(1, Relaxed);
         None
+    }
+
+    fn sit_beside(&self, ip: IpAddr, cap: u32) -> Option<Place> {
+        self.neighbours.sit(ip, cap)
     }
 
     #[must_use]
     pub fn count(&self) -> u64 {
-        self.0.load(Relaxed)
+        self.all.load(Relaxed)
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Relaxed);
+        self.0.all.fetch_sub(1, Relaxed);
     }
 }
 

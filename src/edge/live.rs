@@ -33,6 +33,9 @@ use crate::{
     vocab::{Host, UpstreamName},
 };
 
+/// Connections of one address where the file says no number: a browser has six to a host, an office behind one address some dozens of browsers.
+const PER_IP: u32 = 256;
+
 /// The configuration in force. The one place where it is swapped.
 pub type LiveCell = Arc<ArcSwap<Live>>;
 
@@ -180,6 +183,23 @@ impl Live {
     #[must_use]
     pub fn now(&self) -> Duration {
         self.pools.now()
+    }
+
+    /// How many connections an address may have open; `None`: as many as there are seats.
+    ///
+    /// A trusted proxy brings everybody's, and so does what is on this machine: a tunnel, another server. Loopback is capped where the file says a number.
+    #[must_use]
+    pub fn cap_of(&self, peer: std::net::IpAddr, role: Role) -> Option<u32> {
+        let said = self.plan.listen.max_connections_per_ip;
+        match role {
+            Role::Admin => None,
+            Role::Http | Role::Https if self.is_trusted(peer) => None,
+            Role::Http | Role::Https => match said {
+                Some(cap) => Some(cap.get()),
+                None if peer.to_canonical().is_loopback() => None,
+                None => Some(PER_IP),
+            },
+        }
     }
 
     #[must_use]

@@ -24,7 +24,7 @@ pub fn plan() -> Plan {
         user: "nobody".into(),
         workers: NonZeroUsize::MIN,
         trusted_proxies: Vec::new(),
-        listen: Listen { http: Vec::new(), https: Vec::new(), proxy_protocol: false, max_connections: some },
+        listen: Listen { http: Vec::new(), https: Vec::new(), proxy_protocol: false, max_connections: some, max_connections_per_ip: None },
         timeouts: Timeouts { header: wait, idle: wait, body: wait, send: wait, drain: wait },
         limits: Limits {
             headers: ByteSize(1),

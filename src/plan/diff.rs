@@ -414,6 +414,7 @@ mod tests {
                     https: Vec::new(),
                     proxy_protocol: flag,
                     max_connections: 10.try_into().expect("above zero"),
+                    max_connections_per_ip: None,
                 },
                 timeouts: Timeouts { header: second, idle: second, body: second, send: second, drain: second },
                 limits: Limits {

@@ -18,6 +18,8 @@ pub struct Listen {
     pub proxy_protocol: bool,
     /// Over all listeners and threads.
     pub max_connections: NonZeroU32,
+    /// Of one address, IPv6 by /64; trusted proxies are not counted. `None`: the edge's own cap, which leaves loopback out.
+    pub max_connections_per_ip: Option<NonZeroU32>,
 }
 
 /// `[timeouts]`

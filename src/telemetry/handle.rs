@@ -259,6 +259,8 @@ impl FilterMetrics {
 pub enum Refusal {
     /// `[listen] max_connections`
     Full,
+    /// `[listen] max_connections_per_ip`
+    PerIp,
     /// No or a bad PROXY header.
     ProxyHeader,
     /// The kernel gave an error instead of a connection.
@@ -266,11 +268,12 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    pub(super) const ALL: [Self; 3] = [Self::Full, Self::ProxyHeader, Self::Accept];
+    pub(super) const ALL: [Self; 4] = [Self::Full, Self::PerIp, Self::ProxyHeader, Self::Accept];
 
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Full => "full",
+            Self::PerIp => "per_ip",
             Self::ProxyHeader => "proxy_header",
             Self::Accept => "accept",
         }

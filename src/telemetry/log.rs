@@ -318,7 +318,13 @@ impl log::Log for Bridge {
 
 /// Whether pingora only says that a client went away or was too slow.
 fn is_hang_up(target: &str, text: &str) -> bool {
-    const STARTS: [&str; 3] = ["Downstream", "failed to send error response to downstream", "Error finish sending body to downstream"];
+    const STARTS: [&str; 5] = [
+        "Downstream",
+        "H2 handshake error",
+        "tearing down downstream h2 connection",
+        "failed to send error response to downstream",
+        "Error finish sending body to downstream",
+    ];
     // `Fail to proxy: Downstream ReadError context: …`; the source is followed by a space, and led by one where it is the head of a chain.
     let cause = text.strip_prefix("Fail to proxy:").map(str::trim_start);
     target.starts_with("pingora")

@@ -11,6 +11,7 @@ mod control;
 mod crash;
 mod deploy;
 mod filters;
+mod floods;
 mod forwarded;
 mod hold;
 mod hostile;

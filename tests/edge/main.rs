@@ -4,4 +4,5 @@ mod harness;
 mod http1;
 mod http2;
 mod mutual;
+mod neighbours;
 mod tls;

@@ -47,12 +47,13 @@ fn overlap(a: IpAddr, b: IpAddr) -> bool {
 }
 
 pub fn listen(table: file::Listen, claims: &mut Claims, c: &mut Context<'_>) -> plan::Listen {
-    let file::Listen { place, http, https, proxy_protocol, max_connections } = table;
+    let file::Listen { place, http, https, proxy_protocol, max_connections, max_connections_per_ip } = table;
     plan::Listen {
         http: addresses(http, place, &defaults::HTTP, "http", claims, c),
         https: addresses(https, place, &defaults::HTTPS, "https", claims, c),
         proxy_protocol: proxy_protocol.or(false),
         max_connections: count(max_connections.value().map(|n| n.0), defaults::MAX_CONNECTIONS),
+        max_connections_per_ip: max_connections_per_ip.value().and_then(|n| NonZeroU32::new(n.0)),
     }
 }
 

@@ -88,6 +88,13 @@ impl Service {
                 Ok(Err(_)) | Err(_) => return metrics.refused(Refusal::ProxyHeader),
             }
         }
+        let place = match live.cap_of(peer.ip(), role) {
+            Some(cap) => match self.common.crowd.sit_beside(peer.ip(), cap) {
+                Some(place) => Some(place),
+                None => return metrics.refused(Refusal::PerIp),
+            },
+            None => None,
+        };
         let (io, client) = match role {
             // Boxed: a handshake is ten times as large as what follows, which would keep the room for it.
             Role::Https => match Box::pin(self.handshake(&live, tcp, deadline)).await {
@@ -109,6 +116,7 @@ impl Service {
             drop(live);
             self.requests(Box::new(conn), allowance, &leave).await;
         }
+        drop(place);
     }
 
     /// HTTP/1: pingora sees the connection from a whole head to the end of its answer, and never while it is idle.
@@ -216,7 +224,8 @@ impl H2App {
             .max_header_list_size(u32::try_from(head).unwrap_or(u32::MAX))
             .max_concurrent_streams(allowance.streams)
             .max_pending_accept_reset_streams(RESETS_AT_ONCE)
-            .max_local_error_reset_streams(Some(LOCAL_RESETS));
+            // Over the life of a connection: an honest client makes none (CVE-2025-8671).
+            .max_local_error_reset_streams(Some(allowance.resets.count().get() as usize));
         let mut server = HttpServerOptions::default();
         server.h2_idle_timeout = Some(allowance.idle);
         Self { live, proxy, options, server }
@@ -225,8 +234,6 @@ impl H2App {
 
 /// Streams that a client may open and reset before we have looked at them (CVE-2023-44487).
 const RESETS_AT_ONCE: usize = 20;
-/// Streams that we reset because of the client's errors, over the life of a connection (CVE-2025-8671).
-const LOCAL_RESETS: usize = 1024;
 
 #[async_trait]
 impl HttpServerApp for H2App {

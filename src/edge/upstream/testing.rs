@@ -32,7 +32,13 @@ impl TestPlan {
             user: "nobody".into(),
             workers: NonZeroUsize::MIN,
             trusted_proxies: Vec::new(),
-            listen: plan::Listen { http: Vec::new(), https: Vec::new(), proxy_protocol: false, max_connections: count(10) },
+            listen: plan::Listen {
+                http: Vec::new(),
+                https: Vec::new(),
+                proxy_protocol: false,
+                max_connections: count(10),
+                max_connections_per_ip: None,
+            },
             timeouts: plan::Timeouts { header: SECOND, idle: SECOND, body: SECOND, send: SECOND, drain: SECOND },
             limits: plan::Limits {
                 headers: ByteSize(1),

@@ -18,6 +18,7 @@ pub const PRIORITY: u8 = 2;
 pub const RST_STREAM: u8 = 3;
 pub const SETTINGS: u8 = 4;
 pub const PUSH_PROMISE: u8 = 5;
+pub const PING: u8 = 6;
 pub const GOAWAY: u8 = 7;
 pub const WINDOW_UPDATE: u8 = 8;
 pub const CONTINUATION: u8 = 9;
@@ -26,6 +27,8 @@ pub const END_STREAM: u8 = 1;
 pub const ACK: u8 = 1;
 pub const END_HEADERS: u8 = 4;
 pub const PADDED: u8 = 8;
+
+pub const ENHANCE_YOUR_CALM: u32 = 11;
 
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -197,13 +200,23 @@ impl H2 {
                     return Fate::Answered(status.unwrap_or_default(), String::from_utf8_lossy(&body).into_owned());
                 }
                 HEADERS if frame.stream == stream && status.is_none() => status = Some(self::status(&frame.payload)),
-                DATA if frame.stream == stream => body.extend_from_slice(&frame.payload),
+                DATA if frame.stream == stream => {
+                    body.extend_from_slice(&frame.payload);
+                    if let Ok(taken @ 1..) = u32::try_from(frame.payload.len()) {
+                        drop(self.send(&self::frame(WINDOW_UPDATE, 0, 0, &taken.to_be_bytes())).await);
+                    }
+                }
                 _ => {}
             }
             if frame.stream == stream && matches!(frame.kind, HEADERS | DATA) && frame.flags & END_STREAM != 0 {
                 return Fate::Answered(status.unwrap_or_default(), String::from_utf8_lossy(&body).into_owned());
             }
         }
+    }
+
+    /// Reads until the connection ends; the code of its GOAWAY.
+    pub async fn end(&mut self, longest: Duration) -> Fate {
+        self.fate(u32::MAX, longest).await
     }
 }
 
