@@ -22,6 +22,8 @@ fn limiter(rate: &str) -> Limiter {
         delay: 20,
         concurrent: None,
         status: StatusCode::TOO_MANY_REQUESTS,
+        count: vec![],
+        headers: None,
         mode: ZoneMode::Enforce,
         max_keys: NonZeroU32::new(100_000).expect("not zero"),
     })

@@ -108,6 +108,8 @@ fn all_gates(bencher: Bencher) {
         delay: 1000,
         concurrent: None,
         status: http::StatusCode::TOO_MANY_REQUESTS,
+        count: vec![],
+        headers: None,
         mode: gateway::plan::ZoneMode::Enforce,
         max_keys: many(100_000),
     };

@@ -244,11 +244,11 @@ table! {
         concurrent: Whole<1, 10_000_000>,
         /// Default: 429.
         status: Status<400, 599>,
-        /// Not supported yet.
+        /// Only answers with these statuses spend, as in [401, 403]. A request is let in while something is left, and spends when its answer is there; while the rest is taken by requests that are not answered yet, others wait, up to 10s.
         count: List<Status<100, 599>>,
         /// "observe": counts what would be refused, and lets it pass. Default: enforce.
         mode: Mode,
-        /// Not supported yet.
+        /// Says what is left on every answer: "draft" is RateLimit-Policy and RateLimit, "legacy" is X-RateLimit-Limit, -Remaining and -Reset (seconds until all is back). Default: neither; Retry-After is always sent.
         headers: RateHeaders,
         /// Keys kept apart at most; beyond, new ones share cells, each never beyond its own budget. Default: 100000.
         max_keys: Whole<16, 100_000_000>,

@@ -378,7 +378,7 @@ fn timeouts(timeouts: &plan::UpstreamTimeouts) -> String {
 }
 
 fn zone(to: &mut Writer, zone: &plan::Zone) {
-    let plan::Zone { key, rate, burst, delay, concurrent, status, mode, max_keys } = zone;
+    let plan::Zone { key, rate, burst, delay, concurrent, status, count, mode, headers, max_keys } = zone;
     match &key[..] {
         [one] => to.pair("key", quote(&one.to_string())),
         several => to.pair("key", quoted(several)),
@@ -395,6 +395,12 @@ fn zone(to: &mut Writer, zone: &plan::Zone) {
         to.pair("concurrent", concurrent);
     }
     to.pair("status", status.as_u16());
+    if !count.is_empty() {
+        to.pair("count", list(count.iter().map(|status| status.as_u16().to_string())));
+    }
+    if let Some(headers) = headers {
+        to.pair("headers", quote(headers.as_str()));
+    }
     to.pair("mode", quote(mode.as_str()));
     to.pair("max_keys", max_keys);
 }

@@ -440,6 +440,8 @@ mod tests {
                             delay: 0,
                             concurrent: None,
                             status: http::StatusCode::TOO_MANY_REQUESTS,
+                            count: vec![],
+                            headers: None,
                             mode: ZoneMode::Enforce,
                             max_keys: 1.try_into().expect("above zero"),
                         };

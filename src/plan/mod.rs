@@ -32,7 +32,7 @@ pub use log::{AccessFormat, AccessLog, Log, LogFormat, LogLevel, Rotation};
 pub use route::{Action, HeaderEdit, PathMatch, Rewrite, Route};
 pub use site::{Site, SiteTls};
 pub use upstream::{Balance, Health, HealthKind, Passive, Retry, RetryOn, Server, Upstream, UpstreamHttp, UpstreamTimeouts};
-pub use zone::{Zone, ZoneKey, ZoneMode};
+pub use zone::{RateHeaders, Zone, ZoneKey, ZoneMode};
 
 /// Everything `gateway.toml` and its includes say.
 ///

@@ -21,7 +21,12 @@ pub struct Zone {
     pub concurrent: Option<NonZeroU32>,
     #[serde(with = "status")]
     pub status: StatusCode,
+    /// Only answers with these spend of the rate; empty: every request does.
+    #[serde(with = "statuses")]
+    pub count: Vec<StatusCode>,
     pub mode: ZoneMode,
+    /// What answers say of what is left.
+    pub headers: Option<RateHeaders>,
     /// Cells kept at most; the state of a key that is still limited is never given up for a new one.
     pub max_keys: NonZeroU32,
 }
@@ -47,6 +52,14 @@ pub enum ZoneMode {
     Observe,
 }
 
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub enum RateHeaders {
+    /// `RateLimit-Policy` and `RateLimit`.
+    Draft,
+    /// `X-RateLimit-Limit`, `-Remaining`, `-Reset`.
+    Legacy,
+}
+
 /// As the configuration writes it.
 impl fmt::Display for ZoneKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -69,6 +82,30 @@ impl ZoneMode {
             Self::Enforce => "enforce",
             Self::Observe => "observe",
         }
+    }
+}
+
+impl RateHeaders {
+    /// As the configuration writes it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Draft => "draft",
+            Self::Legacy => "legacy",
+        }
+    }
+}
+
+mod statuses {
+    use http::StatusCode;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(all: &[StatusCode], to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(all.iter().map(StatusCode::as_u16))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<StatusCode>, D::Error> {
+        Vec::<u16>::deserialize(from)?.into_iter().map(|one| StatusCode::from_u16(one).map_err(D::Error::custom)).collect()
     }
 }
 

@@ -5,6 +5,9 @@
 //! Shape: [`Limiter::hold`] → [`Asked::judge`] → [`Asked::take`], the cell locked from the first to the last: whoever asks several zones holds all their cells, in one
 //!        order for all, before it takes of any. So a refusal has spent nothing, and needs no refund.
 //!        Budget: rate and burst, a number of requests at once, or both.
+//!        Where only some answers spend (`count`), a request reserves and its answer decides: what is spent and what is reserved never exceed the budget together, so
+//!        what is spent never does, however many come at once; a refund is exact because a reservation has no time in it. Whom reservations alone keep out waits
+//!        for their outcome ([`Judgement::Unsettled`]).
 //!        Turns: what exceeds `delay` is admitted with a wait, and has spent from then on. A turn that nobody waits for any more is given back where nobody has
 //!        come after it, which is where that is exact; else its slot stays empty.
 //! Units: `now` is monotonic, since an epoch that the caller chose and keeps. Memory: at most [`BYTES_PER_KEY`] a key of `max_keys`, taken as keys come.
@@ -20,7 +23,7 @@ mod key;
 #[cfg(test)]
 mod tests;
 
-use cells::{Cell, Cells, Held};
+use cells::{Cells, Held};
 pub use key::{KeyHash, Plus, Print, cookie, only, query};
 
 /// What a full zone costs at most for each of its `max_keys`: a slot and its index entry, each just after their tables have doubled, and its share of the overflow.
@@ -33,6 +36,8 @@ const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
 #[derive(Debug)]
 pub struct Limiter {
     pace: Option<Gcra>,
+    /// A request reserves, and its answer decides.
+    counts: bool,
     /// At once, of one key.
     concurrent: u32,
     max_keys: usize,
@@ -55,6 +60,8 @@ struct Gcra {
 pub enum Judgement {
     /// After so long, which is zero where nobody waits.
     Admit(Duration),
+    /// What is left is reserved by requests that may not spend it.
+    Unsettled,
     /// The wait until the pace admits one; `None`: until another request of the key is over.
     Refuse(Option<Duration>),
 }
@@ -78,7 +85,14 @@ impl Limiter {
             let many = |requests: u32| every.saturating_mul(u64::from(requests)).min(nanos(LONGEST));
             Gcra { every, burst: many(zone.burst), free: many(zone.delay) }
         });
-        Self { pace, concurrent: zone.concurrent.map_or(u32::MAX, |most| most.get()), max_keys: zone.max_keys.get() as usize, cells }
+        let counts = !zone.count.is_empty();
+        Self {
+            pace,
+            counts,
+            concurrent: zone.concurrent.map_or(u32::MAX, |most| most.get()),
+            max_keys: zone.max_keys.get() as usize,
+            cells,
+        }
     }
 
     /// A key to be put together.
@@ -102,6 +116,39 @@ impl Limiter {
             let cell = held.cell();
             cell.running = cell.running.saturating_sub(1);
         }
+    }
+
+    /// The answer of a request is known, or will never be: whether it spends.
+    pub fn settle(&self, ticket: &mut Ticket, now: Duration, spends: bool) {
+        let claim = std::mem::replace(&mut ticket.claim, Claim::Nothing);
+        let (Some(Gcra { every, burst, .. }), Some(mut held)) = (self.pace, self.cells.find(ticket.print)) else { return };
+        let (cell, now) = (held.cell(), nanos(now));
+        let spends = spends
+            && match claim {
+                Claim::Nothing => false,
+                Claim::Reserved => true,
+                Claim::Open => cell.ahead(now, every) <= burst,
+            };
+        if claim == Claim::Reserved {
+            cell.reserved = cell.reserved.saturating_sub(1);
+        }
+        if spends {
+            cell.full_at = cell.full_at.max(now).saturating_add(every);
+        }
+    }
+
+    /// What a key has left.
+    #[must_use]
+    pub fn standing(&self, print: Print, now: Duration) -> Standing {
+        let cell = self.cells.find(print).map(|mut held| *held.cell()).unwrap_or_default();
+        let pace = self.pace.map(|Gcra { every, burst, .. }| {
+            let ahead = cell.ahead(nanos(now), every);
+            let left = burst.checked_sub(ahead).map_or(0, |left| left / every + 1);
+            let whole = burst.saturating_add(every);
+            Budget { limit: burst / every + 1, left, back: Duration::from_nanos(ahead), whole: Duration::from_nanos(whole) }
+        });
+        let at_once = (self.concurrent < u32::MAX).then(|| (self.concurrent, self.concurrent.saturating_sub(cell.running)));
+        Standing { pace, at_once }
     }
 
     /// A request has left before its turn.
@@ -138,30 +185,47 @@ pub struct Asked<'a> {
 impl Asked<'_> {
     #[must_use]
     pub fn judge(&mut self) -> Judgement {
-        let Limiter { pace, concurrent, .. } = self.limiter;
-        let Cell { full_at, running, .. } = *self.held.cell();
-        let ahead = full_at.saturating_sub(self.now);
-        match pace {
-            Some(Gcra { burst, .. }) if ahead > *burst => Judgement::Refuse(Some(Duration::from_nanos(ahead - burst))),
-            Some(_) | None if running >= *concurrent => Judgement::Refuse(None),
-            Some(Gcra { free, .. }) => Judgement::Admit(Duration::from_nanos(ahead.saturating_sub(*free))),
-            None => Judgement::Admit(Duration::ZERO),
+        let Limiter { pace, counts, concurrent, .. } = self.limiter;
+        let cell = *self.held.cell();
+        let busy = cell.running >= *concurrent;
+        let Some(Gcra { every, burst, free }) = *pace else {
+            return if busy { Judgement::Refuse(None) } else { Judgement::Admit(Duration::ZERO) };
+        };
+        let (spent, ahead) = (cell.full_at.saturating_sub(self.now), cell.ahead(self.now, every));
+        match (spent > burst, ahead > burst) {
+            (true, _) => Judgement::Refuse(Some(Duration::from_nanos(spent - burst))),
+            (false, _) if busy => Judgement::Refuse(None),
+            (false, true) => Judgement::Unsettled,
+            (false, false) if *counts => Judgement::Admit(Duration::ZERO),
+            (false, false) => Judgement::Admit(Duration::from_nanos(ahead.saturating_sub(free))),
         }
+    }
+
+    /// The request goes on although what is left is reserved: it spends, if something is left by then.
+    #[must_use]
+    pub fn pass(self) -> Ticket {
+        Ticket { print: self.print, full_at: 0, claim: Claim::Open, runs: false }
     }
 
     /// The request is admitted.
     #[must_use]
     pub fn take(mut self) -> Ticket {
-        let Self { limiter: Limiter { pace, concurrent, .. }, print, now, .. } = self;
+        let Self { limiter: Limiter { pace, counts, concurrent, .. }, print, now, .. } = self;
         let cell = self.held.cell();
-        if let Some(Gcra { every, .. }) = pace {
-            cell.full_at = cell.full_at.max(now).saturating_add(*every);
+        let mut claim = Claim::Nothing;
+        match pace {
+            Some(_) if *counts => {
+                cell.reserved += 1;
+                claim = Claim::Reserved;
+            }
+            Some(Gcra { every, .. }) => cell.full_at = cell.full_at.max(now).saturating_add(*every),
+            None => {}
         }
         let runs = *concurrent < u32::MAX;
         if runs {
             cell.running += 1;
         }
-        Ticket { print, full_at: cell.full_at, runs }
+        Ticket { print, full_at: cell.full_at, claim, runs }
     }
 }
 
@@ -171,14 +235,61 @@ pub struct Ticket {
     print: Print,
     /// As it was when this request, and nobody after it, had spent.
     full_at: u64,
+    claim: Claim,
     runs: bool,
 }
 
+/// What an answer will settle.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Claim {
+    Nothing,
+    Reserved,
+    /// Nothing was left to reserve.
+    Open,
+}
+
+/// What a key has left of each of its limits.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Standing {
+    pub pace: Option<Budget>,
+    /// The limit, and how many more may come at once.
+    pub at_once: Option<(u32, u32)>,
+}
+
+/// Of a pace.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Budget {
+    /// Admitted at one moment when nothing is spent.
+    pub limit: u64,
+    pub left: u64,
+    /// Until all of it is back.
+    pub back: Duration,
+    /// The time that all of it takes to come back.
+    pub whole: Duration,
+}
+
 impl Ticket {
+    /// Of a key that was asked and got nothing.
+    #[must_use]
+    pub fn empty(print: Print) -> Self {
+        Self { print, full_at: 0, claim: Claim::Nothing, runs: false }
+    }
+
+    #[must_use]
+    pub fn print(&self) -> Print {
+        self.print
+    }
+
+    /// Whether its answer decides of something.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.claim != Claim::Nothing
+    }
+
     /// Whether there is anything to give back.
     #[must_use]
     pub fn holds(&self) -> bool {
-        self.runs
+        self.runs || self.is_open()
     }
 }
 

@@ -17,6 +17,7 @@ use crate::harness::{
     ws::Socket,
 };
 
+mod count;
 mod nginx;
 mod turn;
 

@@ -9,8 +9,9 @@ use crate::{
     config::{
         complaint::{Code, Place},
         defaults, file,
-        shape::{At, Field, Named, OneOrMore, Whole},
+        shape::{At, Field, List, Named, OneOrMore, Whole},
         tree::Text,
+        value::Status,
     },
     plan,
     vocab::ZoneName,
@@ -32,15 +33,14 @@ pub fn compile(field: Field<Named<file::Zone>>, c: &mut Context<'_>) -> Blocks<Z
 
 fn zone(name: &str, table: file::Zone, c: &mut Context<'_>) -> Option<plan::Zone> {
     let file::Zone { place, key, rate, burst, nodelay, delay, concurrent, status, count: statuses, mode, headers, max_keys } = table;
-    statuses.not_yet("counting by status", "take it out: every request counts", c.out);
-    headers.not_yet("a choice of RateLimit headers", "take it out: Retry-After is always sent", c.out);
     let key = self::key(key, c);
     if rate.is_absent() {
         if concurrent.is_absent() {
             let cure = "add a pace, as in rate = \"10r/s\", or a number of requests at once, as in concurrent = 10";
             c.out.add_with_cure(Code::MissingKey, place, format!("zone {name:?} limits nothing"), cure);
         }
-        for (key, place) in [("burst", burst.place()), ("nodelay", nodelay.place()), ("delay", delay.place())] {
+        for (key, place) in [("burst", burst.place()), ("nodelay", nodelay.place()), ("delay", delay.place()), ("count", statuses.place())]
+        {
             let Some(place) = place else { continue };
             let cure = format!("add a pace, as in rate = \"10r/s\", or take {key} out");
             c.out.add_with_cure(Code::Conflict, place, format!("zone {name:?} has {key}, but no rate that it is about"), cure);
@@ -48,6 +48,7 @@ fn zone(name: &str, table: file::Zone, c: &mut Context<'_>) -> Option<plan::Zone
     }
     let burst = burst.value().map_or(0, |burst| burst.0);
     let delay = self::delay(name, burst, nodelay, delay, c);
+    let statuses = self::statuses(name, burst, delay, statuses, c);
     Some(plan::Zone {
         key: key?,
         rate: rate.value().map(|rate| rate.0),
@@ -55,6 +56,11 @@ fn zone(name: &str, table: file::Zone, c: &mut Context<'_>) -> Option<plan::Zone
         delay,
         concurrent: concurrent.value().and_then(|most| NonZeroU32::new(most.0)),
         status: status.value().map_or(StatusCode::TOO_MANY_REQUESTS, |status| status.0),
+        count: statuses,
+        headers: headers.value().map(|headers| match headers {
+            file::RateHeaders::Draft => plan::RateHeaders::Draft,
+            file::RateHeaders::Legacy => plan::RateHeaders::Legacy,
+        }),
         mode: match mode.value() {
             Some(file::Mode::Observe) => plan::ZoneMode::Observe,
             Some(file::Mode::Enforce) | None => plan::ZoneMode::Enforce,
@@ -81,6 +87,29 @@ fn delay(name: &str, burst: u32, nodelay: Field<bool>, delay: Field<Whole<0, 1_0
         (None, Some(At { value: false, .. })) => 0,
         (None, Some(At { value: true, .. }) | None) => burst,
     }
+}
+
+/// Which answers spend.
+fn statuses(name: &str, burst: u32, delay: u32, statuses: Field<List<Status<100, 599>>>, c: &mut Context<'_>) -> Vec<StatusCode> {
+    let Some(At { value: List(statuses), place }) = statuses.given() else { return Vec::new() };
+    if statuses.is_empty() {
+        c.out.add_with_cure(
+            Code::EmptyValue,
+            place,
+            "count may not be empty",
+            "write the statuses that spend, as in [401, 403], or take it out",
+        );
+    }
+    if delay < burst {
+        let cure = "write nodelay = true, or take count out";
+        c.out.add_with_cure(
+            Code::Conflict,
+            place,
+            format!("zone {name:?} knows by the answer alone what is spent: nobody can wait for his turn"),
+            cure,
+        );
+    }
+    statuses.into_iter().map(|status| status.value.0).collect()
 }
 
 /// All parts of a key; one bad part does not hide the others.

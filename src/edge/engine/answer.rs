@@ -15,6 +15,7 @@ pub async fn send(session: &mut Session, exchange: &mut Exchange, reply: Reply) 
     let Reply { status, headers, body } = reply;
     let mut fields = HeaderMap::with_capacity(headers.len() + 12);
     fields.extend(headers);
+    exchange.passage.answer(status, &mut fields, || exchange.live.now());
     finish(&mut fields, exchange, &session.req_header().headers);
     let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) || status.is_informational();
     if !bodiless {
@@ -49,6 +50,7 @@ pub fn dress(session: &mut Session, exchange: &mut Exchange, answer: &mut Respon
         parts.headers.remove(KEEP_ALIVE);
         parts.headers.remove(PROXY_CONNECTION);
     }
+    exchange.passage.answer(status, &mut parts.headers, || exchange.live.now());
     finish(&mut parts.headers, exchange, &session.req_header().headers);
     *answer = ResponseHeader::from(parts);
 }

@@ -1,62 +1,96 @@
-//! A request's wait for its turn in the zones of its route.
+//! A request's wait in the zones of its route: for what others leave of a budget, and for its turn.
 
 use std::time::Duration;
 
 use http::{StatusCode, header};
 use pingora::{Result, proxy::Session};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    super::{exchange::Exchange, gate::Verdict, reply::Reply},
+    super::{
+        exchange::Exchange,
+        gate::{self, Refused, Verdict},
+        reply::Reply,
+    },
     wait,
 };
+
+/// As long as that a request waits for the answers of others, which decide what is left for it.
+const SETTLED_WITHIN: Duration = Duration::from_secs(10);
+/// Between two looks where no bell has rung: another zone of the route may have been what it waits for.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// A route whose zones make nobody wait costs a look.
 ///
 /// Errors: the client has left; its turn is given back.
 pub async fn take(session: &mut Session, exchange: &mut Exchange) -> Result<Verdict> {
-    let wait = exchange.passage.wait();
-    if wait.is_zero() {
+    if exchange.passage.wait().is_zero() && exchange.passage.unsettled().is_none() {
         return Ok(Verdict::Pass);
     }
     // In a box: it is rare, and every request's future would else have room for it.
-    Box::pin(stand(session, exchange, wait)).await
+    Box::pin(stand(session, exchange)).await
 }
 
-async fn stand(session: &mut Session, exchange: &mut Exchange, wait: Duration) -> Result<Verdict> {
-    let due = Instant::now() + wait;
+async fn stand(session: &mut Session, exchange: &mut Exchange) -> Result<Verdict> {
     let drain = super::client(session).map(|client| client.draining.clone()).unwrap_or_default();
-    // Half of the drain is left for the answer.
-    let patience = exchange.live.allowance.drain / 2;
     let waited = wait::unless_left(session, async {
-        tokio::select! {
-            () = sleep_until(due) => Ended::Due,
-            () = is_too_late(&drain, due, patience) => Ended::TooLate,
-        }
+        settle(exchange).await?;
+        turn(exchange, &drain).await
     });
-    match waited.await {
-        Ok(Ended::Due) => {
+    let refused = match waited.await {
+        Ok(Ok(())) => {
             exchange.passage.begin();
-            Ok(Verdict::Pass)
+            return Ok(Verdict::Pass);
         }
-        Ok(Ended::TooLate) => {
-            exchange.passage.end();
-            let page = Reply::page(StatusCode::SERVICE_UNAVAILABLE, session.req_header().headers.get(header::ACCEPT), exchange.id());
-            Ok(Verdict::Answer(page.with_retry_after(Duration::from_secs(1))))
-        }
+        Ok(Err(refused)) => refused,
         Err(left) => {
             exchange.passage.end();
-            Err(left)
+            return Err(left);
+        }
+    };
+    let Refused { status, wait } = refused;
+    let page = Reply::page(status, session.req_header().headers.get(header::ACCEPT), exchange.id());
+    Ok(Verdict::Answer(page.with_retry_after(wait)))
+}
+
+/// Until what others have reserved is spent or given back.
+async fn settle(exchange: &mut Exchange) -> Result<(), Refused> {
+    let live = exchange.live.clone();
+    let until = Instant::now() + SETTLED_WITHIN.min(patience(exchange));
+    while let (Some(queue), Some(route)) = (exchange.passage.unsettled(), exchange.route_of(&live)) {
+        let mut heard = std::pin::pin!(queue.heard());
+        // What is settled from here on is heard.
+        heard.as_mut().enable();
+        if gate::again(&route.gate, live.now(), &mut exchange.passage)? {
+            break;
+        }
+        if Instant::now() >= until
+            && let Some(refused) = exchange.passage.give_up()
+        {
+            return Err(refused);
+        }
+        // Rung or late: it looks again.
+        let _ = timeout_at(until.min(Instant::now() + LOOK), heard).await;
+    }
+    Ok(())
+}
+
+/// Until it is the request's turn.
+async fn turn(exchange: &mut Exchange, drain: &CancellationToken) -> Result<(), Refused> {
+    let due = Instant::now() + exchange.passage.wait();
+    tokio::select! {
+        () = sleep_until(due) => Ok(()),
+        () = is_too_late(drain, due, patience(exchange)) => {
+            exchange.passage.end();
+            Err(Refused { status: StatusCode::SERVICE_UNAVAILABLE, wait: Duration::ZERO })
         }
     }
 }
 
-/// How a wait ends.
-enum Ended {
-    Due,
-    /// Its connection will be closed before it could be answered.
-    TooLate,
+/// Half of the drain is left for the answer.
+fn patience(exchange: &Exchange) -> Duration {
+    exchange.live.allowance.drain / 2
 }
 
 /// Returns when the connection drains and the turn would come too late for that.

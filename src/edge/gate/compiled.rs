@@ -8,8 +8,8 @@ use super::{
     address::Nets,
     cors::Cors,
     filter::{BadUri, Filter},
-    limit::Queue,
     misdirected::Demand,
+    queue::Queue,
 };
 use crate::{
     plan,

@@ -20,6 +20,8 @@ pub mod https;
 pub mod limit;
 pub mod method;
 pub mod misdirected;
+pub mod queue;
+pub mod quota;
 pub mod sanity;
 pub mod screen;
 pub mod size;
@@ -30,7 +32,7 @@ mod tests;
 pub use body::Inspection;
 pub use compiled::{GateRoute, GateSite, LiveZone, ZoneSet};
 pub use https::canonical;
-pub use limit::Passage;
+pub use limit::{Passage, Refused, again};
 pub use misdirected::{Demand, misdirected};
 pub use sanity::{drops, sanity};
 

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    plan::{Action, Family, FilterMode, Filters, Limits, PathMatch, Route, Site, SiteTls, Zone, ZoneKey, ZoneMode},
+    plan::{Action, Family, FilterMode, Filters, Limits, PathMatch, RateHeaders, Route, Site, SiteTls, Zone, ZoneKey, ZoneMode},
     rules::{header as rule, screen::Screen},
     telemetry::Metrics,
     vocab::{ByteSize, Host, HostPattern, Pace, ZoneName},
@@ -174,6 +174,8 @@ impl Gates {
                 delay: 20,
                 concurrent: None,
                 status: StatusCode::TOO_MANY_REQUESTS,
+                count: vec![],
+                headers: None,
                 mode: ZoneMode::Enforce,
                 max_keys: NonZeroU32::new(1000).expect("not zero"),
             };

@@ -32,6 +32,11 @@ pub struct Cell {
 }
 
 impl Cell {
+    /// How far ahead of the pace the key is, if all that is reserved were spent.
+    pub fn ahead(&self, now: u64, every: u64) -> u64 {
+        self.full_at.saturating_sub(now).saturating_add(every.saturating_mul(self.reserved.into()))
+    }
+
     fn is_held(&self) -> bool {
         self.reserved > 0 || self.running > 0
     }

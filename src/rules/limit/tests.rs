@@ -24,6 +24,8 @@ fn zone(rate: &str, burst: u32, max_keys: u32) -> Zone {
         delay: burst,
         concurrent: None,
         status: StatusCode::TOO_MANY_REQUESTS,
+        count: vec![],
+        headers: None,
         mode: ZoneMode::Enforce,
         max_keys: NonZeroU32::new(max_keys).expect("not zero"),
     }
@@ -61,6 +63,7 @@ impl Limiter {
         match asked.judge() {
             Judgement::Admit(_) => Ok(asked.take()),
             Judgement::Refuse(wait) => Err(wait),
+            Judgement::Unsettled => Err(None),
         }
     }
 
@@ -69,7 +72,7 @@ impl Limiter {
         let mut asked = self.hold(self.print(key), now);
         match asked.judge() {
             Judgement::Admit(wait) => Some((now + wait, asked.take())),
-            Judgement::Refuse(_) => None,
+            Judgement::Refuse(_) | Judgement::Unsettled => None,
         }
     }
 
@@ -210,6 +213,58 @@ fn who_is_refused_for_one_limit_has_spent_nothing_of_the_other() {
     limiter.leave(&limiter.ask(&ip(1), ms(0)).expect("one of three is left"));
     assert_eq!(limiter.ask(&ip(1), ms(0)).map(drop), Err(Some(ms(1000))));
     assert!(limiter.ask(&ip(1), ms(1000)).is_ok());
+}
+
+/// Only some answers spend.
+fn counting(rate: &str, burst: u32) -> Zone {
+    Zone { count: vec![StatusCode::UNAUTHORIZED], ..zone(rate, burst, 10) }
+}
+
+#[test]
+fn an_answer_that_does_not_count_has_spent_nothing() {
+    let limiter = Limiter::new(&counting("1r/m", 2));
+    for n in 0..100 {
+        let mut ticket = limiter.ask(&ip(1), ms(n)).expect("all is there");
+        limiter.settle(&mut ticket, ms(n), false);
+    }
+    for n in 0..3 {
+        let mut ticket = limiter.ask(&ip(1), ms(100)).expect("three may fail");
+        limiter.settle(&mut ticket, ms(100 + n), true);
+    }
+    assert_eq!(limiter.ask(&ip(1), ms(102)).map(drop), Err(Some(ms(59_998))));
+    assert!(limiter.ask(&ip(1), ms(60_100)).is_ok());
+}
+
+#[test]
+fn what_is_reserved_keeps_others_out_until_it_is_settled() {
+    let limiter = Limiter::new(&counting("1r/m", 1));
+    let judge = |now| limiter.hold(limiter.print(&ip(1)), now).judge();
+    let (mut one, mut two) = (limiter.ask(&ip(1), ms(0)).expect("room"), limiter.ask(&ip(1), ms(0)).expect("room"));
+    assert_eq!(judge(ms(0)), Judgement::Unsettled);
+    assert_eq!(judge(ms(999_000)), Judgement::Unsettled, "time settles nothing");
+    limiter.settle(&mut one, ms(0), false);
+    assert_eq!(judge(ms(0)), Judgement::Admit(ms(0)));
+    let mut three = limiter.ask(&ip(1), ms(0)).expect("room");
+    limiter.settle(&mut two, ms(0), true);
+    assert_eq!(judge(ms(0)), Judgement::Unsettled);
+    limiter.settle(&mut three, ms(0), true);
+    limiter.settle(&mut three, ms(0), true);
+    assert_eq!(judge(ms(0)), Judgement::Refuse(Some(ms(60_000))), "settled once, whatever is said twice");
+    assert_eq!(judge(ms(60_000)), Judgement::Admit(ms(0)));
+}
+
+#[test]
+fn what_is_left_is_what_will_be_admitted() {
+    let limiter = Limiter::new(&Zone { concurrent: NonZeroU32::new(30), ..zone("10r/s", 20, 10) });
+    let standing = |now| limiter.standing(limiter.print(&ip(1)), now);
+    let whole = Budget { limit: 21, left: 21, back: ms(0), whole: ms(2100) };
+    assert_eq!(standing(ms(0)), Standing { pace: Some(whole), at_once: Some((30, 30)) });
+    let _held: Vec<_> = (0..5).map(|_| limiter.ask(&ip(1), ms(0)).expect("room")).collect();
+    assert_eq!(standing(ms(0)), Standing { pace: Some(Budget { left: 16, back: ms(500), ..whole }), at_once: Some((30, 25)) });
+    assert_eq!(standing(ms(450)).pace, Some(Budget { left: 20, back: ms(50), ..whole }));
+    assert_eq!(admitted(&limiter, &ip(1), 100, ms(450)), 20);
+    assert_eq!(standing(ms(450)).pace.map(|pace| pace.left), Some(0));
+    assert_eq!(limiter.keys(), 1, "to look makes no cell");
 }
 
 #[test]
@@ -417,5 +472,62 @@ proptest! {
         stay.extend(waiting.into_iter().map(|(start, _)| start));
         stay.sort_unstable();
         prop_assert!(stay.windows(2).all(|two| two[1] - two[0] >= Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn however_many_come_at_once_no_more_answers_spend_than_the_budget_has(
+        per in 1u64..3_000, burst in 0u32..6, steps in prop::collection::vec((0u64..2_000, 0u8..4, 0usize..8), 1..150),
+    ) {
+        let spec = Zone { rate: Some(Pace::new(1, ms(per)).expect("a pace")), ..counting("1r/s", burst) };
+        let limiter = Limiter::new(&spec);
+        let (mut now, mut open, mut spent) = (ms(0), Vec::new(), Vec::new());
+        for (step, does, who) in steps {
+            now += ms(step);
+            if does < 2 || open.is_empty() {
+                open.extend(limiter.ask(&ip(1), now).ok());
+                continue;
+            }
+            let mut ticket: Ticket = open.remove(who % open.len());
+            limiter.settle(&mut ticket, now, does == 2);
+            if does == 2 {
+                spent.push(now);
+            }
+        }
+        for (from, start) in spent.iter().enumerate() {
+            for (n, end) in spent[from..].iter().enumerate() {
+                prop_assert!(n as f64 <= (*end - *start).as_secs_f64() * 1000.0 / per as f64 + f64::from(burst) + 1e-6);
+            }
+        }
+    }
+
+    #[test]
+    fn a_refund_is_as_if_the_request_had_never_come(
+        burst in 0u32..6, steps in prop::collection::vec((0u64..2_000, any::<bool>()), 1..80), long in 1usize..10,
+    ) {
+        // In one of two zones requests come that do not count, and are answered late; the other never sees them.
+        let (limiter, oracle) = (Limiter::new(&counting("1r/s", burst)), Limiter::new(&counting("1r/s", burst)));
+        let judge = |limiter: &Limiter, now| limiter.hold(limiter.print(&ip(1)), now).judge();
+        let (mut now, mut late) = (ms(0), std::collections::VecDeque::new());
+        for (step, counts) in steps {
+            now += ms(step);
+            if late.len() >= long {
+                late.drain(..).for_each(|mut ticket: Ticket| limiter.settle(&mut ticket, now, false));
+            }
+            if late.is_empty() {
+                prop_assert_eq!(judge(&limiter, now), judge(&oracle, now));
+            }
+            if counts {
+                // With nothing reserved, both admit or neither does; else the one may wait for what the other does not know of.
+                if let Ok(mut ticket) = limiter.ask(&ip(1), now) {
+                    limiter.settle(&mut ticket, now, true);
+                    let mut ticket = oracle.ask(&ip(1), now).expect("it has no less left");
+                    oracle.settle(&mut ticket, now, true);
+                }
+            } else {
+                late.extend(limiter.ask(&ip(1), now).ok());
+            }
+        }
+        late.drain(..).for_each(|mut ticket| limiter.settle(&mut ticket, now, false));
+        prop_assert_eq!(limiter.standing(limiter.print(&ip(1)), now), oracle.standing(oracle.print(&ip(1)), now));
     }
 }

@@ -166,6 +166,15 @@ pub async fn hangs() -> Upstream {
     .await
 }
 
+/// Answers with the status that the path names.
+pub async fn answers_by_path() -> Upstream {
+    serve(None, Http::One, move |request, _| async move {
+        let status: u16 = request.uri().path().trim_start_matches('/').parse().unwrap_or(404);
+        Response::builder().status(status).body(Full::from("as you say")).expect("an answer")
+    })
+    .await
+}
+
 /// Answers each request with 200 once there is a permit for it.
 pub async fn answers_when_told() -> (Upstream, Arc<Semaphore>) {
     let word = Arc::new(Semaphore::new(0));

@@ -18,6 +18,8 @@ fn zone(key: &[ZoneKey]) -> Zone {
         delay: 1,
         concurrent: None,
         status: StatusCode::TOO_MANY_REQUESTS,
+        count: vec![],
+        headers: None,
         mode: ZoneMode::Enforce,
         max_keys: NonZeroU32::new(1000).expect("not zero"),
     }
@@ -258,6 +260,107 @@ fn a_full_queue_refuses_and_spends_nothing() {
     assert_eq!(gates.waiting("z"), 1000);
     waiting[1].begin();
     assert_eq!(enter().1.wait().as_secs(), 1001, "those that were refused have no turn");
+}
+
+/// Two logins may fail at once, and one more each minute.
+fn counting() -> Zone {
+    Zone { count: vec![StatusCode::UNAUTHORIZED], ..zone(&[ZoneKey::Ip]) }
+}
+
+impl Passage {
+    fn answered(&mut self, status: StatusCode, now: Duration) -> HeaderMap {
+        let mut fields = HeaderMap::new();
+        self.answer(status, &mut fields, || now);
+        fields
+    }
+}
+
+#[test]
+fn only_answers_that_count_spend() {
+    let gates = zoned(&[("z", counting())]);
+    let ask = |status: Option<StatusCode>| {
+        let (verdict, mut passage) = gates.enter(&Request::get("/"), Duration::ZERO);
+        if let Some(status) = status.filter(|_| verdict.is_ok()) {
+            passage.answered(status, Duration::ZERO);
+        }
+        verdict
+    };
+    for _ in 0..10 {
+        assert_eq!(ask(Some(StatusCode::OK)), Ok(()));
+        assert_eq!(ask(None), Ok(()), "who leaves without an answer has spent nothing");
+    }
+    assert_eq!((ask(Some(StatusCode::UNAUTHORIZED)), ask(Some(StatusCode::UNAUTHORIZED))), (Ok(()), Ok(())));
+    assert_eq!(ask(Some(StatusCode::OK)), Err(429));
+    assert_eq!(gates.counts("z"), ZoneCounts { passed: 22, rejected: 1, ..ZoneCounts::default() });
+}
+
+#[test]
+fn who_is_kept_out_by_the_unanswered_alone_waits_for_them() {
+    let gates = zoned(&[("z", counting())]);
+    let now = Duration::ZERO;
+    let ((_, mut one), (_, mut two)) = (gates.enter(&Request::get("/"), now), gates.enter(&Request::get("/"), now));
+    let (verdict, mut three) = gates.enter(&Request::get("/"), now);
+    let (_, mut four) = gates.enter(&Request::get("/"), now);
+    assert!(verdict.is_ok() && three.unsettled().is_some() && four.unsettled().is_some());
+    assert_eq!(gates.waiting("z"), 2);
+    assert_eq!(again(&gates.route, now, &mut three), Ok(false));
+    one.answered(StatusCode::OK, now);
+    assert_eq!(again(&gates.route, now, &mut three), Ok(true));
+    assert_eq!(again(&gates.route, now, &mut four), Ok(false));
+    two.answered(StatusCode::UNAUTHORIZED, now);
+    three.answered(StatusCode::UNAUTHORIZED, now);
+    let refused = again(&gates.route, now, &mut four).expect_err("both are spent");
+    assert_eq!(refused, Refused { status: StatusCode::TOO_MANY_REQUESTS, wait: Duration::from_secs(60) });
+    assert_eq!(gates.counts("z"), ZoneCounts { passed: 2, delayed: 1, rejected: 1, would_reject: 0 });
+    assert_eq!(gates.waiting("z"), 0);
+}
+
+#[test]
+fn who_waits_for_others_holds_nothing_of_another_zone() {
+    let crowd = Zone { rate: None, burst: 0, delay: 0, concurrent: NonZeroU32::new(3), ..zone(&[ZoneKey::Ip]) };
+    let gates = zoned(&[("a", crowd), ("z", counting())]);
+    let enter = || gates.enter(&Request::get("/"), Duration::ZERO);
+    let (_one, mut two, mut three, four) = (enter().1, enter().1, enter().1, enter());
+    assert!(three.unsettled().is_some() && four.1.unsettled().is_some() && four.0.is_ok());
+    two.answered(StatusCode::OK, Duration::ZERO);
+    assert_eq!(again(&gates.route, Duration::ZERO, &mut three), Ok(true));
+    assert_eq!(enter().0, Err(429), "now there are three");
+    let mut four = four.1;
+    let refused = four.give_up().expect("it waited");
+    assert_eq!((refused.status, gates.waiting("z")), (StatusCode::TOO_MANY_REQUESTS, 0));
+}
+
+#[test]
+fn a_zone_that_observes_counts_answers_and_makes_nobody_wait() {
+    let gates = zoned(&[("z", Zone { mode: ZoneMode::Observe, ..counting() })]);
+    let mut all: Vec<_> = (0..5).map(|_| gates.enter(&Request::get("/"), Duration::ZERO)).collect();
+    assert!(all.iter().all(|(verdict, passage)| verdict.is_ok() && passage.unsettled().is_none()));
+    for (_, passage) in &mut all {
+        passage.answered(StatusCode::UNAUTHORIZED, Duration::ZERO);
+    }
+    assert_eq!(gates.enter(&Request::get("/"), Duration::ZERO).0, Ok(()));
+    assert_eq!(gates.counts("z"), ZoneCounts { passed: 5, would_reject: 1, ..ZoneCounts::default() });
+    // Five have failed, and two were there: what had failed beyond does not count for later.
+    assert!(gates.enter(&Request::get("/"), Duration::from_secs(60)).0.is_ok());
+    assert_eq!(gates.counts("z").passed, 6);
+}
+
+#[test]
+fn answers_say_what_is_left_when_they_go_out() {
+    let draft = |zone: Zone| Zone { headers: Some(RateHeaders::Draft), ..zone };
+    let text = |fields: &HeaderMap, name: &str| fields.get(name).map(|value| value.to_str().expect("text").to_owned());
+    let gates = zoned(&[("all", draft(zone(&[ZoneKey::Ip]))), ("login", draft(counting()))]);
+    let (_, mut passage) = gates.enter(&Request::get("/"), Duration::ZERO);
+    let fields = passage.answered(StatusCode::OK, Duration::ZERO);
+    assert_eq!(text(&fields, "ratelimit-policy").as_deref(), Some(r#""all";q=2;w=120, "login";q=2;w=120"#));
+    // Each is told after it has counted: the one has spent, the other has given back.
+    assert_eq!(text(&fields, "ratelimit").as_deref(), Some(r#""all";r=1;t=60, "login";r=2;t=0"#));
+    let (_, mut passage) = gates.enter(&Request::get("/"), Duration::ZERO);
+    passage.answered(StatusCode::UNAUTHORIZED, Duration::ZERO);
+    let (verdict, mut refused) = gates.enter(&Request::get("/"), Duration::ZERO);
+    assert_eq!(verdict, Err(429));
+    let fields = refused.answered(StatusCode::TOO_MANY_REQUESTS, Duration::ZERO);
+    assert_eq!(text(&fields, "ratelimit").as_deref(), Some(r#""all";r=0;t=120, "login";r=1;t=60"#));
 }
 
 #[test]
