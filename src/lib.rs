@@ -57,7 +57,7 @@
 //!
 //! # Lexicon
 //! **site** a set of host names · **route** which of a site's requests go where · **upstream** servers to balance over · **server** one of them ·
-//! **app** a supervised program · **release** a directory that was deployed for it · **instance** one process of it · **incarnation** one start of an instance · **successor** the process that is to replace the present one · **job** an app with a schedule · **run** one start of a job · **cage** a cgroup for one process · **zone** a rate limit · **plan** the validated intent ·
+//! **app** a supervised program · **release** a directory that was deployed for it · **instance** one process of it · **incarnation** one start of an instance · **successor** the process that is to replace the present one · **job** an app with a schedule · **run** one start of a job · **cage** a cgroup for one process · **zone** a limit of requests · **turn** when one that waits in a zone goes on · **plan** the validated intent ·
 //! **slot** the place of one certificate · **ward** a certificate that is looked after · **bundle** its key and chain in one file · **stand-in** what is served until there is one ·
 //! **live** a plan made runnable · **edge**, **master** the two processes · **lease** a server picked for one request · **elder** an edge that drains beside the one that serves · **material** bytes of a certificate and its key
 

@@ -229,6 +229,9 @@ pub struct Zone {
     /// Requests of a key at once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub concurrent: Option<u32>,
+    /// Only answers with these statuses spend; missing where every request does.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub count: Vec<u16>,
     /// "enforce", "observe"
     pub mode: String,
     pub keys: u64,
@@ -563,6 +566,7 @@ impl Zone {
             burst: zone.burst,
             delay: (zone.delay < zone.burst).then_some(zone.delay),
             concurrent: zone.concurrent.map(NonZeroU32::get),
+            count: zone.count.iter().map(http::StatusCode::as_u16).collect(),
             mode: zone.mode.as_str().to_owned(),
             keys,
             max_keys: zone.max_keys.get(),
@@ -574,15 +578,19 @@ impl Zone {
         }
     }
 
-    /// In words: "10r/1s, burst 20 delay 5, 3 at once".
+    /// In words: "10r/1s, burst 20 delay 5, 3 at once", "5r/1m of 401 403".
     #[must_use]
     pub fn limit(&self) -> String {
         let burst = (self.rate.is_some() && self.burst > 0).then(|| match self.delay {
             Some(delay) => format!("burst {} delay {delay}", self.burst),
             None => format!("burst {}", self.burst),
         });
+        let rate = self.rate.as_ref().map(|rate| match &self.count[..] {
+            [] => rate.clone(),
+            statuses => format!("{rate} of {}", statuses.iter().map(u16::to_string).collect::<Vec<_>>().join(" ")),
+        });
         let at_once = self.concurrent.map(|most| format!("{most} at once"));
-        [self.rate.clone(), burst, at_once].into_iter().flatten().collect::<Vec<_>>().join(", ")
+        [rate, burst, at_once].into_iter().flatten().collect::<Vec<_>>().join(", ")
     }
 }
 

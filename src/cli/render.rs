@@ -575,7 +575,20 @@ mod tests {
             rejected: 79,
             ..view::Zone::default()
         };
-        insta::assert_snapshot!("zones", zones(&[zone], look(Paint::Plain)));
+        let login = view::Zone {
+            name: "login".into(),
+            key: "ip".into(),
+            rate: Some("5r/1m".into()),
+            burst: 4,
+            count: vec![401, 403],
+            mode: "observe".into(),
+            keys: 1,
+            max_keys: 100_000,
+            passed: 7,
+            would_reject: 2,
+            ..view::Zone::default()
+        };
+        insta::assert_snapshot!("zones", zones(&[zone, login], look(Paint::Plain)));
         assert_eq!(zones(&[], look(Paint::Plain)), "no zones\n");
     }
 

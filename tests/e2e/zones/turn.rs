@@ -164,6 +164,21 @@ async fn a_drain_lets_go_on_who_comes_in_time_and_tells_the_others_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reload_leaves_those_who_wait_where_they_are() {
+    let zone = "rate = \"10r/m\"\nburst = 1\nnodelay = false";
+    let gateway = Gateway::start(&one(zone, HERE));
+    let addr = gateway.http();
+    assert_eq!(get(addr, "a.test", "/").await.expect("an answer").status, 200);
+    let mut line = JoinSet::new();
+    line.spawn(async move { get(addr, "a.test", "/").await.expect("an answer").status.as_u16() });
+    waiting(&gateway, 1).await;
+    gateway.reload(&one(&format!("{zone}\nstatus = 503"), HERE)).expect("it reloads");
+    waiting(&gateway, 1).await;
+    assert_eq!(get(addr, "a.test", "/").await.expect("an answer").status, 503, "the line is full, as it was before");
+    assert_eq!(line.join_next().await.expect("one").expect("it ran"), 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refusal_by_another_gate_is_told_without_a_wait() {
     let gateway = Gateway::start(&one("rate = \"1r/m\"\nburst = 5\nnodelay = false", HERE));
     let addr = gateway.http();

@@ -391,8 +391,8 @@ fn threads_that_name_the_same_zones_in_another_order_never_wait_for_each_other()
 
 proptest! {
     #[test]
-    fn a_refusal_spends_nothing_of_any_zone(
-        bursts in prop::collection::vec((0u32..6, any::<bool>()), 1..5), steps in prop::collection::vec((0u8..3, 0u64..90), 1..80),
+    fn a_refusal_spends_nothing_of_any_zone_and_whoever_comes_when_told_is_admitted(
+        bursts in prop::collection::vec((0u32..6, any::<bool>()), 1..5), steps in prop::collection::vec((0u8..3, 0u64..90, any::<bool>()), 1..80),
     ) {
         // The oracle asks each zone alone, and only when all would admit.
         let names: Vec<String> = (0..bursts.len()).map(|n| format!("z{n}")).collect();
@@ -403,15 +403,33 @@ proptest! {
         let every = Duration::from_secs(60);
         let mut full_at: HashMap<(usize, u8), Duration> = HashMap::new();
         let mut now = Duration::ZERO;
-        for (path, step) in steps {
-            now += Duration::from_secs(step);
+        let mut told = None;
+        for (path, step, heeds) in steps {
+            // Whoever heeds Retry-After comes for the same thing, and not before; with nobody else there, he is admitted.
+            let (path, heeded) = match told.take().filter(|_| heeds) {
+                Some((path, wait)) => {
+                    now += wait;
+                    (path, true)
+                }
+                None => {
+                    now += Duration::from_secs(step);
+                    (path, false)
+                }
+            };
             let cell = |at: usize| (at, if bursts[at].1 { path } else { 0 });
             let ahead = |at: usize, full_at: &HashMap<(usize, u8), Duration>| {
                 full_at.get(&cell(at)).copied().unwrap_or_default().saturating_sub(now)
             };
             let fits = (0..specs.len()).all(|at| ahead(at, &full_at) <= every * bursts[at].0);
-            let (verdict, _) = together.enter(&Request::get(["/a", "/b", "/c"][path as usize]), now);
-            prop_assert_eq!(verdict.is_ok(), fits);
+            let verdict = together.verdict(&Request::get(["/a", "/b", "/c"][path as usize]), now);
+            prop_assert_eq!(verdict == Verdict::Pass, fits);
+            prop_assert!(fits || !heeded);
+            if let Some(seconds) = value(&verdict, "retry-after") {
+                let wait = Duration::from_secs(seconds.parse().expect("seconds"));
+                let longest = (0..specs.len()).map(|at| ahead(at, &full_at).saturating_sub(every * bursts[at].0)).max();
+                prop_assert_eq!(Some(wait), longest);
+                told = Some((path, wait));
+            }
             if fits {
                 for at in 0..specs.len() {
                     let after = now + ahead(at, &full_at) + every;
