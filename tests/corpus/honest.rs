@@ -42,6 +42,11 @@ pub fn all(count: usize) -> Vec<Honest> {
     all
 }
 
+/// What honest people type, as it stands in the lists.
+pub fn texts() -> impl Iterator<Item = &'static str> {
+    [UGLY, SEARCH, I18N].into_iter().flat_map(str::lines)
+}
+
 const TARGETS: &str = include_str!("honest/targets.txt");
 const FORMS: &str = include_str!("honest/forms.txt");
 const JSONS: &str = include_str!("honest/jsons.txt");
