@@ -55,9 +55,13 @@
 //!   After the exec there is no way back: a binary that fails in spite of its proof exits with 1, the guard ends every app, the edges die with it, and the
 //!   host starts the whole anew. Orders under way (`gateway restart APP`) go on, but whoever waits for one is told to look for himself.
 //!
+//! - **D23** Bans are the edge's: it decides and refuses, and writes STATE/edge/bans itself. A ban acts from the next request on, so points are given before an answer
+//!   leaves. Who is banned may be a CA (D14): in the clear the challenge is answered first and everything else with 403; over TLS he is dropped before a byte, but
+//!   where a tls-alpn-01 challenge is pending not before his first words show that he asks for something else.
+//!
 //! # Lexicon
 //! **site** a set of host names · **route** which of a site's requests go where · **upstream** servers to balance over · **server** one of them ·
-//! **app** a supervised program · **release** a directory that was deployed for it · **instance** one process of it · **incarnation** one start of an instance · **successor** the process that is to replace the present one · **job** an app with a schedule · **run** one start of a job · **cage** a cgroup for one process · **zone** a limit of requests · **turn** when one that waits in a zone goes on · **plan** the validated intent ·
+//! **app** a supervised program · **release** a directory that was deployed for it · **instance** one process of it · **incarnation** one start of an instance · **successor** the process that is to replace the present one · **job** an app with a schedule · **run** one start of a job · **cage** a cgroup for one process · **zone** a limit of requests · **ban** an address shut out for a time · **offence** what points are given for · **turn** when one that waits in a zone goes on · **plan** the validated intent ·
 //! **slot** the place of one certificate · **ward** a certificate that is looked after · **bundle** its key and chain in one file · **stand-in** what is served until there is one ·
 //! **live** a plan made runnable · **edge**, **master** the two processes · **lease** a server picked for one request · **elder** an edge that drains beside the one that serves · **material** bytes of a certificate and its key
 

@@ -511,7 +511,7 @@ fn every_key_of_the_contract_is_in_the_schema() {
         upstream.*.sticky upstream.*.health.path upstream.*.health.interval upstream.*.health.timeout upstream.*.health.fail upstream.*.health.pass upstream.*.health.expect \
         upstream.*.health.type upstream.*.passive.fails upstream.*.passive.within upstream.*.passive.for upstream.*.retry.tries upstream.*.retry.on upstream.*.retry.budget \
         upstream.*.timeouts.connect upstream.*.timeouts.read upstream.*.timeouts.send upstream.*.timeouts.idle upstream.*.slow_start upstream.*.tls upstream.*.http \
-        zone.*.key zone.*.rate zone.*.burst zone.*.nodelay zone.*.concurrent zone.*.status zone.*.count zone.*.mode zone.*.headers zone.*.max_keys ban \
+        zone.*.key zone.*.rate zone.*.burst zone.*.nodelay zone.*.concurrent zone.*.status zone.*.count zone.*.mode zone.*.headers zone.*.max_keys ban.points ban.max ban.find_time ban.ban_time ban.grow ban.ignore ban.mode \
         site.host site.aliases site.tls site.tls.cert site.tls.key site.tls.on_demand site.client_ca site.headers site.filters site.zone site.auth site.allow site.deny site.compress \
         site.maintenance site.errors site.app site.upstream site.root site.route.*.root site.route.*.cache site.route.*.upstream site.route.*.app site.route.*.strip \
         site.route.*.rewrite site.route.*.zone site.route.*.methods site.route.*.request_headers site.route.*.response_headers site.route.*.redirect.to \

@@ -69,6 +69,12 @@ impl Board {
         pending.alpn.get(hello.server_name()?).cloned()
     }
 
+    /// Whether a CA may ask for tls-alpn-01 at any moment.
+    #[must_use]
+    pub fn awaits_alpn(&self) -> bool {
+        !self.pending.load().alpn.is_empty()
+    }
+
     /// Answers http-01 for as long as the result lives.
     #[must_use]
     pub fn post_http(self: &Arc<Self>, token: &str, authorization: &str) -> Posted {

@@ -38,6 +38,8 @@ pub trait Source: Send + Sync {
     fn upstreams(&self) -> Vec<view::Upstream>;
     fn zones(&self) -> Vec<view::Zone>;
     fn certificates(&self) -> Vec<view::Certificate>;
+    /// How many clients are banned.
+    fn bans(&self) -> u64;
     fn totals(&self) -> Totals;
     fn node(&self) -> NodeSample;
     /// Prometheus text, with `ZoneMetrics::set` and the like brought up to date before.
@@ -74,6 +76,7 @@ impl Known {
             apps: source.apps(),
             upstreams: source.upstreams(),
             zones: source.zones(),
+            banned: source.bans(),
             certificates: source.certificates(),
             system: source.node().into(),
         };

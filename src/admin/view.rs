@@ -12,7 +12,10 @@ use crate::{
     acme::standing::{Standing, State},
     ipc::message::{self, AppTable, Duty, InstanceState},
     plan::{self, Action, PathMatch, SiteTls},
-    rules::job::{self, Counts, Outcome, Record},
+    rules::{
+        jail::{Sentence, Who},
+        job::{self, Counts, Outcome, Record},
+    },
     telemetry::{Totals, ZoneCounts, node::NodeSample},
 };
 
@@ -53,6 +56,9 @@ pub struct Status {
     pub apps: Vec<App>,
     pub upstreams: Vec<Upstream>,
     pub zones: Vec<Zone>,
+    /// How many clients are banned.
+    #[serde(default)]
+    pub banned: u64,
     pub certificates: Vec<Certificate>,
     pub system: System,
 }
@@ -242,6 +248,43 @@ pub struct Zone {
     pub delayed: u64,
     pub rejected: u64,
     pub would_reject: u64,
+}
+
+/// `gateway bans --json`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Bans {
+    /// All that are in force.
+    pub count: u64,
+    /// The newest first, [`Bans::MOST`] at most.
+    pub bans: Vec<Ban>,
+}
+
+impl Bans {
+    /// Shown at most.
+    pub const MOST: usize = 10_000;
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Ban {
+    /// IPv6 as its /64.
+    pub address: String,
+    /// As in `points`: "bad-uri", "404"; or "manual".
+    pub reason: String,
+    pub since: String,
+    pub until: String,
+    /// How often, this time included.
+    pub times: u8,
+    /// False: `observe` lets it pass.
+    pub enforced: bool,
+}
+
+impl Ban {
+    #[must_use]
+    pub fn new(who: Who, sentence: &Sentence, enforced: bool) -> Self {
+        let Sentence { since, until, times, reason } = *sentence;
+        let (since, until) = (second(since.into()), second(until.into()));
+        Self { address: who.to_string(), reason: reason.to_string(), since, until, times, enforced }
+    }
 }
 
 /// Of files, of our own CA, or one that is ordered and renewed by itself; only the last has what stands below `problem`.

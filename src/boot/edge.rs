@@ -34,6 +34,7 @@ use crate::{
             ca::{Authority, AuthorityError},
         },
         upstream::Prober,
+        warden::{Ledger, Warden},
     },
     ipc::{
         fds,
@@ -169,8 +170,12 @@ async fn serve(parent: &Parent) -> Result<(), Fatal> {
         board,
         blackbox: Arc::default(),
         verifier: Arc::default(),
+        warden: Arc::new(Warden::new(&metrics)),
     };
+    // Nobody who is banned slips in while we start.
+    let ledger = Ledger::open(home.clone(), base.warden.clone());
     let live = Live::build(&base, &config, None, OnBadPair::Keep)?;
+    live.sentry.takes_over(None);
     if config.plan.sites.iter().any(|site| site.tls == SiteTls::Internal) {
         tracing::info!(cert = %home.join(tls::ca::CERT).display(), "internal CA: trust this certificate to have no warnings");
     }
@@ -189,9 +194,26 @@ async fn serve(parent: &Parent) -> Result<(), Fatal> {
     let mut tasks = JoinSet::new();
     tasks.spawn(Prober::new(pools_seen, outbox.clone()).run());
     tasks.spawn(tending.run());
-    let office =
-        Office { common, base, log, doors, threads, source, steward, settings, pools, to_master, from_master, outbox, waiting, tasks };
+    tasks.spawn(ledger.clone().run());
+    let office = Office {
+        common,
+        base,
+        log,
+        doors,
+        threads,
+        source,
+        steward,
+        settings,
+        ledger: ledger.clone(),
+        pools,
+        to_master,
+        from_master,
+        outbox,
+        waiting,
+        tasks,
+    };
     let result = office.run(&config, sockets).await;
+    ledger.save();
     if let Some(writer) = writer {
         writer.close(LAST_LINES);
     }

@@ -2,14 +2,23 @@
 //!
 //! Shape: commands of the contract that are not built yet are known here, hidden from the help, and refused by name.
 
-use std::{ffi::OsString, num::NonZeroU16, path::PathBuf};
+use std::{
+    ffi::OsString,
+    net::IpAddr,
+    num::{NonZeroU16, NonZeroU32},
+    path::PathBuf,
+    time::Duration,
+};
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
     ipc::{control::MOST_LINES, why::RequestId},
-    vocab::{AppName, Host},
+    rules::jail::{Who, WhoError},
+    vocab::{AppName, Host, parse_duration},
 };
+
+const LONGEST_BAN: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -94,6 +103,31 @@ pub enum Command {
         #[command(flatten)]
         form: Form,
     },
+    /// Who is banned: for what, since when, until when, how often so far
+    #[command(after_help = "Examples:\n  gateway bans\n  gateway bans --json | jq -r '.bans[] | select(.reason == \"manual\") | .address'")]
+    Bans {
+        #[command(flatten)]
+        form: Form,
+    },
+    /// Ban an address: its requests are answered with 403, its new TLS connections are closed at once
+    ///
+    /// With [ban] in the configuration and without. The admin listener and this command are not concerned.
+    #[command(after_help = "Examples:\n  gateway ban 203.0.113.7\n  gateway ban 2001:db8::1 --for 2d    all of 2001:db8::/64")]
+    Ban {
+        /// An IP address; of IPv6 its whole /64 is banned
+        #[arg(value_parser = address)]
+        address: IpAddr,
+        /// As in 30m, 12h, 7d [default: ban_time of [ban], else 1h]
+        #[arg(long = "for", value_name = "TIME", value_parser = seconds)]
+        lasts: Option<NonZeroU32>,
+    },
+    /// End a ban, and forget what the address did
+    #[command(after_help = "Example:\n  gateway unban 203.0.113.7")]
+    Unban {
+        /// As `gateway bans` shows it
+        #[arg(value_parser = address)]
+        address: IpAddr,
+    },
     /// The certificates: whose they are, until when, when and why they are renewed, what went wrong
     #[command(
         args_conflicts_with_subcommands = true,
@@ -160,15 +194,6 @@ pub enum Command {
     #[command(hide = true, disable_help_flag = true)]
     DemoApp(Rest),
 
-    /// Not supported yet: list banned addresses
-    #[command(hide = true)]
-    Bans(Rest),
-    /// Not supported yet: ban an address
-    #[command(hide = true)]
-    Ban(Rest),
-    /// Not supported yet: end a ban
-    #[command(hide = true)]
-    Unban(Rest),
     /// Not supported yet: take a server out of rotation
     #[command(hide = true)]
     Drain(Rest),
@@ -252,6 +277,16 @@ pub struct Scale {
     pub procs: NonZeroU16,
 }
 
+fn address(text: &str) -> Result<IpAddr, WhoError> {
+    Who::parse_address(text).map(|(_, ip)| ip)
+}
+
+fn seconds(text: &str) -> Result<NonZeroU32, String> {
+    let time = parse_duration(text).map_err(|error| error.to_string())?;
+    let whole = u32::try_from(time.as_secs()).ok().filter(|_| time.subsec_nanos() == 0 && time <= LONGEST_BAN).and_then(NonZeroU32::new);
+    whole.ok_or_else(|| "a time from 1s to 10y, in whole seconds".to_owned())
+}
+
 fn procs(text: &str) -> Result<NonZeroU16, &'static str> {
     match text.parse::<u16>().map(NonZeroU16::new) {
         Ok(Some(procs)) if procs.get() <= 1000 => Ok(procs),
@@ -295,6 +330,7 @@ mod tests {
         insta::assert_snapshot!("help_deploy", help(&["deploy"]));
         insta::assert_snapshot!("help_rollback", help(&["rollback"]));
         insta::assert_snapshot!("help_scale", help(&["scale"]));
+        insta::assert_snapshot!("help_ban", help(&["ban"]));
     }
 
     #[test]
@@ -323,12 +359,20 @@ mod tests {
         assert_eq!(kind(&["gateway", "why", "two words"]), ErrorKind::ValueValidation);
         assert_eq!(kind(&["gateway", "why", &"x".repeat(129)]), ErrorKind::ValueValidation);
         assert_eq!(kind(&["gateway", "logs", "web", "-n", "10001"]), ErrorKind::ValueValidation);
+        for address in ["10.0.0.0/8", "x", "0.0.0.0", "2001:db8::/48", "1.2.3.4:80"] {
+            assert_eq!(kind(&["gateway", "ban", address]), ErrorKind::ValueValidation, "{address}");
+        }
+        for time in ["1", "0s", "11y", "500ms", "x"] {
+            assert_eq!(kind(&["gateway", "ban", "1.2.3.4", "--for", time]), ErrorKind::ValueValidation, "{time}");
+        }
         assert_eq!(kind(&["gateway", "--version"]), ErrorKind::DisplayVersion);
     }
 
     #[test]
     fn what_is_not_built_yet_takes_any_words_so_that_it_can_be_refused_by_name() {
-        for words in [&["gateway", "drain", "web"][..], &["gateway", "ban", "1.2.3.4", "--for", "1h"], &["gateway", "bans"]] {
+        for words in
+            [&["gateway", "drain", "web"][..], &["gateway", "maintenance", "a.example", "on"], &["gateway", "import", "nginx", "--x"]]
+        {
             assert!(Cli::try_parse_from(words).is_ok(), "{words:?}");
         }
     }

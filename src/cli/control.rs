@@ -116,6 +116,9 @@ pub fn listen(
         | Request::Upstreams
         | Request::Zones
         | Request::Certs
+        | Request::Bans
+        | Request::Ban { .. }
+        | Request::Unban { .. }
         | Request::RenewCert { .. }
         | Request::Why { .. }
         | Request::Logs { follow: false, .. } => Some(LOOK),

@@ -96,6 +96,9 @@ fn dispatch(cli: &Cli, command: &Command) -> Exit {
             look(cli, &Request::Upstreams, *form, |value, look| Some(render::upstreams(&typed::<Vec<_>>(value)?, look)))
         }
         Command::Zones { form } => look(cli, &Request::Zones, *form, |value, look| Some(render::zones(&typed::<Vec<_>>(value)?, look))),
+        Command::Bans { form } => look(cli, &Request::Bans, *form, |value, look| Some(render::bans(&typed(value)?, look))),
+        Command::Ban { address, lasts } => act(cli, &Request::Ban { ip: *address, seconds: *lasts }),
+        Command::Unban { address } => act(cli, &Request::Unban { ip: *address }),
         Command::Certs { form, command: None } => {
             look(cli, &Request::Certs, *form, |value, look| Some(render::certs(&typed::<Vec<_>>(value)?, look)))
         }
@@ -109,9 +112,6 @@ fn dispatch(cli: &Cli, command: &Command) -> Exit {
             say("error: this command comes before any option");
             Exit::Usage
         }
-        Command::Bans(_) => not_yet("bans", "nobody is banned: `deny` of a site refuses addresses"),
-        Command::Ban(_) => not_yet("ban", "add the address to `deny` of the site, then `gateway reload`"),
-        Command::Unban(_) => not_yet("unban", "take the address out of `deny` of the site, then `gateway reload`"),
         Command::Drain(_) => not_yet("drain", "take the server out of its [upstream], then `gateway reload`"),
         Command::Undrain(_) => not_yet("undrain", "put the server back into its [upstream], then `gateway reload`"),
         Command::Maintenance(_) => not_yet("maintenance", "a route with `respond` answers in place of the app"),
@@ -289,7 +289,7 @@ mod tests {
 
     #[test]
     fn what_is_not_built_yet_is_a_usage_error() {
-        for name in ["bans", "ban", "unban", "drain", "undrain", "maintenance", "import"] {
+        for name in ["drain", "undrain", "maintenance", "import"] {
             assert_eq!(words(&[name, "x", "--y"]), Exit::Usage, "{name}");
         }
         assert_eq!(words(&["check", "--live"]), Exit::Usage);
@@ -297,13 +297,20 @@ mod tests {
 
     #[test]
     fn nobody_there_is_69_and_a_configuration_that_is_missing_78() {
-        for name in ["status", "apps", "upstreams", "zones", "certs", "reload", "upgrade"] {
+        for name in ["status", "apps", "upstreams", "zones", "certs", "bans", "reload", "upgrade"] {
             assert_eq!(words(&[name, "--socket", "/nowhere/gateway.sock"]), Exit::NotRunning, "{name}");
         }
         for name in ["why", "logs"] {
             assert_eq!(words(&[name, "x", "--socket", "/nowhere/gateway.sock"]), Exit::NotRunning, "{name}");
         }
-        for command in [&["deploy", "web"][..], &["deploy", "web", "--dir", "/tmp"], &["rollback", "web"], &["scale", "web", "2"]] {
+        for command in [
+            &["ban", "192.0.2.1", "--for", "1h"][..],
+            &["unban", "2001:db8::/64"],
+            &["deploy", "web"],
+            &["deploy", "web", "--dir", "/tmp"],
+            &["rollback", "web"],
+            &["scale", "web", "2"],
+        ] {
             assert_eq!(words(&[command, &["--socket", "/nowhere/gateway.sock"]].concat()), Exit::NotRunning, "{command:?}");
         }
         assert_eq!(words(&["deploy", "web", "--dir", "/nowhere/at/all"]), Exit::Failed);
@@ -315,8 +322,8 @@ mod tests {
     fn completions_offer_what_works() {
         for shell in [clap_complete::Shell::Bash, clap_complete::Shell::Zsh, clap_complete::Shell::Fish] {
             let script = completions(shell);
-            assert!(["upstreams", "restart", "logs", "why", "rollback"].iter().all(|word| script.contains(word)), "{script}");
-            assert!(!script.contains("demo-app") && !script.contains("unban"), "{script}");
+            assert!(["upstreams", "restart", "logs", "why", "rollback", "unban"].iter().all(|word| script.contains(word)), "{script}");
+            assert!(!script.contains("demo-app") && !script.contains("undrain"), "{script}");
         }
     }
 

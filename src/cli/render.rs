@@ -50,6 +50,9 @@ pub fn status(status: &view::Status, look: Look) -> String {
             format!("{} {}{accepting}", escape(&listener.role), escape(&listener.bound))
         })
         .collect();
+    if status.banned > 0 {
+        text += &format!("{} banned: see `gateway bans`\n", status.banned);
+    }
     text += &format!("listening on {}\n", if listeners.is_empty() { "nothing".to_owned() } else { listeners.join(", ") });
     for certificate in &status.certificates {
         if let Some(problem) = &certificate.problem {
@@ -194,6 +197,29 @@ pub fn zones(zones: &[view::Zone], look: Look) -> String {
         ]);
     }
     rows.text(look.paint)
+}
+
+/// `gateway bans`
+#[must_use]
+pub fn bans(bans: &view::Bans, look: Look) -> String {
+    if bans.bans.is_empty() {
+        return "nobody is banned\n".to_owned();
+    }
+    let mut rows = Rows::new(&["ADDRESS", "REASON", "SINCE", "UNTIL", "LEFT", "TIMES"], &[4, 5]);
+    for view::Ban { address, reason, since, until, times, enforced } in &bans.bans {
+        let observed = if *enforced { "" } else { " (observed)" };
+        rows.add([
+            plain(address),
+            plain(&format!("{reason}{observed}")),
+            plain(&minute(since)),
+            plain(&minute(until)),
+            plain(&ahead(until, look.now).unwrap_or_else(|| "0s".to_owned())),
+            plain(&times.to_string()),
+        ]);
+    }
+    let more = bans.count.saturating_sub(bans.bans.len() as u64);
+    let rest = if more > 0 { format!("and {more} more\n") } else { String::new() };
+    rows.text(look.paint) + &rest
 }
 
 /// `gateway certs`
@@ -507,6 +533,7 @@ mod tests {
             }],
             upstreams: vec![view::Upstream { name: "web".into(), app: true, panic: true, servers: vec![server] }],
             zones: Vec::new(),
+            banned: 2,
             certificates: vec![view::Certificate {
                 host: "example.com".into(),
                 not_after: None,
@@ -590,6 +617,21 @@ mod tests {
         };
         insta::assert_snapshot!("zones", zones(&[zone, login], look(Paint::Plain)));
         assert_eq!(zones(&[], look(Paint::Plain)), "no zones\n");
+    }
+
+    #[test]
+    fn bans_say_until_when_and_how_many_are_not_shown() {
+        let ban = |address: &str, reason: &str, times, enforced| view::Ban {
+            address: address.into(),
+            reason: reason.into(),
+            since: "2026-01-15T10:00:00Z".into(),
+            until: "2026-01-15T12:00:00Z".into(),
+            times,
+            enforced,
+        };
+        let bans = view::Bans { count: 12, bans: vec![ban("192.0.2.7", "bad-uri", 2, true), ban("2001:db8:1:2::/64", "404", 1, false)] };
+        insta::assert_snapshot!("bans", super::bans(&bans, look(Paint::Plain)));
+        assert_eq!(super::bans(&view::Bans { count: 0, bans: Vec::new() }, look(Paint::Plain)), "nobody is banned\n");
     }
 
     #[test]

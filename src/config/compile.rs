@@ -20,6 +20,7 @@ use crate::plan::{Plan, User};
 mod access;
 mod acme;
 mod app;
+mod ban;
 mod cors;
 mod filter;
 mod header;
@@ -83,7 +84,6 @@ pub fn compile(root: file::Root, here: &Surroundings, outside: &dyn Outside, out
     let mut context = Context { here, outside, out, users: BTreeMap::new() };
     let c = &mut context;
     alerts.not_yet("alerting", "take [alerts] out, and watch /metrics of [admin] from outside", c.out);
-    ban.not_yet("banning", "take [ban] out; zones and filters guard without it", c.out);
 
     let state = state.value().map_or_else(|| default_dir(here, defaults::STATE_ROOT, defaults::STATE), |path| absolute(here, &path.0));
     let default_run = if here.root { PathBuf::from(defaults::RUN_ROOT) } else { state.join("run") };
@@ -103,6 +103,7 @@ pub fn compile(root: file::Root, here: &Surroundings, outside: &dyn Outside, out
     let apps = app::compile(app, &run, &rotation, &mut claims, c);
     let upstreams = upstream::compile(upstream, &apps, c);
     let zones = zone::compile(zone, c);
+    let ban = ban::compile(ban, c);
     let names = Names::of(&apps, &upstreams, &zones);
     let sites = site::compile(site, defaults, &listen, &limits, &tls, &names, c);
 
@@ -127,6 +128,7 @@ pub fn compile(root: file::Root, here: &Surroundings, outside: &dyn Outside, out
         upstreams: good(upstreams),
         zones: good(zones),
         users,
+        ban,
         sites,
     })
 }

@@ -54,7 +54,7 @@ table! {
         upstream: Named<Upstream>,
         /// Rate limits, by name.
         zone: Named<Zone>,
-        /// Clients that misbehave are shut out. Not supported yet.
+        /// Clients that misbehave are shut out: by points for what they do, for a time. Without this table only those are that `gateway ban` names.
         ban: Ban,
         /// Values for the keys that a site does not set itself.
         defaults: Site,
@@ -289,14 +289,23 @@ words! {
 }
 
 table! {
-    /// Clients that misbehave are shut out. Not supported yet.
+    /// Clients that misbehave are shut out: who collects `max` points within `find_time` gets 403 for `ban_time`, and new TLS connections are closed at once.
     Ban {
-        points: Named<Whole<0, 1_000_000>>,
-        max: Whole<1, 1_000_000>,
+        /// What counts how much: a refusal by a filter ("bad-uri", "bad-method", "scanner-ua"), by a zone ("zone"), a failed login ("auth"), or the status of an
+        /// answer ("404", or "4xx" and "5xx" for those without points of their own). A request counts once, by the dearest.
+        /// Default: bad-uri = 5, zone = 2, 401 = 2, 404 = 1.
+        points: Named<Whole<0, 10_000>>,
+        /// Default: 10.
+        max: Whole<1, 10_000>,
+        /// Points older than this count no more, to a sixteenth of it. Default: 10m.
         find_time: Time,
+        /// Default: 1h.
         ban_time: Time,
+        /// Twice as long each time, up to 7d; a ban is forgotten 7d after its end. Default: true.
         grow: bool,
+        /// Addresses and networks that are never banned; nor are trusted_proxies. Default: none.
         ignore: OneOrMore<Net>,
+        /// "observe" counts and lists, and lets pass; bans by hand hold all the same. Default: enforce.
         mode: Mode,
     }
 }

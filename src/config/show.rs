@@ -60,6 +60,7 @@ pub fn effective(plan: &Plan) -> String {
         zones,
         // Of the files that `auth` names.
         users: _,
+        ban,
         sites,
     } = plan;
     let mut to = Writer(String::new());
@@ -93,6 +94,9 @@ pub fn effective(plan: &Plan) -> String {
     for (name, zone) in zones {
         to.table(&format!("[zone.{}]", key(name.as_str())));
         self::zone(&mut to, zone);
+    }
+    if let Some(ban) = ban {
+        self::ban(&mut to, ban);
     }
     for site in sites {
         self::site(&mut to, site);
@@ -138,6 +142,25 @@ fn tls(to: &mut Writer, tls: &plan::TlsPolicy) {
     if let Some(profile) = profile {
         to.pair("profile", quote(profile));
     }
+}
+
+fn ban(to: &mut Writer, ban: &plan::Ban) {
+    let plan::Ban { points, max, find_time, ban_time, grow, ignore, mode } = ban;
+    to.table("[ban]");
+    let points: Vec<_> = points.iter().map(|(offence, points)| (offence.to_string(), points.to_string())).collect();
+    to.pair("points", inline(&points.iter().map(|(offence, points)| (offence.as_str(), points.clone())).collect::<Vec<_>>()));
+    to.pair("max", max);
+    to.pair("find_time", time(*find_time));
+    to.pair("ban_time", time(*ban_time));
+    to.pair("grow", grow);
+    to.pair("ignore", nets(ignore));
+    to.pair(
+        "mode",
+        quote(match mode {
+            plan::BanMode::Observe => "observe",
+            plan::BanMode::Enforce => "enforce",
+        }),
+    );
 }
 
 fn ca(ca: &plan::Ca) -> String {

@@ -54,6 +54,8 @@ pub use stream::Io;
 
 /// Written at once at most; larger pieces pass without a copy.
 const OUTBOX: usize = 16 * 1024;
+/// How long a dismissed HTTP/2 connection may take for what was said.
+const PARTING: Duration = Duration::from_secs(1);
 /// Held back at most for the requests after this one.
 const INBOX: usize = 16 * 1024;
 /// What an idle connection may keep of its inbox.
@@ -106,6 +108,8 @@ pub struct Client {
     stage: AtomicU8,
     /// The body at hand cannot be read in one way alone.
     malformed: AtomicBool,
+    /// Nothing more is served on the connection.
+    dismissed: AtomicBool,
 }
 
 /// How far the engine is with what it was handed.
@@ -134,6 +138,7 @@ impl Client {
             closing,
             stage: AtomicU8::new(PARSING),
             malformed: AtomicBool::new(false),
+            dismissed: AtomicBool::new(false),
         }
     }
 
@@ -165,6 +170,11 @@ impl Client {
         self.malformed.load(Relaxed)
     }
 
+    /// The answer that goes out now is the connection's last. HTTP/1 is told so by the engine; of HTTP/2 other streams are given a moment.
+    pub fn dismiss(&self) {
+        self.dismissed.store(true, Relaxed);
+    }
+
     /// Whether the engine took the last head for a request.
     #[must_use]
     pub fn was_accepted(&self) -> bool {
@@ -190,7 +200,8 @@ enum Phase {
     /// `head` and `body` bytes are still to be handed over.
     Request { head: usize, body: Body },
     /// `header`: how long a head, or the preface, may be on its way.
-    Streams { frames: Frames, header: Duration, cut_off: bool },
+    /// `gone_by`: it was dismissed, and is closed then.
+    Streams { frames: Frames, header: Duration, cut_off: bool, gone_by: Option<Instant> },
 }
 
 /// See the head of this file.
@@ -227,7 +238,7 @@ impl Conn {
     pub fn new(io: Io, client: Arc<Client>, allowance: &Allowance, linger: mpsc::Sender<Io>) -> Self {
         let now = Instant::now();
         let phase = match io.is_h2() {
-            true => Phase::Streams { frames: Frames::new(allowance.resets, now), header: allowance.header, cut_off: false },
+            true => Phase::Streams { frames: Frames::new(allowance.resets, now), header: allowance.header, cut_off: false, gone_by: None },
             false => Phase::Waiting { since: now, begun: false, scanner: Scanner::default() },
         };
         let drain = Box::pin(client.closing.clone().cancelled_owned());
@@ -443,8 +454,12 @@ impl Conn {
 
     fn poll_streams(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
+        if self.client.dismissed.load(Relaxed) {
+            ready!(self.poll_parting(cx));
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "dismissed")));
+        }
         let read = self.io().poll_read(cx, buf);
-        let Phase::Streams { frames, header, cut_off: false } = &mut self.phase else { return Poll::Ready(Err(too_much())) };
+        let Phase::Streams { frames, header, cut_off: false, gone_by: _ } = &mut self.phase else { return Poll::Ready(Err(too_much())) };
         match read {
             Poll::Ready(Ok(())) if frames.feed(&buf.filled()[before..], Instant::now) => Poll::Ready(Ok(())),
             Poll::Ready(Ok(())) => {
@@ -457,6 +472,13 @@ impl Conn {
             },
             failed => failed,
         }
+    }
+
+    /// What was said goes out; nothing more is heard.
+    fn poll_parting(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Phase::Streams { gone_by, .. } = &mut self.phase else { return Poll::Ready(()) };
+        let gone_by = *gone_by.get_or_insert_with(|| Instant::now() + PARTING);
+        self.alarm.poll(gone_by, cx)
     }
 
     /// The client was too much. It is told so, if it reads.

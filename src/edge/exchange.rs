@@ -15,13 +15,14 @@ use super::{
     live::{Live, LiveAction, LiveRoute, LiveSite},
     tls::mutual::ClientCertificate,
     upstream::{Cause, Lease, Pool, Room, ServerId},
+    warden::Watched,
 };
 use crate::{
     ipc::{
         message::{Incarnation, InstanceId},
         why::Fault,
     },
-    plan::Hold,
+    plan::{Hold, ban::Offence},
     rules::balance::Refused,
     telemetry::{InFlight, SiteMetrics},
 };
@@ -121,6 +122,12 @@ pub struct Exchange {
     /// Where the last try failed.
     failed_on: Option<(InstanceId, Incarnation)>,
     connected: Option<Duration>,
+    /// What a gate refused it for.
+    pub offence: Option<Offence>,
+    /// What it is answered has been counted.
+    pub charged: bool,
+    /// Of an upgrade: ends when the client is banned.
+    pub watched: Option<Watched>,
     /// What went to the client.
     pub status: Option<u16>,
     pub author: Author,
@@ -162,6 +169,9 @@ impl Exchange {
             trouble: None,
             failed_on: None,
             connected: None,
+            offence: None,
+            charged: false,
+            watched: None,
             status: None,
             author: Author::Upstream,
         }

@@ -75,6 +75,9 @@ pub fn judge(exchange: &mut Exchange, client: &Client, request: Request<'_>) -> 
     if let Some(proof) = challenge(&live, &ask) {
         return Verdict::Answer(proof);
     }
+    if let Verdict::Answer(reply) = gate::ban::admit(&ask, &live.sentry) {
+        return Verdict::Answer(reply);
+    }
     let found = live.router.site(ask.host);
     if let Some(found) = found {
         let site = &live.sites[found.index()].gate;

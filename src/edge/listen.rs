@@ -250,6 +250,11 @@ impl Door {
     }
 
     fn admit(&self, tcp: TcpStream, peer: SocketAddr, leave: &Leave, connections: &mut JoinSet<()>) {
+        // Before anything else is done for it; who speaks for others is looked at again when it has said for whom.
+        if self.service.drops(self.role, peer) {
+            self.metrics.refused(Refusal::Banned);
+            return;
+        }
         let cap = self.service.cap();
         let Some(seat) = self.service.common().crowd.sit(cap) else {
             self.metrics.refused(Refusal::Full);

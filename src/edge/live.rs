@@ -14,9 +14,10 @@ use super::{
     blackbox::BlackBox,
     conn::Allowance,
     forward::Rewriter,
-    gate::{Demand, GateRoute, GateSite, ZoneSet},
+    gate::{Demand, GateRoute, GateSite, Sentry, ZoneSet},
     tls::{OnBadPair, Tls, TlsBase, TlsError},
     upstream::{Pool, Pools},
+    warden::Warden,
 };
 use crate::{
     acme::challenge::Board,
@@ -68,6 +69,7 @@ pub struct Base {
     pub board: Arc<Board>,
     pub blackbox: Arc<BlackBox>,
     pub verifier: Arc<Verifier>,
+    pub warden: Arc<Warden>,
 }
 
 pub struct Live {
@@ -81,6 +83,8 @@ pub struct Live {
     pub nobody: Arc<SiteMetrics>,
     pub pools: Arc<Pools>,
     pub zones: ZoneSet,
+    /// Who is banned, and for what others are.
+    pub sentry: Sentry,
     pub tls: Option<Tls>,
     /// Challenges that a CA may ask for.
     pub board: Arc<Board>,
@@ -156,6 +160,7 @@ impl Live {
             sites,
             pools,
             zones,
+            sentry: Sentry::new(plan, base.warden.clone()),
             tls,
             board: base.board.clone(),
             blackbox: base.blackbox.clone(),

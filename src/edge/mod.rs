@@ -14,3 +14,4 @@ pub mod proxy_protocol;
 pub mod reply;
 pub mod tls;
 pub mod upstream;
+pub mod warden;

@@ -8,7 +8,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
-use crate::{plan::HeaderEdit, rules::header as rule};
+use crate::{
+    plan::{HeaderEdit, ban::Offence},
+    rules::header as rule,
+};
 
 /// An answer that no upstream gave. `Content-Length` and `Date` are the engine's to add; a HEAD request gets the headers alone.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,6 +19,10 @@ pub struct Reply {
     pub status: StatusCode,
     pub headers: Vec<(HeaderName, HeaderValue)>,
     pub body: Bytes,
+    /// What the client is answered so for, where that may count against it.
+    pub offence: Option<Offence>,
+    /// The connection ends with it.
+    pub last: bool,
 }
 
 impl Reply {
@@ -50,7 +57,7 @@ impl Reply {
     /// Without headers or body.
     #[must_use]
     pub fn bare(status: StatusCode) -> Self {
-        Self { status, headers: Vec::with_capacity(4), body: Bytes::new() }
+        Self { status, headers: Vec::with_capacity(4), body: Bytes::new(), offence: None, last: false }
     }
 
     #[must_use]
@@ -64,6 +71,20 @@ impl Reply {
     pub fn with_retry_after(self, wait: Duration) -> Self {
         let seconds = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).max(1);
         self.with(header::RETRY_AFTER, HeaderValue::from(seconds))
+    }
+
+    /// It is for this that the client is refused: points for a ban.
+    #[must_use]
+    pub fn blame(mut self, offence: Offence) -> Self {
+        self.offence = Some(offence);
+        self
+    }
+
+    /// Nothing is answered on this connection after it.
+    #[must_use]
+    pub fn last(mut self) -> Self {
+        self.last = true;
+        self
     }
 
     #[must_use]

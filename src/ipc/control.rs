@@ -3,7 +3,11 @@
 //! Pure shapes. One JSON document a line; the client sends one [`Request`], the master answers with any number of `Progress`, `Line` and `Lost`, and then one
 //! `Done` or `Failed`.
 
-use std::{num::NonZeroU16, path::PathBuf};
+use std::{
+    net::IpAddr,
+    num::{NonZeroU16, NonZeroU32},
+    path::PathBuf,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +32,19 @@ pub enum Request {
     /// Orders the certificate that is for this host now; answers when that has begun.
     RenewCert {
         host: Host,
+    },
+    /// Who is banned.
+    Bans,
+    /// Bans an address, and with it its /64 if it is IPv6.
+    Ban {
+        ip: IpAddr,
+        /// `None`: as long as `[ban]` says, or an hour.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        seconds: Option<NonZeroU32>,
+    },
+    /// Ends a ban.
+    Unban {
+        ip: IpAddr,
     },
     /// What became of a request that was answered with 502, 503 or 504: an [`Account`](super::why::Account).
     Why {

@@ -5,7 +5,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -302,6 +302,15 @@ pub enum Query {
     Certificates,
     /// Order the certificate that is for this host now. Answered by `{"message": …}` or `{"error": …}`.
     Renew(Host),
+    /// Who is banned. Answered by a `view::Bans` of the admin room.
+    Bans,
+    /// Ban an address, so long or as long as `[ban]` says. Answered by `{"message": …}` or `{"error": …}`.
+    Ban {
+        ip: IpAddr,
+        lasts: Option<Duration>,
+    },
+    /// End the ban of an address, and forget its points. Answered likewise.
+    Unban(IpAddr),
     /// What became of the request of this id. Answered by a [`Failed`](super::why::Failed), or `{"error": …}`.
     Why(RequestId),
 }

@@ -153,6 +153,12 @@ async fn converse(stream: UnixStream, handle: Handle) -> io::Result<()> {
         Request::Upstreams => speaker.ask(&handle, Query::Upstreams).await,
         Request::Zones => speaker.ask(&handle, Query::Zones).await,
         Request::Certs => speaker.ask(&handle, Query::Certificates).await,
+        Request::Bans => speaker.ask(&handle, Query::Bans).await,
+        Request::Ban { ip, seconds } => {
+            let lasts = seconds.map(|seconds| Duration::from_secs(seconds.get().into()));
+            speaker.ask(&handle, Query::Ban { ip, lasts }).await
+        }
+        Request::Unban { ip } => speaker.ask(&handle, Query::Unban(ip)).await,
         Request::RenewCert { host } => speaker.ask(&handle, Query::Renew(host)).await,
         Request::Logs { app, lines, follow: false } => match handle.output.last(&app, bounded(lines)).await {
             Ok(past) => {

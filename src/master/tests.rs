@@ -47,6 +47,7 @@ pub fn plan() -> Plan {
         upstreams: BTreeMap::new(),
         zones: BTreeMap::new(),
         users: BTreeMap::new(),
+        ban: None,
         sites: Vec::new(),
     }
 }

@@ -13,7 +13,7 @@ use std::{
 
 use thiserror::Error;
 
-use super::{Admin, App, Limits, Listen, Log, Plan, Site, Timeouts, TlsPolicy, Upstream, User, Zone};
+use super::{Admin, App, Ban, Limits, Listen, Log, Plan, Site, Timeouts, TlsPolicy, Upstream, User, Zone};
 use crate::vocab::{AppName, UpstreamName, ZoneName};
 
 /// What differs between two plans, and nothing else.
@@ -75,6 +75,7 @@ pub struct Settings {
     pub admin: Option<Option<Admin>>,
     pub log: Option<Log>,
     pub users: Option<BTreeMap<PathBuf, Vec<User>>>,
+    pub ban: Option<Option<Ban>>,
 }
 
 /// A value that is fixed for the life of the master.
@@ -155,6 +156,7 @@ pub fn diff(old: &Plan, new: &Plan) -> Changes {
         upstreams,
         zones,
         users,
+        ban,
         sites,
     } = new;
     let mut fixed = Vec::new();
@@ -183,6 +185,7 @@ pub fn diff(old: &Plan, new: &Plan) -> Changes {
             admin: differs(&old.admin, admin),
             log: differs(&old.log, log),
             users: differs(&old.users, users),
+            ban: differs(&old.ban, ban),
         },
     }
 }
@@ -191,7 +194,7 @@ pub fn diff(old: &Plan, new: &Plan) -> Changes {
 #[must_use]
 pub fn apply(changes: &Changes, old: &Plan) -> Plan {
     let Changes { fixed, listeners: _, apps, upstreams, zones, sites, site_order, settings } = changes;
-    let Settings { files, trusted_proxies, listen, timeouts, limits, tls, admin, log, users } = settings.clone();
+    let Settings { files, trusted_proxies, listen, timeouts, limits, tls, admin, log, users, ban } = settings.clone();
     let mut plan = old.clone();
     for value in fixed.clone() {
         match value {
@@ -222,6 +225,7 @@ pub fn apply(changes: &Changes, old: &Plan) -> Plan {
     plan.admin = admin.unwrap_or(plan.admin);
     plan.log = log.unwrap_or(plan.log);
     plan.users = users.unwrap_or(plan.users);
+    plan.ban = ban.unwrap_or(plan.ban);
     plan
 }
 
@@ -449,6 +453,7 @@ mod tests {
                     })
                     .collect(),
                 users: flag.then(|| ("/users".into(), Vec::new())).into_iter().collect(),
+                ban: flag.then(crate::plan::ban::tests::ban),
                 sites: sites.into_iter().map(|(n, tls)| site(&name(n), tls)).collect(),
             }
         })

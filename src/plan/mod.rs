@@ -12,6 +12,7 @@ use crate::vocab::{AppName, UpstreamName, ZoneName};
 pub mod access;
 pub mod acme;
 pub mod app;
+pub mod ban;
 pub mod cors;
 pub mod diff;
 pub mod filter;
@@ -25,6 +26,7 @@ pub mod zone;
 pub use access::{Auth, Basic, Forward, User};
 pub use acme::{Acme, Ca, Challenge, Eab};
 pub use app::{App, AppLimits, AppPort, DeployPolicy, Hold, Live, Ready, Recycle, RestartPolicy, Schedule, Stop};
+pub use ban::{Ban, BanMode};
 pub use cors::Cors;
 pub use filter::{Families, Family, FamilyModes, FilterMode, Filters};
 pub use listener::{Admin, Limits, Listen, Timeouts, TlsPolicy, TlsVersion};
@@ -59,6 +61,8 @@ pub struct Plan {
     pub zones: BTreeMap<ZoneName, Zone>,
     /// By the htpasswd file that `auth` names: read when the plan was made, for the edge may not read what root may.
     pub users: BTreeMap<PathBuf, Vec<User>>,
+    /// `None`: nobody is banned but by hand.
+    pub ban: Option<Ban>,
     /// In file order.
     pub sites: Vec<Site>,
 }

@@ -7,6 +7,7 @@ pub mod clientip;
 pub mod header;
 pub mod health;
 pub mod htpasswd;
+pub mod jail;
 pub mod job;
 pub mod limit;
 pub mod password;

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Write},
+    io::{self, BufWriter, Write},
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
@@ -38,14 +38,25 @@ pub enum WriteError {
 /// Shape: blocks for the disk; a link at `path` is replaced, not followed.
 /// Errors: [`WriteError`]; the temporary file is removed.
 pub fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), WriteError> {
-    put(path, bytes, mode, Sync::Disk)
+    put(path, mode, Sync::Disk, |to| to.write_all(bytes))
 }
 
 /// As [`write`], but without waiting for the disk: for files that are rewritten often and worth nothing after a power failure, as status.json.
 ///
 /// Errors: [`WriteError`]; the temporary file is removed.
 pub fn publish(path: &Path, bytes: &[u8], mode: u32) -> Result<(), WriteError> {
-    put(path, bytes, mode, Sync::None)
+    put(path, mode, Sync::None, |to| to.write_all(bytes))
+}
+
+/// As [`write`], for what is too large to be held whole.
+///
+/// Errors: [`WriteError`], also where `fill` gives one; the temporary file is removed.
+pub fn stream(path: &Path, mode: u32, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), WriteError> {
+    put(path, mode, Sync::Disk, |file| {
+        let mut to = BufWriter::with_capacity(64 * 1024, file);
+        fill(&mut to)?;
+        to.flush()
+    })
 }
 
 #[derive(Clone, Copy, Eq, PartialEq)]
@@ -54,7 +65,7 @@ enum Sync {
     None,
 }
 
-fn put(path: &Path, bytes: &[u8], mode: u32, sync: Sync) -> Result<(), WriteError> {
+fn put(path: &Path, mode: u32, sync: Sync, fill: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), WriteError> {
     let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(WriteError::NoParent { path: path.into() });
     };
@@ -65,7 +76,7 @@ fn put(path: &Path, bytes: &[u8], mode: u32, sync: Sync) -> Result<(), WriteErro
     temp_name.push(name);
     temp_name.push(format!(".{}.{}.tmp", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
     let temp = dir.join(temp_name);
-    let result = fill(&temp, bytes, mode, sync)
+    let result = make(&temp, mode, sync, fill)
         .map_err(|source| WriteError::Write { path: temp.clone(), source })
         .and_then(|()| fs::rename(&temp, path).map_err(|source| WriteError::Rename { from: temp.clone(), to: path.into(), source }));
     if result.is_err() {
@@ -79,7 +90,7 @@ fn put(path: &Path, bytes: &[u8], mode: u32, sync: Sync) -> Result<(), WriteErro
     Ok(())
 }
 
-fn fill(temp: &Path, bytes: &[u8], mode: u32, sync: Sync) -> io::Result<()> {
+fn make(temp: &Path, mode: u32, sync: Sync, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
     // A process of the same id may have died here before us.
     match fs::remove_file(temp) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -87,7 +98,7 @@ fn fill(temp: &Path, bytes: &[u8], mode: u32, sync: Sync) -> io::Result<()> {
     }
     // Private until it is whole; then the mode asked for, whatever the umask.
     let mut file = OpenOptions::new().write(true).create_new(true).mode(PRIVATE).open(temp)?;
-    file.write_all(bytes)?;
+    fill(&mut file)?;
     file.set_permissions(fs::Permissions::from_mode(mode))?;
     if sync == Sync::Disk {
         file.sync_all()?;

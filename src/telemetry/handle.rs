@@ -4,14 +4,18 @@
 //! what a reload removes goes away with the last request on it, what a reload keeps counts on.
 
 use std::{
+    collections::BTreeMap,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
 
-use super::cell::{Codes, Count, Level, Spread};
+use super::{
+    cell::{Codes, Count, Level, Spread},
+    registry::lock,
+};
 
 /// What the sites answered, of those that are gone too.
 #[derive(Debug, Default)]
@@ -254,6 +258,42 @@ impl FilterMetrics {
     }
 }
 
+/// Bans.
+#[derive(Debug, Default)]
+pub struct BanMetrics {
+    pub(super) held: AtomicU64,
+    /// A ban is rare: a map under a lock will do.
+    pub(super) made: Mutex<BTreeMap<String, u64>>,
+    pub(super) rejected: Count,
+    pub(super) would_reject: Count,
+}
+
+impl BanMetrics {
+    /// `reason` is a word of the configuration, or "manual".
+    pub fn banned(&self, reason: &str) {
+        let mut made = lock(&self.made);
+        match made.get_mut(reason) {
+            Some(count) => *count += 1,
+            None => drop(made.insert(reason.to_owned(), 1)),
+        }
+    }
+
+    /// How many are in force. Whoever asks for the metrics sets it just before.
+    pub fn set_held(&self, held: u64) {
+        self.held.store(held, Relaxed);
+    }
+
+    /// A request of somebody who is banned was refused.
+    pub fn rejected(&self) {
+        self.rejected.add(1);
+    }
+
+    /// It was let pass by `observe`.
+    pub fn would_reject(&self) {
+        self.would_reject.add(1);
+    }
+}
+
 /// Why a connection was closed before a byte of it was read as a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Refusal {
@@ -265,10 +305,12 @@ pub enum Refusal {
     ProxyHeader,
     /// The kernel gave an error instead of a connection.
     Accept,
+    /// The peer is banned.
+    Banned,
 }
 
 impl Refusal {
-    pub(super) const ALL: [Self; 4] = [Self::Full, Self::PerIp, Self::ProxyHeader, Self::Accept];
+    pub(super) const ALL: [Self; 5] = [Self::Full, Self::PerIp, Self::ProxyHeader, Self::Accept, Self::Banned];
 
     pub(super) fn as_str(self) -> &'static str {
         match self {
@@ -276,6 +318,7 @@ impl Refusal {
             Self::PerIp => "per_ip",
             Self::ProxyHeader => "proxy_header",
             Self::Accept => "accept",
+            Self::Banned => "banned",
         }
     }
 }

@@ -46,6 +46,9 @@ table! {
     ZONE_KEYS        Gauge     "gateway_zone_keys"                         ["zone"] "Keys that a zone keeps apart at the moment.";
     FILTER_HITS      Counter   "gateway_filter_hits_total"                 ["filter" "site" "result"] "Requests that a filter recognised.";
     FILTER_FAMILIES  Counter   "gateway_filter_families_total"             ["family" "site" "result"] "Requests that a family of bad-uri recognised.";
+    BANS             Gauge     "gateway_bans"                              [] "Clients that are banned at the moment.";
+    BANS_ALL         Counter   "gateway_bans_total"                        ["reason"] "Bans made since this edge started, those that are only observed too.";
+    BAN_REQUESTS     Counter   "gateway_ban_requests_total"                ["result"] "Requests of banned clients.";
     UPSTREAM_UP      Gauge     "gateway_upstream_up"                       ["upstream" "server"] "1 where the server may be picked.";
     UPSTREAM_REQS    Counter   "gateway_upstream_requests_total"           ["upstream" "server" "code"] "Requests passed to a server; 502 and 504 where it gave no answer.";
     UPSTREAM_TIME    Histogram "gateway_upstream_duration_seconds"         ["upstream"] "From the pick of a server to the end of its answer.";

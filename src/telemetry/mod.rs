@@ -11,8 +11,8 @@ pub mod node;
 pub mod registry;
 
 pub use handle::{
-    AcmeMetrics, ConnectionGuard, FilterMetrics, Handshake, HoldMetrics, InFlight, ListenerMetrics, Ordered, Refusal, ServerMetrics,
-    SiteMetrics, TlsMetrics, UpstreamMetrics, ZoneCounts, ZoneMetrics,
+    AcmeMetrics, BanMetrics, ConnectionGuard, FilterMetrics, Handshake, HoldMetrics, InFlight, ListenerMetrics, Ordered, Refusal,
+    ServerMetrics, SiteMetrics, TlsMetrics, UpstreamMetrics, ZoneCounts, ZoneMetrics,
 };
 pub use metric::NO_SITE;
 pub use registry::{LookedAfter, Metrics, Totals};

@@ -16,8 +16,8 @@ use prometheus::process_collector::ProcessCollector;
 
 use super::{
     handle::{
-        AcmeMetrics, FilterMetrics, HoldMetrics, ListenerMetrics, Retired, ServerMetrics, SiteMetrics, TlsMetrics, UpstreamMetrics,
-        ZoneMetrics,
+        AcmeMetrics, BanMetrics, FilterMetrics, HoldMetrics, ListenerMetrics, Retired, ServerMetrics, SiteMetrics, TlsMetrics,
+        UpstreamMetrics, ZoneMetrics,
     },
     node::{Node, NodeSample},
 };
@@ -32,6 +32,7 @@ pub struct Metrics {
     pub(super) handles: Mutex<Handles>,
     pub(super) tls: Arc<TlsMetrics>,
     pub(super) acme: Arc<AcmeMetrics>,
+    pub(super) bans: Arc<BanMetrics>,
     pub(super) facts: Mutex<Facts>,
     /// An atomic of its own: the access log adds to it from its threads.
     pub(super) access_dropped: Arc<AtomicU64>,
@@ -111,6 +112,7 @@ impl Metrics {
             handles: Mutex::default(),
             tls: Arc::default(),
             acme: Arc::default(),
+            bans: Arc::default(),
             facts: Mutex::default(),
             access_dropped: Arc::default(),
             node: Node::default(),
@@ -160,6 +162,10 @@ impl Metrics {
 
     pub fn acme(&self) -> Arc<AcmeMetrics> {
         self.acme.clone()
+    }
+
+    pub fn bans(&self) -> Arc<BanMetrics> {
+        self.bans.clone()
     }
 
     /// The master's table, whole: its counters outlive an edge.

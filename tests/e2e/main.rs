@@ -6,6 +6,7 @@ mod access;
 mod acme;
 mod acme_double;
 mod admin;
+mod bans;
 mod config;
 mod control;
 mod crash;

@@ -16,6 +16,7 @@ use gateway::{
         listen::{Afterwards, Common, Crowd, Order, Worker},
         live::{Base, Live, LiveCell},
         tls::{self, OnBadPair, TlsBase, ca::Authority},
+        warden::Warden,
     },
     ipc::message::{Config, Generation, Listener, Material, Materials, Role, TicketKey, TicketKeys},
     plan::Plan,
@@ -78,6 +79,7 @@ impl Edge {
             board: Arc::default(),
             blackbox: Arc::default(),
             verifier: Arc::default(),
+            warden: Arc::new(Warden::new(&metrics)),
         };
         let listener = |role, bound| Listener { role, asked: bound, bound, descriptors: 0 };
         let listeners = vec![listener(Role::Http, addr(&http)), listener(Role::Https, addr(&https))];

@@ -142,6 +142,10 @@ impl Source for Fake {
         }]
     }
 
+    fn bans(&self) -> u64 {
+        4
+    }
+
     fn totals(&self) -> Totals {
         Totals {
             requests: 240_000,

@@ -28,7 +28,7 @@ fn document(status: &Status, out: &mut String) -> fmt::Result {
          <link rel=stylesheet href=/page.css>\n<script src=/page.js defer></script>\n<main id=page>\n"
     )?;
     header(status, out)?;
-    tiles(&status.traffic, &status.system, out)?;
+    tiles(&status.traffic, status.banned, &status.system, out)?;
     sites(&status.sites, out)?;
     apps(&status.apps, out)?;
     upstreams(&status.upstreams, out)?;
@@ -70,7 +70,7 @@ fn counted(n: u64, what: &str) -> String {
     format!("{} {what}{}", Grouped(n), if n == 1 { "" } else { "s" })
 }
 
-fn tiles(traffic: &Traffic, system: &System, out: &mut String) -> fmt::Result {
+fn tiles(traffic: &Traffic, banned: u64, system: &System, out: &mut String) -> fmt::Result {
     let mut tile = |name: &str, value: &dyn Display, note: &dyn Display| {
         writeln!(out, "<div class=tile><span>{name}</span><b>{value}</b><small>{note}</small></div>")
     };
@@ -83,6 +83,9 @@ fn tiles(traffic: &Traffic, system: &System, out: &mut String) -> fmt::Result {
         &format_args!("{} × 5xx · {} × 4xx", Grouped(traffic.errors), Grouped(traffic.client_errors)),
     )?;
     tile("In flight", &Grouped(traffic.in_flight), &counted(traffic.connections, "connection"))?;
+    if banned > 0 {
+        tile("Banned", &Grouped(banned), &"gateway bans")?;
+    }
     tile("Sent", &Bytes(traffic.sent_bytes), &format_args!("{} received", Bytes(traffic.received_bytes)))?;
     tile("CPU", &format_args!("{:.0} %", system.cpu.usage_ratio * 100.0), &format_args!("load {:.2}", system.cpu.load1))?;
     let memory = &system.memory;

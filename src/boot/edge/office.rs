@@ -1,6 +1,6 @@
 //! The edge's office: does what the master says, and tells it what there is to tell.
 
-use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{net::IpAddr, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use serde_json::json;
 use tokio::{
@@ -20,12 +20,14 @@ use crate::{
         live::{Base, Live},
         tls::OnBadPair,
         upstream::Pools,
+        warden::Ledger,
     },
     ipc::{
         link::{Receiver, Sender},
         message::{AppTable, Config, Incarnation, InstanceId, Materials, Query, ToEdge, ToMaster},
         why::RequestId,
     },
+    rules::jail::Who,
     vocab::{Host, chain},
 };
 
@@ -48,6 +50,8 @@ pub struct Office {
     pub steward: Steward,
     /// What the steward goes by.
     pub settings: watch::Sender<Arc<Setting>>,
+    /// Where bans are written down.
+    pub ledger: Arc<Ledger>,
     /// What the prober probes.
     pub pools: watch::Sender<Arc<Pools>>,
     pub to_master: Sender<ToMaster>,
@@ -113,8 +117,9 @@ impl Office {
                     let within = self.common.live.load().allowance.drain;
                     tracing::info!(within_ms = within.as_millis(), "told to leave: draining");
                     self.doors.stop(within, Afterwards::Shared).await;
-                    // The other edge probes and looks after the certificates.
+                    // The other edge probes, looks after the certificates and writes down bans.
                     self.tasks.abort_all();
+                    self.ledger.close();
                     stop_by = Some(Instant::now() + within + SLACK);
                     self.to_master.send(&ToMaster::Leaving, &[]).await?;
                 }
@@ -180,7 +185,8 @@ impl Office {
 
     fn swap(&mut self, live: Live) {
         let live = Arc::new(live);
-        self.common.live.store(live.clone());
+        let old = self.common.live.swap(live.clone());
+        live.sentry.takes_over(Some(&old.sentry));
         self.pools.send_replace(live.pools.clone());
     }
 
@@ -241,6 +247,9 @@ impl Office {
             Query::Upstreams => serde_json::to_string(&self.source.upstreams()),
             Query::Zones => serde_json::to_string(&self.source.zones()),
             Query::Certificates => serde_json::to_string(&self.source.certificates()),
+            Query::Bans => serde_json::to_string(&self.source.bans()),
+            Query::Ban { ip, lasts } => serde_json::to_string(&self.ban(ip, lasts)),
+            Query::Unban(ip) => serde_json::to_string(&self.unban(ip)),
             Query::Why(id) => return Some(self.why(&id)),
             Query::Renew(host) => {
                 self.renew(ask, host);
@@ -248,6 +257,24 @@ impl Office {
             }
         };
         Some(json.unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}")))
+    }
+
+    fn ban(&self, ip: IpAddr, lasts: Option<Duration>) -> serde_json::Value {
+        match self.common.live.load().sentry.ban(ip, lasts) {
+            Ok((who, sentence)) => {
+                let until = moment(u64::from(sentence.until) * 1000);
+                json!({ "message": format!("{who} is banned until {until}") })
+            }
+            Err(spared) => json!({ "error": format!("could not ban: {spared}") }),
+        }
+    }
+
+    fn unban(&self, ip: IpAddr) -> serde_json::Value {
+        let who = Who::of(ip).map_or_else(|| ip.to_string(), |who| who.to_string());
+        match self.common.live.load().sentry.free(ip) {
+            true => json!({ "message": format!("{who} is banned no more") }),
+            false => json!({ "error": format!("{who} was not banned; its points are forgotten") }),
+        }
     }
 
     fn why(&self, id: &RequestId) -> String {

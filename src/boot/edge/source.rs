@@ -75,6 +75,15 @@ impl EdgeSource {
         self.refused.fetch_add(1, Relaxed);
     }
 
+    /// The newest, and how many there are.
+    pub fn bans(&self) -> view::Bans {
+        let (listed, count) = self.live.load().sentry.list(view::Bans::MOST);
+        view::Bans {
+            count: count as u64,
+            bans: listed.iter().map(|(who, sentence, enforced)| view::Ban::new(*who, sentence, *enforced)).collect(),
+        }
+    }
+
     fn table(&self) -> MutexGuard<'_, AppTable> {
         // Replaced whole: whoever panicked left one or the other.
         self.apps.lock().unwrap_or_else(PoisonError::into_inner)
@@ -149,6 +158,10 @@ impl Source for EdgeSource {
         others.map(certificate).chain(standings.iter().map(|standing| view::Certificate::looked_after(standing, now))).collect()
     }
 
+    fn bans(&self) -> u64 {
+        self.live.load().sentry.count()
+    }
+
     fn totals(&self) -> Totals {
         self.metrics.totals()
     }
@@ -160,6 +173,7 @@ impl Source for EdgeSource {
     fn metrics(&self) -> String {
         let live = self.live.load();
         live.zones.report();
+        live.sentry.report();
         live.pools.observe();
         let now = now();
         self.metrics.looked_after(self.steward.standings().iter().flat_map(|standing| {

@@ -8,7 +8,7 @@ use crate::edge::reply::{self, Reply};
 
 /// Appends the whole answer; the connection closes after it.
 pub fn write(status: StatusCode, tls: bool, to: &mut Vec<u8>) {
-    let Reply { status, headers, body } = Reply::page(status, None, "");
+    let Reply { status, headers, body, offence: _, last: _ } = Reply::page(status, None, "");
     let mut fields = HeaderMap::with_capacity(16);
     fields.extend(headers);
     reply::decorate(&mut fields, None, tls);

@@ -17,7 +17,7 @@ use super::{
     },
     request, wait,
 };
-use crate::{ipc::why::Fault, vocab::chain};
+use crate::{ipc::why::Fault, plan::ban::Offence, vocab::chain};
 
 /// A verification takes as long as its cost says, and others may be before it.
 const WITHIN: Duration = Duration::from_secs(10);
@@ -97,7 +97,9 @@ fn welcome(exchange: &mut Exchange, user: HeaderValue) -> Verdict {
 }
 
 fn challenge(session: &Session, exchange: &Exchange, basic: &Basic) -> Reply {
-    page(session, exchange, StatusCode::UNAUTHORIZED).with(header::WWW_AUTHENTICATE, basic.challenge())
+    let reply = page(session, exchange, StatusCode::UNAUTHORIZED).with(header::WWW_AUTHENTICATE, basic.challenge());
+    // Who does not try has not failed: a browser asks without a password first.
+    if session.req_header().headers.contains_key(header::AUTHORIZATION) { reply.blame(Offence::Auth) } else { reply }
 }
 
 fn busy(session: &Session, exchange: &mut Exchange) -> Reply {

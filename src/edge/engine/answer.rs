@@ -3,16 +3,28 @@
 use http::{HeaderMap, HeaderName, Method, StatusCode, header, response::Parts};
 use pingora::{Result, http::ResponseHeader, proxy::Session};
 
-use super::super::{
-    exchange::{Author, CLIENT_GONE, Exchange, Trouble},
-    forward::X_REQUEST_ID,
-    reply::{self, Reply},
+use super::{
+    super::{
+        exchange::{Author, CLIENT_GONE, Exchange, Trouble},
+        forward::X_REQUEST_ID,
+        gate::Inspection,
+        reply::{self, Reply},
+    },
+    report,
 };
-use crate::ipc::why::Fault;
+use crate::{ipc::why::Fault, plan::ban::Offence};
 
 /// Writes an answer of ours. The connection lives on unless a body was left unread.
 pub async fn send(session: &mut Session, exchange: &mut Exchange, reply: Reply) -> Result<()> {
-    let Reply { status, headers, body } = reply;
+    let Reply { status, headers, body, offence, last } = reply;
+    exchange.offence = offence;
+    report::charge(exchange, status);
+    if last {
+        session.set_keepalive(None);
+        if let Some(client) = super::client(session) {
+            client.dismiss();
+        }
+    }
     let mut fields = HeaderMap::with_capacity(headers.len() + 12);
     fields.extend(headers);
     exchange.passage.answer(status, &mut fields, || exchange.live.now());
@@ -39,6 +51,7 @@ pub fn dress(session: &mut Session, exchange: &mut Exchange, answer: &mut Respon
         return;
     }
     exchange.status = Some(status.as_u16());
+    report::charge(exchange, status);
     let tunnel = status == StatusCode::SWITCHING_PROTOCOLS;
     if super::client(session).is_some_and(|client| client.draining.is_cancelled()) {
         session.set_keepalive(None);
@@ -94,6 +107,9 @@ pub async fn fail(session: &mut Session, exchange: &mut Exchange, status: u16) {
     let mut reply = Reply::page(status, accept.as_ref(), exchange.id());
     if matches!(status, StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT) {
         reply = reply.with_retry_after(RETRY_AFTER);
+    }
+    if exchange.inspection.as_ref().is_some_and(Inspection::is_refused) {
+        reply = reply.blame(Offence::BadUri);
     }
     if send(session, exchange, reply).await.is_err() {
         exchange.status = Some(CLIENT_GONE);

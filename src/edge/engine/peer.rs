@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use pingora::{Error, ErrorType, OrErr, Result, upstreams::peer::HttpPeer};
 
 use super::{
-    super::{exchange::Exchange, upstream::PeerAddr},
+    super::{exchange::Exchange, upstream::PeerAddr, warden::Watched},
     tunnel::{Gate, GateConnect},
 };
 use crate::plan::{UpstreamHttp, UpstreamTimeouts};
@@ -24,6 +24,9 @@ fn group_of_its_own() -> u64 {
 pub fn next(exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
     let pool = exchange.pool().cloned().ok_or_else(|| Error::new(ErrorType::InternalError))?;
     let (upgrade, new_connection) = (exchange.upgrade, exchange.needs_new_connection());
+    let watched = if upgrade { exchange.live.sentry.watch(exchange.client) } else { None };
+    let cut = watched.as_ref().map(Watched::cut).unwrap_or_default();
+    exchange.watched = watched;
     let lease = exchange.begin_try().ok_or_else(|| Error::new(ErrorType::HTTPStatus(503)))?;
     let leave = upgrade.then(|| lease.leave());
     let mut peer = match lease.addr() {
@@ -57,7 +60,7 @@ pub fn next(exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
         // The gate keeps the deadlines until the tunnel stands; from there on it may be silent.
         options.read_timeout = None;
         options.set_http_version(1, 1);
-        options.custom_l4 = Some(Arc::new(GateConnect { connect, read, gate: Gate::Shut, leave: leave.unwrap_or_default() }));
+        options.custom_l4 = Some(Arc::new(GateConnect { connect, read, gate: Gate::Shut, leave: leave.unwrap_or_default(), cut }));
         peer.group_key ^= TUNNEL;
     }
     Ok(Box::new(peer))

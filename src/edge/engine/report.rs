@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use http::{HeaderValue, header};
+use http::{HeaderValue, StatusCode, header};
 use pingora::{Error, ErrorType, proxy::Session};
 
 use super::super::{
@@ -59,6 +59,13 @@ pub fn done(session: &Session, error: Option<&Error>, exchange: &mut Exchange) {
         user_agent: bytes(header::USER_AGENT),
         referer: bytes(header::REFERER),
     });
+}
+
+/// What the client did may count against it: before it hears of it, so that its very next request finds it banned.
+pub fn charge(exchange: &mut Exchange, status: StatusCode) {
+    if !std::mem::replace(&mut exchange.charged, true) {
+        exchange.live.sentry.charge(exchange.client, exchange.offence, status.as_u16());
+    }
 }
 
 fn unix_ms() -> u64 {

@@ -4,7 +4,7 @@
 //! of luck. A connection that is not ready at its very first read lets the queue go first.
 //!
 //! And their end: at half the drain of the instance that has it, a WebSocket's client is told to go (1001) where a frame ends, so that it connects anew, to another
-//! instance; what the app still says goes nowhere. The client answers with its own Close, by which the app learns of it.
+//! instance; what the app still says goes nowhere. The client answers with its own Close, by which the app learns of it. The tunnels of a client that is banned are cut without a word.
 //! Source: pingora-notes §5.1, RFC 6455 §5.5.1.
 
 use std::{
@@ -52,6 +52,8 @@ pub struct GateConnect {
     pub gate: Gate,
     /// Cancelled when tunnels on the server should come to an end.
     pub leave: CancellationToken,
+    /// Cancelled when the client is to hear nothing more.
+    pub cut: CancellationToken,
 }
 
 #[async_trait]
@@ -69,6 +71,7 @@ impl L4Connect for GateConnect {
             answer: Answer::Begins { seen: 0 },
             patience,
             farewell: Farewell::new(self.leave.clone()),
+            cut: Box::pin(self.cut.clone().cancelled_owned()),
         };
         Ok(VirtualSocketStream::new(Box::new(socket)).into())
     }
@@ -105,6 +108,7 @@ struct GateSocket {
     /// Armed while the upstream is waited for.
     patience: Option<Pin<Box<Sleep>>>,
     farewell: Farewell,
+    cut: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
 /// The end of a WebSocket, told to its client.
@@ -195,6 +199,9 @@ impl AsyncRead for GateSocket {
             return Poll::Pending;
         }
         let socket = &mut *self;
+        if socket.cut.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         if socket.farewell.say(cx, buf) {
             return Poll::Ready(Ok(()));
         }

@@ -17,6 +17,7 @@ pub struct Inspection {
     held: BytesMut,
     /// It was looked at.
     over: bool,
+    refused: bool,
     /// What is held came before the first try and is not sent by anybody else.
     unsent: bool,
     /// The try that it belongs to: the next one begins with the first byte again.
@@ -29,7 +30,7 @@ impl Inspection {
     pub fn new(route: &GateRoute, headers: &HeaderMap) -> Option<Self> {
         let most = usize::try_from(route.body_screen?.0).ok()?;
         let kind = BodyKind::of(headers.get(header::CONTENT_TYPE)?.as_bytes())?;
-        Some(Self { kind, most, held: BytesMut::new(), over: false, unsent: false, of: 0 })
+        Some(Self { kind, most, held: BytesMut::new(), over: false, refused: false, unsent: false, of: 0 })
     }
 
     /// A piece that came before there is an upstream. Whether it takes another.
@@ -77,10 +78,19 @@ impl Inspection {
         Ok(())
     }
 
+    /// Whether it was found to be hostile.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        self.refused
+    }
+
     fn judge(&mut self, route: &GateRoute) -> Result<(), StatusCode> {
         self.over = true;
         match route.bad_uri.refuses_body(&self.kind, &self.held[..self.held.len().min(self.most)]) {
-            true => Err(StatusCode::FORBIDDEN),
+            true => {
+                self.refused = true;
+                Err(StatusCode::FORBIDDEN)
+            }
             false => Ok(()),
         }
     }

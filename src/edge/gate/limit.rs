@@ -10,7 +10,7 @@ use super::{
     quota,
 };
 use crate::{
-    plan::{ZoneKey, ZoneMode},
+    plan::{ZoneKey, ZoneMode, ban::Offence},
     rules::{
         limit::{self, Judgement, KeyHash, Plus, Print, Ticket},
         route,
@@ -130,7 +130,7 @@ pub(super) fn admit(ask: &Ask, route: &GateRoute, now: Duration, passage: &mut P
     judge.walk(0);
     let Judge { refused, unsettled, places, .. } = judge;
     if let Some(Refused { status, wait }) = refused {
-        return Verdict::Answer(ask.page(status).with_retry_after(wait));
+        return Verdict::Answer(ask.page(status).with_retry_after(wait).blame(Offence::Zone));
     }
     if let Some(zone) = unsettled {
         let prints = route.zones.iter().map(|zone| print(ask, route, zone)).collect();

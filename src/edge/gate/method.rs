@@ -3,7 +3,7 @@
 use http::{HeaderValue, Method, StatusCode, header};
 
 use super::{Ask, GateRoute, Verdict, cors};
-use crate::rules::screen;
+use crate::{plan::ban::Offence, rules::screen};
 
 /// A method that is not the route's: 405 with `Allow`. A route that lists methods overrules the filter for those; `HEAD` goes where `GET` goes.
 pub(super) fn admit(ask: &Ask, route: &GateRoute) -> Verdict {
@@ -11,15 +11,14 @@ pub(super) fn admit(ask: &Ask, route: &GateRoute) -> Verdict {
     if route.cors.is_some() && cors::is_preflight(ask) {
         return Verdict::Pass;
     }
-    let refused = if route.methods.is_empty() {
-        screen::bad_method(ask.method) && route.bad_method.hit()
-    } else {
-        !lists(&route.methods, ask.method)
-    };
-    if !refused {
-        return Verdict::Pass;
+    let page = || ask.page(StatusCode::METHOD_NOT_ALLOWED).with(header::ALLOW, route.allowed.clone());
+    if !route.methods.is_empty() {
+        return if lists(&route.methods, ask.method) { Verdict::Pass } else { Verdict::Answer(page()) };
     }
-    Verdict::Answer(ask.page(StatusCode::METHOD_NOT_ALLOWED).with(header::ALLOW, route.allowed.clone()))
+    if screen::bad_method(ask.method) && route.bad_method.hit() {
+        return Verdict::Answer(page().blame(Offence::BadMethod));
+    }
+    Verdict::Pass
 }
 
 fn lists(methods: &[Method], asked: &Method) -> bool {

@@ -2,7 +2,7 @@
 //!
 //! Knows nothing of pingora (D7): `http` types in, a [`Verdict`] out. Nothing is allocated on the way of a request that passes.
 //!
-//! Shape: [`sanity`] before a site is known; [`misdirected`] before anything of it is done; then, with site and route, [`admit`]: https redirect → allow/deny → methods → limit → screen → body size → CORS preflight.
+//! Shape: [`sanity`] and [`ban`] before a site is known; [`misdirected`] before anything of it is done; then, with site and route, [`admit`]: https redirect → allow/deny → methods → limit → screen → body size → CORS preflight.
 //!        The first answer ends it. Upgrade requests pass the same gates: nothing here asks whether a request is one.
 
 use std::{net::IpAddr, time::Duration};
@@ -10,8 +10,10 @@ use std::{net::IpAddr, time::Duration};
 use http::{HeaderMap, Method, StatusCode, Uri, Version, header};
 
 use super::{reply::Reply, tls::mutual::CaMark};
+use crate::plan::ban::Offence;
 
 pub mod address;
+pub mod ban;
 pub mod body;
 pub mod compiled;
 pub mod cors;
@@ -29,6 +31,7 @@ pub mod size;
 #[cfg(test)]
 mod tests;
 
+pub use ban::Sentry;
 pub use body::Inspection;
 pub use compiled::{GateRoute, GateSite, LiveZone, ZoneSet};
 pub use https::canonical;
@@ -68,6 +71,11 @@ impl Ask<'_> {
 
     fn refuse(&self, status: StatusCode) -> Verdict {
         Verdict::Answer(self.page(status))
+    }
+
+    /// A refusal that counts against the client.
+    fn accuse(&self, status: StatusCode, offence: Offence) -> Verdict {
+        Verdict::Answer(self.page(status).blame(offence))
     }
 }
 

@@ -3,7 +3,10 @@
 use http::{StatusCode, header};
 
 use super::{Ask, GateRoute, Verdict};
-use crate::{plan::FilterMode, rules::screen};
+use crate::{
+    plan::{FilterMode, ban::Offence},
+    rules::screen,
+};
 
 /// 403 for a hit of a filter that enforces; one that observes counts and passes. A filter that is off is not asked.
 pub(super) fn admit(ask: &Ask, route: &GateRoute) -> Verdict {
@@ -11,10 +14,10 @@ pub(super) fn admit(ask: &Ask, route: &GateRoute) -> Verdict {
         && ask.headers.get(header::USER_AGENT).is_some_and(|agent| screen::scanner(agent.as_bytes()))
         && route.scanner_ua.hit()
     {
-        return ask.refuse(StatusCode::FORBIDDEN);
+        return ask.accuse(StatusCode::FORBIDDEN, Offence::ScannerUa);
     }
     if route.bad_uri.refuses(ask.target, ask.headers) {
-        return ask.refuse(StatusCode::FORBIDDEN);
+        return ask.accuse(StatusCode::FORBIDDEN, Offence::BadUri);
     }
     Verdict::Pass
 }

@@ -78,6 +78,13 @@ impl Service {
         u64::from(self.common.live.load().plan.listen.max_connections.get())
     }
 
+    /// Whether a connection of `peer` is closed before a byte: he is banned, and comes by TLS, where no CA waits to see a challenge answered (D14). In the clear he may
+    /// be a CA too: there his request is looked at, and answered with 403.
+    pub fn drops(&self, role: Role, peer: SocketAddr) -> bool {
+        let live = self.common.live.load();
+        role == Role::Https && live.sentry.shuts_out(peer.ip()) && !live.board.awaits_alpn()
+    }
+
     /// One connection from its first byte to its last.
     pub async fn serve(&self, role: Role, mut tcp: TcpStream, mut peer: SocketAddr, leave: Leave, metrics: &ListenerMetrics) {
         let live = self.common.live.load_full();
@@ -86,6 +93,9 @@ impl Service {
             match timeout_at(deadline, proxy_protocol::read(&mut tcp)).await {
                 Ok(Ok(named)) => peer = named.unwrap_or(peer),
                 Ok(Err(_)) | Err(_) => return metrics.refused(Refusal::ProxyHeader),
+            }
+            if self.drops(role, peer) {
+                return metrics.refused(Refusal::Banned);
             }
         }
         let place = match live.cap_of(peer.ip(), role) {
@@ -97,7 +107,7 @@ impl Service {
         };
         let (io, client) = match role {
             // Boxed: a handshake is ten times as large as what follows, which would keep the room for it.
-            Role::Https => match Box::pin(self.handshake(&live, tcp, deadline)).await {
+            Role::Https => match Box::pin(self.handshake(&live, tcp, peer, metrics, deadline)).await {
                 Some((tls, ca)) => {
                     let client = Client::secure(peer, leave.drain.clone(), tls.get_ref().1, ca);
                     (Io::Tls(Box::new(tls)), client.until(leave.close.clone()))
@@ -127,8 +137,10 @@ impl Service {
                 // Over TLS the client is told so; either way it has gone, or nothing is owed.
                 Next::Closed => return drop(AsyncWriteExt::shutdown(&mut conn).await),
                 Next::Refuse(status) => {
+                    let live = self.common.live.load_full();
+                    live.sentry.charge(conn.client().peer.ip(), None, status.as_u16());
                     conn.refuse(status).await;
-                    return self.common.live.load().nobody.done(status.as_u16(), Duration::ZERO, 0, 0);
+                    return live.nobody.done(status.as_u16(), Duration::ZERO, 0, 0);
                 }
             }
             let Some(back) = self.request(conn, leave).await else { return };
@@ -145,16 +157,25 @@ impl Service {
         let kept = self.proxy.process_new_http(session, &leave.shutdown).await;
         if !client.was_accepted() {
             // pingora found it malformed, and the connection has said so.
-            self.common.live.load().nobody.done(400, Duration::ZERO, 0, 0);
+            let live = self.common.live.load();
+            live.sentry.charge(client.peer.ip(), None, 400);
+            live.nobody.done(400, Duration::ZERO, 0, 0);
         }
         let (stream, _) = kept?.consume();
         stream.into_any().downcast().ok()
     }
 
     /// Errors: counted, told to the client where TLS has a word for it.
-    async fn handshake(&self, live: &Live, tcp: TcpStream, deadline: Instant) -> Option<(TlsStream<TcpStream>, Option<CaMark>)> {
+    async fn handshake(
+        &self,
+        live: &Live,
+        tcp: TcpStream,
+        peer: SocketAddr,
+        metrics: &ListenerMetrics,
+        deadline: Instant,
+    ) -> Option<(TlsStream<TcpStream>, Option<CaMark>)> {
         let began = Instant::now();
-        let result = timeout_at(deadline, self.shake_hands(live, tcp)).await;
+        let result = timeout_at(deadline, self.shake_hands(live, tcp, peer, metrics)).await;
         let (outcome, tls) = match result {
             Ok(Ok(tls)) => (Handshake::Done, tls),
             Ok(Err(error)) => (failure(&error), None),
@@ -165,13 +186,23 @@ impl Service {
     }
 
     /// With the CAs under which the client's certificate was verified. `None`: a CA has seen its challenge answered, which is all it came for.
-    async fn shake_hands(&self, live: &Live, tcp: TcpStream) -> io::Result<Option<(TlsStream<TcpStream>, Option<CaMark>)>> {
+    async fn shake_hands(
+        &self,
+        live: &Live,
+        tcp: TcpStream,
+        peer: SocketAddr,
+        metrics: &ListenerMetrics,
+    ) -> io::Result<Option<(TlsStream<TcpStream>, Option<CaMark>)>> {
         let mut start = LazyConfigAcceptor::new(Acceptor::default(), tcp).await?;
         let hello = start.client_hello();
         if let Some(config) = live.board.alpn(&hello) {
             let mut tls = start.into_stream(config).await?;
             tls.shutdown().await?;
             return Ok(None);
+        }
+        if live.sentry.shuts_out(peer.ip()) {
+            metrics.refused(Refusal::Banned);
+            return Err(io::ErrorKind::ConnectionAborted.into());
         }
         let sni = hello.server_name();
         let there = match live.tls.as_ref().and_then(|tls| tls.wanting(sni)) {

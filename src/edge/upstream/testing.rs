@@ -55,6 +55,7 @@ impl TestPlan {
             upstreams: Default::default(),
             zones: Default::default(),
             users: Default::default(),
+            ban: None,
             sites: Vec::new(),
         })
     }

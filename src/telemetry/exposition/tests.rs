@@ -101,6 +101,9 @@ fn busy() -> (Metrics, Vec<Box<dyn std::any::Any>>) {
     filter.rejected();
     let family = metrics.family("sql", "example.com");
     family.would_reject();
+    metrics.bans().banned("bad-uri");
+    metrics.bans().set_held(1);
+    metrics.bans().rejected();
     let api = metrics.upstream(&upstream("api"));
     api.answered(Duration::from_millis(7));
     api.retried();

@@ -77,6 +77,10 @@ impl Conn {
     pub async fn h2_tls(addr: SocketAddr, tls: &TlsClient, name: &str) -> Result<Self, ClientError> {
         let stream = tls.connect(tcp(addr).await?, name, &[b"h2"]).await.map_err(ClientError::Tls)?;
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]), "h2 was offered and not chosen");
+        Self::h2_over(stream).await
+    }
+
+    pub async fn h2_over<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S) -> Result<Self, ClientError> {
         let (sender, connection) = conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
         let mut driver = JoinSet::new();
         driver.spawn(async move { drop(connection.await) });

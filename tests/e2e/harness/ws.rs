@@ -13,6 +13,10 @@ pub struct Socket(WebSocketStream<TcpStream>);
 impl Socket {
     pub async fn open(addr: SocketAddr, host: &str, path: &str) -> Result<Self, String> {
         let stream = TcpStream::connect(addr).await.map_err(|error| error.to_string())?;
+        Self::over(stream, host, path).await
+    }
+
+    pub async fn over(stream: TcpStream, host: &str, path: &str) -> Result<Self, String> {
         stream.set_nodelay(true).map_err(|error| error.to_string())?;
         let handshake = tokio_tungstenite::client_async(format!("ws://{host}{path}"), stream);
         let (socket, _answer) = within(secs(20), "the WebSocket handshake", handshake).await.map_err(|error| error.to_string())?;

@@ -38,8 +38,13 @@ impl ProxyHttp for Bare {
         let mut peer = HttpPeer::new(self.upstream, false, String::new());
         if session.is_upgrade_req() {
             let second = Duration::from_secs(1);
-            peer.options.custom_l4 =
-                Some(Arc::new(GateConnect { connect: second, read: second, gate: self.gate, leave: CancellationToken::new() }));
+            peer.options.custom_l4 = Some(Arc::new(GateConnect {
+                connect: second,
+                read: second,
+                gate: self.gate,
+                leave: CancellationToken::new(),
+                cut: CancellationToken::new(),
+            }));
             peer.group_key = 946;
         }
         Ok(Box::new(peer))

@@ -1,0 +1,179 @@
+//! Who is banned: before any site is asked.
+
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
+
+use http::StatusCode;
+use thiserror::Error;
+
+use super::{Ask, Verdict, address::Nets};
+use crate::{
+    edge::warden::{Charge, Warden, Watched, enforces},
+    plan::{self, BanMode, ban::Offence},
+    rules::jail::{Reason, Rule, Sentence, Who},
+};
+
+/// How long a ban by hand lasts where neither the command nor `[ban]` says.
+const BY_HAND: Duration = Duration::from_secs(3600);
+
+/// Why an address is not banned by hand.
+#[derive(Clone, Copy, Debug, Error, Eq, PartialEq)]
+pub enum Spared {
+    #[error("{0} is one of trusted_proxies: a ban would shut out everybody behind it; ban the client that it names")]
+    Proxy(IpAddr),
+    #[error("{0} stands in `ignore` of [ban]: take it out there first")]
+    Ignored(IpAddr),
+    #[error("{0} is no client's address")]
+    Nobody(IpAddr),
+}
+
+/// The warden as one configuration sees him: what counts, and who is exempt.
+#[derive(Debug)]
+pub struct Sentry {
+    warden: Arc<Warden>,
+    /// `ignore`.
+    ignored: Nets,
+    /// Nobody behind a proxy is to suffer for another.
+    proxies: Nets,
+    law: Option<Law>,
+}
+
+/// `[ban]`
+#[derive(Debug, PartialEq)]
+struct Law {
+    rule: Rule,
+    mode: BanMode,
+    points: BTreeMap<Offence, u16>,
+}
+
+impl Sentry {
+    #[must_use]
+    pub fn new(plan: &plan::Plan, warden: Arc<Warden>) -> Self {
+        let law = |ban: &plan::Ban| Law { rule: Rule::of(ban), mode: ban.mode, points: ban.points.clone() };
+        Self {
+            warden,
+            ignored: Nets::new(plan.ban.as_ref().map_or(&[], |ban| &ban.ignore)),
+            proxies: Nets::new(&plan.trusted_proxies),
+            law: plan.ban.as_ref().map(law),
+        }
+    }
+
+    /// It is in force now: those it exempts are freed, without `[ban]` all that were not banned by hand; points that were counted in another time are forgotten.
+    pub fn takes_over(&self, old: Option<&Self>) {
+        if !self.warden.is_idle() {
+            self.warden.free_all_but(|who, sentence| self.is_law_for(sentence.reason) && !self.is_exempt(who.address()));
+        }
+        let find_time = |sentry: &Self| sentry.law.as_ref().map(|law| law.rule.find_time);
+        if old.is_some_and(|old| find_time(old) != find_time(self)) {
+            self.warden.forget_points();
+        }
+    }
+
+    fn is_law_for(&self, reason: Reason) -> bool {
+        reason == Reason::Hand || self.law.is_some()
+    }
+
+    fn is_exempt(&self, ip: IpAddr) -> bool {
+        self.ignored.contains(ip) || self.proxies.contains(ip)
+    }
+
+    fn mode(&self) -> BanMode {
+        self.law.as_ref().map_or(BanMode::Observe, |law| law.mode)
+    }
+
+    /// Whether a connection of `peer` is worth nothing: he is banned, and not one who speaks for others.
+    #[must_use]
+    pub fn shuts_out(&self, peer: IpAddr) -> bool {
+        !self.warden.is_idle() && self.enforced(peer) == Some(true)
+    }
+
+    /// Whether he is banned, and whether that is enforced.
+    fn enforced(&self, ip: IpAddr) -> Option<bool> {
+        let sentence = self.warden.held(ip)?;
+        if self.is_exempt(ip) || !self.is_law_for(sentence.reason) {
+            return None;
+        }
+        Some(enforces(self.mode(), sentence.reason))
+    }
+
+    /// Counts what somebody is answered: a refusal by a gate, else the status; once, by what is dearest.
+    pub fn charge(&self, client: IpAddr, offence: Option<Offence>, status: u16) {
+        let Some(law) = self.law.as_ref().filter(|_| offence.is_some() || status >= 400) else { return };
+        let by_status = [Offence::Status(status), Offence::Class((status / 100) as u8)].into_iter().find(|by| law.points.contains_key(by));
+        let charges = offence.into_iter().chain(by_status);
+        let charges = charges.filter_map(|offence| Some(Charge { offence, points: *law.points.get(&offence)? }));
+        let Some(charge) = charges.reduce(|a, b| if b.points > a.points { b } else { a }) else { return };
+        if !self.is_exempt(client) {
+            self.warden.charge(client, charge, &law.rule, law.mode);
+        }
+    }
+
+    /// By hand, with `[ban]` or without. `None`: as long as `[ban]` says, or an hour.
+    ///
+    /// Errors: [`Spared`]
+    pub fn ban(&self, ip: IpAddr, lasts: Option<Duration>) -> Result<(Who, Sentence), Spared> {
+        let who = Who::of(ip).ok_or(Spared::Nobody(ip))?;
+        if self.proxies.contains(ip) {
+            return Err(Spared::Proxy(ip));
+        }
+        if self.ignored.contains(ip) {
+            return Err(Spared::Ignored(ip));
+        }
+        let lasts = lasts.or_else(|| Some(self.law.as_ref()?.rule.ban_time)).unwrap_or(BY_HAND);
+        Ok((who, self.warden.ban(who, lasts)))
+    }
+
+    /// Whether there was a ban to end.
+    #[must_use]
+    pub fn free(&self, ip: IpAddr) -> bool {
+        Who::of(ip).is_some_and(|who| self.warden.free(who))
+    }
+
+    /// How many are banned, to the second.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.warden.count()
+    }
+
+    /// Tells the metrics how many are banned; before they are read.
+    pub fn report(&self) {
+        self.warden.metrics().set_held(self.warden.count());
+    }
+
+    /// Those in force, and how many they are; `true`: enforced.
+    #[must_use]
+    pub fn list(&self, most: usize) -> (Vec<(Who, Sentence, bool)>, usize) {
+        let (listed, count) = self.warden.list(most);
+        (listed.into_iter().map(|(who, sentence)| (who, sentence, enforces(self.mode(), sentence.reason))).collect(), count)
+    }
+
+    /// A tunnel of `client` is to be cut when he is banned.
+    #[must_use]
+    pub fn watch(&self, client: IpAddr) -> Option<Watched> {
+        let watched = self.warden.watch(client)?;
+        // Banned between the gate and here.
+        if self.shuts_out(client) {
+            watched.cut_now();
+        }
+        Some(watched)
+    }
+}
+
+/// 403 for whoever is banned; where he is the peer himself, that is the connection's last answer.
+#[must_use]
+pub fn admit(ask: &Ask, sentry: &Sentry) -> Verdict {
+    if sentry.warden.is_idle() {
+        return Verdict::Pass;
+    }
+    match sentry.enforced(ask.client) {
+        None => Verdict::Pass,
+        Some(false) => {
+            sentry.warden.metrics().would_reject();
+            Verdict::Pass
+        }
+        Some(true) => {
+            sentry.warden.metrics().rejected();
+            let page = ask.page(StatusCode::FORBIDDEN);
+            Verdict::Answer(if ask.peer == ask.client { page.last() } else { page })
+        }
+    }
+}

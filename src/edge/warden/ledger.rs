@@ -1,0 +1,212 @@
+//! The ledger: bans on disk, so that neither a crash nor an upgrade frees anybody.
+//!
+//! Shape: STATE/edge/bans, written whole when a ban is made or ended: at once, then at most once a second, and at most a twentieth of the time where there are so many
+//!        that it takes long. While two edges overlap, the elder writes a last time when it is told to leave; the one that follows sees that another has written, and
+//!        takes what it does not know.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use tokio::{
+    task::spawn_blocking,
+    time::{Instant, MissedTickBehavior, interval},
+};
+
+use super::{Warden, now};
+use crate::{
+    store::bans::{Bans, ReadError, Stamp},
+    vocab::chain,
+};
+
+const SWEEP: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_secs(1);
+/// So many times what a write took passes before the next one.
+const SHARE: u32 = 20;
+/// After a write that failed.
+const AFTER_FAILURE: Duration = Duration::from_secs(10);
+
+/// See the head of this file.
+#[derive(Debug)]
+pub struct Ledger {
+    warden: Arc<Warden>,
+    file: Bans,
+    /// Held while the file is read or written: one at a time.
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The file as we know it.
+    stamp: Option<Stamp>,
+    /// Another edge has it.
+    closed: bool,
+}
+
+impl Ledger {
+    /// Takes what is written down. A damaged file is put aside, and nobody is banned by it.
+    #[must_use]
+    pub fn open(home: PathBuf, warden: Arc<Warden>) -> Arc<Self> {
+        let ledger = Self { warden, file: Bans::of(&home), state: Mutex::default() };
+        let mut state = ledger.state();
+        state.stamp = ledger.file.stamp();
+        match ledger.take() {
+            Ok(0) => {}
+            Ok(bans) => tracing::info!(bans, "bans taken up"),
+            Err(error) => {
+                tracing::error!(error = %chain(&error), "bans not read: nobody is banned");
+                if let ReadError::Damaged { .. } = error {
+                    match ledger.file.put_aside() {
+                        Ok(to) => tracing::error!(file = %to.display(), "damaged file put aside"),
+                        Err(error) => tracing::error!(%error, "damaged file not put aside"),
+                    }
+                }
+            }
+        }
+        drop(state);
+        Arc::new(ledger)
+    }
+
+    /// Writes when there is something to write, and finds who is banned no more, until it is dropped.
+    pub async fn run(self: Arc<Self>) {
+        let mut sweep = interval(SWEEP);
+        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut not_before = Instant::now();
+        loop {
+            tokio::select! {
+                () = self.warden.changed.notified() => {}
+                _ = sweep.tick() => {
+                    self.warden.jail.sweep(now());
+                    self.look();
+                }
+            }
+            if !self.warden.unwritten.load(Relaxed) || Instant::now() < not_before {
+                continue;
+            }
+            let (ledger, began) = (self.clone(), Instant::now());
+            let saved = spawn_blocking(move || ledger.save()).await.unwrap_or(false);
+            not_before = Instant::now() + if saved { PAUSE.max(began.elapsed() * SHARE) } else { AFTER_FAILURE };
+        }
+    }
+
+    /// Writes what there is, if it is not written. Blocks for the disk. Whether it is on disk now.
+    pub fn save(&self) -> bool {
+        let mut state = self.state();
+        if state.closed || !self.warden.unwritten.swap(false, Relaxed) {
+            return true;
+        }
+        match self.file.write(|see| self.warden.jail.each(see)) {
+            Ok(()) => {
+                state.stamp = self.file.stamp();
+                true
+            }
+            Err(error) => {
+                self.warden.unwritten.store(true, Relaxed);
+                tracing::warn!(error = %chain(&error), "bans not written");
+                false
+            }
+        }
+    }
+
+    /// A last time: from here on another edge writes.
+    pub fn close(&self) {
+        self.save();
+        self.state().closed = true;
+    }
+
+    /// Whether another edge has written; what it knew and we do not is taken.
+    fn look(&self) {
+        let mut state = self.state();
+        let stamp = self.file.stamp();
+        if state.closed || stamp.is_none() || stamp == state.stamp {
+            return;
+        }
+        state.stamp = stamp;
+        match self.take() {
+            // Its file lacks what is ours alone.
+            Ok(_) => self.warden.is_unwritten(),
+            Err(error) => tracing::warn!(error = %chain(&error), "bans of the edge before not read"),
+        }
+    }
+
+    fn take(&self) -> Result<usize, ReadError> {
+        let (mut taken, now) = (0, now());
+        self.file.read(|who, sentence| taken += usize::from(self.warden.jail.restore(who, sentence, now)))?;
+        Ok(taken)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::{rules::jail::Who, telemetry::Metrics};
+
+    fn warden() -> Arc<Warden> {
+        Arc::new(Warden::new(&Metrics::new()))
+    }
+
+    fn who(n: u8) -> Who {
+        Who::of([192, 0, 2, n].into()).expect("an address")
+    }
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_ban_is_on_disk_at_once_and_the_next_edge_knows_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let first = warden();
+        let ledger = Ledger::open(dir.path().into(), first.clone());
+        let running = tokio::task::JoinSet::from_iter([ledger.clone().run()]);
+        first.ban(who(1), HOUR);
+        while !dir.path().join("bans").exists() {
+            tokio::task::yield_now().await;
+        }
+        drop(running);
+        let second = warden();
+        let _ledger = Ledger::open(dir.path().into(), second.clone());
+        assert!(second.held(who(1).address()).is_some() && second.held(who(2).address()).is_none());
+    }
+
+    #[test]
+    fn what_the_edge_before_has_written_last_is_taken_by_the_one_that_follows() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (elder, next) = (warden(), warden());
+        let (elders, nexts) = (Ledger::open(dir.path().into(), elder.clone()), Ledger::open(dir.path().into(), next.clone()));
+        next.ban(who(2), HOUR);
+        assert!(nexts.save());
+        elder.ban(who(1), HOUR);
+        elders.close();
+        elder.ban(who(3), HOUR);
+        assert!(elders.save(), "nothing is written by one that has left");
+        nexts.look();
+        assert!([1, 2].iter().all(|n| next.held(who(*n).address()).is_some()) && next.held(who(3).address()).is_none());
+        assert!(nexts.save());
+        let last = warden();
+        let _ledger = Ledger::open(dir.path().into(), last.clone());
+        assert_eq!(last.count(), 2);
+        // Who is freed is not brought back by a file of our own.
+        assert!(next.free(who(1)) && nexts.save());
+        nexts.look();
+        assert_eq!(next.count(), 1);
+    }
+
+    #[test]
+    fn a_damaged_file_is_put_aside_and_nobody_is_banned() {
+        let dir = tempfile::tempdir().expect("a directory");
+        fs::write(dir.path().join("bans"), "gateway bans 1\n192.0.2.1 1 4000000000 1 manual\n").expect("written");
+        let warden = warden();
+        let ledger = Ledger::open(dir.path().into(), warden.clone());
+        assert!(warden.is_idle());
+        assert!(dir.path().join("bans.damaged").exists() && !dir.path().join("bans").exists());
+        warden.ban(who(1), HOUR);
+        assert!(ledger.save() && dir.path().join("bans").exists());
+    }
+}

@@ -1,0 +1,132 @@
+//! Whom a ban is for: an IPv4 address, or a /64 of IPv6.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use ipnet::IpNet;
+use thiserror::Error;
+
+/// One client, in 64 bits: the upper half of an IPv6 address, or an IPv4 address below a prefix that is multicast and thus nobody's.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Who(pub(super) u64);
+
+const V4: u64 = 0xFFFF_FFFF << 32;
+/// Multicast: no client has such an address, so that other values may lie there.
+const NOBODY: u64 = 0xFF << 56;
+
+/// Why a text names nobody who can be banned.
+#[derive(Clone, Debug, Error, Eq, PartialEq)]
+pub enum WhoError {
+    #[error("{0:?} is no IP address")]
+    NoAddress(String),
+    #[error("{0} is a network: addresses are banned one by one, and IPv6 by /64; `deny` of a site refuses networks")]
+    Net(IpNet),
+    #[error("{0} is no client's address")]
+    Nobody(IpAddr),
+}
+
+impl Who {
+    /// An IPv4-mapped address is IPv4. `None`: an IPv6 multicast address.
+    #[must_use]
+    pub fn of(ip: IpAddr) -> Option<Self> {
+        match ip.to_canonical() {
+            IpAddr::V4(ip) => Some(Self(V4 | u64::from(ip.to_bits()))),
+            IpAddr::V6(ip) => {
+                let prefix = (ip.to_bits() >> 64) as u64;
+                (prefix & NOBODY != NOBODY).then_some(Self(prefix))
+            }
+        }
+    }
+
+    /// An address, or the whole of what one ban is for: `2001:db8::/64`.
+    ///
+    /// Errors: [`WhoError`]
+    pub fn parse(text: &str) -> Result<Self, WhoError> {
+        Self::parse_address(text).map(|(who, _)| who)
+    }
+
+    /// As [`Who::parse`], with the very address that was named: of a net its first.
+    ///
+    /// Errors: [`WhoError`]
+    pub fn parse_address(text: &str) -> Result<(Self, IpAddr), WhoError> {
+        let (ip, nobody) = match text.parse::<IpAddr>() {
+            Ok(ip) => (ip, ip.is_unspecified()),
+            Err(_) => match text.parse::<IpNet>() {
+                // That of the loopback address begins with the unspecified one.
+                Ok(net) if net.prefix_len() == if net.addr().is_ipv4() { 32 } else { 64 } => (net.addr(), false),
+                Ok(net) => return Err(WhoError::Net(net)),
+                Err(_) => return Err(WhoError::NoAddress(text.chars().take(64).collect())),
+            },
+        };
+        let who = Self::of(ip).filter(|_| !nobody && !ip.is_multicast()).ok_or(WhoError::Nobody(ip))?;
+        Ok((who, ip))
+    }
+
+    /// The address, or the first of the /64.
+    #[must_use]
+    pub fn address(self) -> IpAddr {
+        match self.0 & V4 {
+            V4 => Ipv4Addr::from_bits(self.0 as u32).into(),
+            _ => Ipv6Addr::from_bits(u128::from(self.0) << 64).into(),
+        }
+    }
+}
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.address() {
+            IpAddr::V4(ip) => ip.fmt(f),
+            IpAddr::V6(ip) => write!(f, "{ip}/64"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn who(text: &str) -> Who {
+        Who::parse(text).expect(text)
+    }
+
+    #[test]
+    fn ipv6_is_one_client_by_its_64_and_a_mapped_address_is_ipv4() {
+        assert_eq!(who("2001:db8:1:2::1"), who("2001:db8:1:2:ffff::9"));
+        assert_eq!(who("2001:db8:1:2::1"), who("2001:db8:1:2::/64"));
+        assert_ne!(who("2001:db8:1:2::1"), who("2001:db8:1:3::1"));
+        assert_eq!(who("::ffff:1.2.3.4"), who("1.2.3.4/32"));
+        assert_eq!(who("2001:db8:1:2::1").to_string(), "2001:db8:1:2::/64");
+        assert_eq!(who("1.2.3.4").to_string(), "1.2.3.4");
+    }
+
+    #[test]
+    fn networks_and_what_no_client_has_are_refused() {
+        for net in ["10.0.0.0/8", "10.0.0.0/31", "2001:db8::/48", "2001:db8::1/128"] {
+            assert!(matches!(Who::parse(net), Err(WhoError::Net(_))), "{net}");
+        }
+        for nobody in ["0.0.0.0", "::", "ff02::1", "224.0.0.1"] {
+            assert!(matches!(Who::parse(nobody), Err(WhoError::Nobody(_))), "{nobody}");
+        }
+        for bad in ["", "x", "1.2.3", "1.2.3.4:80", "[::1]", "1.2.3.4/33"] {
+            assert!(matches!(Who::parse(bad), Err(WhoError::NoAddress(_))), "{bad:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_two_clients_are_one(a in any::<u32>(), b in any::<u64>()) {
+            let v4 = Who::of(Ipv4Addr::from_bits(a).into()).expect("every IPv4 address has one");
+            prop_assert_eq!(v4.address(), IpAddr::from(Ipv4Addr::from_bits(a)));
+            prop_assert_eq!(Who::of(v4.address()), Some(v4));
+            let ip = Ipv6Addr::from_bits(u128::from(b) << 64 | 7);
+            if let Some(v6) = Who::of(ip.into()).filter(|_| ip.to_ipv4_mapped().is_none()) {
+                prop_assert_ne!(v4, v6);
+                prop_assert_eq!(Who::parse(&v6.to_string()), Ok(v6));
+            }
+        }
+    }
+}
