@@ -19,7 +19,7 @@ use gateway::{
 use http::{HeaderName, Method};
 
 /// The share of attacks that must be seen, in percent.
-const SEEN: f64 = 78.0;
+const SEEN: f64 = 78.5;
 /// The share of honest requests that may be refused, in percent.
 const REFUSED: f64 = 1.9;
 
