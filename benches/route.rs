@@ -45,6 +45,7 @@ fn site(hosts: &[&str], paths: Vec<PathMatch>) -> Site {
         filters: FILTERS,
         allow: vec![],
         deny: vec![],
+        maintenance: Default::default(),
         routes: paths.into_iter().map(route).collect(),
     }
 }

@@ -98,6 +98,7 @@ fn all_gates(bencher: Bencher) {
         filters,
         allow: vec![],
         deny: vec![],
+        maintenance: Default::default(),
         routes: vec![],
     };
     let many = |n| NonZeroU32::new(n).expect("not zero");

@@ -24,6 +24,7 @@ fn site(n: usize) -> Site {
         filters: Filters::new(FilterMode::Off, FilterMode::Off, FilterMode::Off),
         allow: vec![],
         deny: vec![],
+        maintenance: Default::default(),
         routes: vec![],
     }
 }

@@ -58,12 +58,16 @@
 //! - **D23** Bans are the edge's: it decides and refuses, and writes STATE/edge/bans itself. A ban acts from the next request on, so points are given before an answer
 //!   leaves. Who is banned may be a CA (D14): in the clear the challenge is answered first and everything else with 403; over TLS he is dropped before a byte, but
 //!   where a tls-alpn-01 challenge is pending not before his first words show that he asks for something else.
+//! - **D24** What a plan is to be judged by or served from and the edge may not read (users of an htpasswd file, the page of a maintenance) is part of the plan: it is read
+//!   when the plan is made and again at a reload, so that a file and the words that name it never disagree. Certificates are not, for they change on their own (D8).
+//! - **D25** Passwords are verified on threads of their own, of low priority, behind a bounded queue ([`edge::access`]): what a stranger can make us do costs those who are
+//!   served nothing. Gates stay synchronous; what takes time stands after them, in the engine.
 //!
 //! # Lexicon
 //! **site** a set of host names · **route** which of a site's requests go where · **upstream** servers to balance over · **server** one of them ·
 //! **app** a supervised program · **release** a directory that was deployed for it · **instance** one process of it · **incarnation** one start of an instance · **successor** the process that is to replace the present one · **job** an app with a schedule · **run** one start of a job · **cage** a cgroup for one process · **zone** a limit of requests · **ban** an address shut out for a time · **offence** what points are given for · **turn** when one that waits in a zone goes on · **plan** the validated intent ·
 //! **slot** the place of one certificate · **ward** a certificate that is looked after · **bundle** its key and chain in one file · **stand-in** what is served until there is one ·
-//! **live** a plan made runnable · **edge**, **master** the two processes · **lease** a server picked for one request · **elder** an edge that drains beside the one that serves · **material** bytes of a certificate and its key
+//! **live** a plan made runnable · **edge**, **master** the two processes · **lease** a server picked for one request · **elder** an edge that drains beside the one that serves · **guard** an `auth` made ready · **switch** a word of `gateway maintenance` · **material** bytes of a certificate and its key
 
 pub mod acme;
 pub mod admin;

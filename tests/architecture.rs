@@ -117,7 +117,7 @@ const OWNERS: [(&str, &[&str]); 25] = [
     // A pair's facts; the subject of a client.
     ("x509_parser", &["pki/", "edge/tls/mutual"]),
     ("instant_acme", &["acme/"]),
-    ("aws_lc_rs", &["edge/tls", "edge/access", "acme/account"]),
+    ("aws_lc_rs", &["edge/tls", "edge/access", "edge/gate/maintenance", "acme/account"]),
     ("prometheus", &["telemetry/"]),
     ("sysinfo", &["telemetry/"]),
     ("postcard", &["ipc/"]),

@@ -195,6 +195,7 @@ mod tests {
             requests: 0,
             errors: 0,
             in_flight: 0,
+            maintenance: false,
         }
     }
 

@@ -122,6 +122,9 @@ pub struct Site {
     pub requests: u64,
     pub errors: u64,
     pub in_flight: u64,
+    /// A page is shown in its place.
+    #[serde(default)]
+    pub maintenance: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -503,6 +506,7 @@ impl Site {
             requests: totals.requests,
             errors: totals.errors,
             in_flight: totals.in_flight,
+            maintenance: site.maintenance.on,
         }
     }
 }

@@ -39,7 +39,7 @@ use crate::{
     ipc::{
         fds,
         link::{Link, LinkError, Receiver, Sender},
-        message::{AppTable, Build, Config, TicketKeys, ToEdge, ToMaster},
+        message::{AppTable, Build, Config, Switches, TicketKeys, ToEdge, ToMaster},
     },
     plan::SiteTls,
     rules::screen::Screen,
@@ -132,6 +132,7 @@ struct Hello {
     reloads: (u64, u64),
     started_ms: u64,
     tickets: TicketKeys,
+    switches: Switches,
     sockets: Vec<OwnedFd>,
 }
 
@@ -139,7 +140,7 @@ async fn serve(parent: &Parent) -> Result<(), Fatal> {
     let link = UnixStream::from(fds::inherited(LINK).map_err(Fatal::NoLink)?);
     let access = fds::inherited(ACCESS).ok();
     let (mut to_master, mut from_master) = Link::<ToMaster, ToEdge>::from_std(link).map_err(Fatal::NoLink)?.split();
-    let Hello { config, apps, reloads, started_ms, tickets, sockets } = hello(&mut to_master, &mut from_master).await?;
+    let Hello { config, apps, reloads, started_ms, tickets, switches, sockets } = hello(&mut to_master, &mut from_master).await?;
     let log = log::install_edge(config.plan.log.level, config.plan.log.format)?;
     identity::settle(&config.plan.user, parent)?;
     tls::install_provider();
@@ -171,6 +172,7 @@ async fn serve(parent: &Parent) -> Result<(), Fatal> {
         blackbox: Arc::default(),
         verifier: Arc::default(),
         warden: Arc::new(Warden::new(&metrics)),
+        switches,
     };
     // Nobody who is banned slips in while we start.
     let ledger = Ledger::open(home.clone(), base.warden.clone());
@@ -226,8 +228,8 @@ async fn hello(to_master: &mut Sender<ToMaster>, from_master: &mut Receiver<ToEd
     to_master.send(&ToMaster::Hello { build: ours.clone() }, &[]).await?;
     match from_master.receive().await? {
         Some((ToEdge::Hello { build, .. }, _)) if build != ours => Err(Fatal::Build { ours: ours.0, theirs: build.0 }),
-        Some((ToEdge::Hello { build: _, config, apps, reloads, started_ms, tickets }, sockets)) => {
-            Ok(Hello { config, apps, reloads, started_ms, tickets, sockets })
+        Some((ToEdge::Hello { build: _, config, apps, reloads, started_ms, tickets, switches }, sockets)) => {
+            Ok(Hello { config, apps, reloads, started_ms, tickets, switches, sockets })
         }
         Some(_) | None => Err(Fatal::NoHello),
     }

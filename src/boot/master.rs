@@ -36,6 +36,7 @@ use crate::{
         sockets::{BindError, Sockets},
         status,
         supervisor::{self, Message, Supervisor, Table},
+        switches::Switchboard,
         tickets,
         upgrade::{self, Go, Upgrader},
     },
@@ -295,6 +296,7 @@ async fn conduct(parts: Parts) -> Result<(), Fatal> {
         None => tickets::Rotator::new().map_err(os("make ticket keys"))?,
     };
 
+    let switchboard = Switchboard::open(&plan.state);
     let (mut link, edge) = EdgeLink::new(
         edge_link::Wiring {
             program,
@@ -304,6 +306,7 @@ async fn conduct(parts: Parts) -> Result<(), Fatal> {
             supervisor: to_supervisor.clone(),
             started_ms: clock.start_ms,
             tickets: ticket_keys.seen.clone(),
+            switches: switchboard.seen(),
         },
         setting,
     );
@@ -389,6 +392,7 @@ async fn conduct(parts: Parts) -> Result<(), Fatal> {
         sources: sources.clone(),
         register,
         output: output.clone(),
+        switchboard,
     };
     let listener = UnixListener::from_std(listener).map_err(os("open the control socket"))?;
     signals::release();

@@ -175,6 +175,17 @@ pub enum Command {
     /// Run so many processes of an app, until the next restart of gateway or another number in the configuration
     #[command(after_help = "Example:\n  gateway scale web 4")]
     Scale(Scale),
+    /// Show a page in the place of a site, or the site again
+    ///
+    /// Clients get 503 and the page of `maintenance.page`; whoever has the cookie of `maintenance.secret` sees the site. It holds over reloads, upgrades and restarts, until
+    /// `maintenance.on` in the configuration is another.
+    #[command(after_help = "Examples:\n  gateway maintenance example.com on\n  gateway maintenance example.com off")]
+    Maintenance {
+        /// The first host of the [[site]], or any other of its hosts
+        site: String,
+        #[arg(value_enum)]
+        to: OnOff,
+    },
     /// Replace the running gateway by the binary on disk: same PID, apps untouched, no request lost
     #[command(
         after_help = "Example:\n  install gateway-new /usr/local/bin/gateway && gateway upgrade\n\nA binary that fails its self-check changes nothing."
@@ -200,9 +211,6 @@ pub enum Command {
     /// Not supported yet: put a server back into rotation
     #[command(hide = true)]
     Undrain(Rest),
-    /// Not supported yet: show a maintenance page
-    #[command(hide = true)]
-    Maintenance(Rest),
     /// Not supported yet: translate the configuration of another program
     #[command(hide = true)]
     Import(Rest),
@@ -295,6 +303,12 @@ fn procs(text: &str) -> Result<NonZeroU16, &'static str> {
     }
 }
 
+#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
+pub enum OnOff {
+    On,
+    Off,
+}
+
 #[derive(Clone, Debug, Args)]
 pub struct Rest {
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
@@ -328,6 +342,7 @@ mod tests {
         insta::assert_snapshot!("help_logs", help(&["logs"]));
         insta::assert_snapshot!("help_why", help(&["why"]));
         insta::assert_snapshot!("help_deploy", help(&["deploy"]));
+        insta::assert_snapshot!("help_maintenance", help(&["maintenance"]));
         insta::assert_snapshot!("help_rollback", help(&["rollback"]));
         insta::assert_snapshot!("help_scale", help(&["scale"]));
         insta::assert_snapshot!("help_ban", help(&["ban"]));
@@ -354,6 +369,8 @@ mod tests {
             assert!(matches!(error.kind(), ErrorKind::ValueValidation | ErrorKind::UnknownArgument), "{number}");
             assert_eq!(error.to_string().contains("gateway stop"), number == "0", "{error}");
         }
+        assert_eq!(kind(&["gateway", "maintenance", "a.test"]), ErrorKind::MissingRequiredArgument);
+        assert_eq!(kind(&["gateway", "maintenance", "a.test", "of"]), ErrorKind::InvalidValue);
         assert_eq!(kind(&["gateway", "certs", "renew"]), ErrorKind::MissingRequiredArgument);
         assert_eq!(kind(&["gateway", "certs", "renew", "https://a.example"]), ErrorKind::ValueValidation);
         assert_eq!(kind(&["gateway", "why", "two words"]), ErrorKind::ValueValidation);

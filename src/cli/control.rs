@@ -127,7 +127,8 @@ pub fn listen(
         | Request::Start { .. }
         | Request::Stop { .. }
         | Request::Restart { .. }
-        | Request::Scale { .. } => Some(ACT),
+        | Request::Scale { .. }
+        | Request::Maintenance { .. } => Some(ACT),
         Request::Deploy { .. } | Request::Rollback { .. } => Some(DEPLOY),
         // An app may say nothing for days; whoever follows it ends that.
         Request::Logs { follow: true, .. } => None,

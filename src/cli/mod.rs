@@ -114,7 +114,7 @@ fn dispatch(cli: &Cli, command: &Command) -> Exit {
         }
         Command::Drain(_) => not_yet("drain", "take the server out of its [upstream], then `gateway reload`"),
         Command::Undrain(_) => not_yet("undrain", "put the server back into its [upstream], then `gateway reload`"),
-        Command::Maintenance(_) => not_yet("maintenance", "a route with `respond` answers in place of the app"),
+        Command::Maintenance { site, to } => act(cli, &Request::Maintenance { site: site.clone(), on: *to == args::OnOff::On }),
         Command::Import(_) => not_yet("import", "`gateway init` writes a first configuration with comments"),
     }
 }
@@ -289,7 +289,7 @@ mod tests {
 
     #[test]
     fn what_is_not_built_yet_is_a_usage_error() {
-        for name in ["drain", "undrain", "maintenance", "import"] {
+        for name in ["drain", "undrain", "import"] {
             assert_eq!(words(&[name, "x", "--y"]), Exit::Usage, "{name}");
         }
         assert_eq!(words(&["check", "--live"]), Exit::Usage);

@@ -77,7 +77,7 @@ fn sites(sites: &[view::Site], look: Look) -> String {
     let mut rows = Rows::new(&["SITE", "TLS", "REQUESTS", "FAILED", "IN FLIGHT"], &[2, 3, 4]);
     for site in sites {
         rows.add([
-            plain(&site.name),
+            if site.maintenance { (format!("{} (maintenance)", site.name), Some(Tone::Wait)) } else { plain(&site.name) },
             plain(&site.tls),
             plain(&site.requests.to_string()),
             plain(&site.errors.to_string()),
@@ -523,6 +523,7 @@ mod tests {
                 requests: 1000,
                 errors: 12,
                 in_flight: 3,
+                maintenance: false,
             }],
             apps: vec![view::App {
                 name: "web".into(),

@@ -27,6 +27,7 @@ mod header;
 mod job;
 mod listener;
 mod log;
+mod maintenance;
 mod probe;
 mod route;
 mod site;

@@ -15,7 +15,7 @@ use crate::{
 
 /// Stands for every secret.
 const MASK: &str = "…";
-/// Stands for a secret that must be base64.
+/// Stands for a secret that must have a form: base64, or what may stand in an address.
 const MASKED_KEY: &str = "not-shown-------";
 
 /// Keys whose strings are the user's own, and so may hold a secret that came from outside.
@@ -478,7 +478,7 @@ fn upstream(to: &mut Writer, upstream: &plan::Upstream) {
 }
 
 fn site(to: &mut Writer, site: &plan::Site) {
-    let plan::Site { name: _, hosts, redirected, canonical: _, tls, client_ca, headers, filters, allow, deny, routes } = site;
+    let plan::Site { name: _, hosts, redirected, canonical: _, tls, client_ca, headers, filters, allow, deny, maintenance, routes } = site;
     to.table("[[site]]");
     let first = hosts.first().map(ToString::to_string);
     to.pair("host", quoted(first.into_iter().chain(redirected.iter().map(ToString::to_string))));
@@ -501,6 +501,11 @@ fn site(to: &mut Writer, site: &plan::Site) {
     to.pair("filters", self::filters(filters));
     to.pair("allow", nets(allow));
     to.pair("deny", nets(deny));
+    let plan::Maintenance { on, page, secret, retry_after } = maintenance;
+    let mut pairs = vec![("on", on.to_string()), ("retry_after", time(*retry_after))];
+    pairs.extend(page.as_ref().map(|page| ("page", path(&page.file))));
+    pairs.extend(secret.as_ref().map(|_| ("secret", quote(MASKED_KEY))));
+    to.pair("maintenance", inline(&pairs));
     for route in routes {
         self::route(to, route);
     }

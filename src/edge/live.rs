@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     acme::challenge::Board,
-    ipc::message::{Config, Generation, Listener, Materials, Role},
+    ipc::message::{Config, Generation, Listener, Materials, Role, Switches},
     plan::{self, Action, HeaderEdit, PathMatch, Plan},
     rules::{
         route::{Found, Router},
@@ -70,6 +70,8 @@ pub struct Base {
     pub blackbox: Arc<BlackBox>,
     pub verifier: Arc<Verifier>,
     pub warden: Arc<Warden>,
+    /// Which sites are in maintenance by command.
+    pub switches: Switches,
 }
 
 pub struct Live {
@@ -150,7 +152,7 @@ impl Live {
         base.metrics.certificates(ends.collect::<Vec<_>>());
         base.metrics.generation(generation.0);
         let access = plan.log.access.as_ref().zip(base.access.as_ref()).map(|(spec, writer)| AccessLog::new(writer, spec));
-        Ok(Self {
+        let live = Self {
             generation: *generation,
             listeners: listeners.iter().map(|listener| Listener { descriptors: 0, ..listener.clone() }).collect(),
             allowance: Arc::new(Allowance::new(&plan.timeouts, &plan.limits)),
@@ -167,7 +169,16 @@ impl Live {
             verifier: base.verifier.clone(),
             guards,
             access,
-        })
+        };
+        live.maintain(&base.switches);
+        Ok(live)
+    }
+
+    /// Shows a page in the place of these sites, and of no others.
+    pub fn maintain(&self, switches: &Switches) {
+        for (site, live) in self.plan.sites.iter().zip(&self.sites) {
+            live.gate.maintain(switches.is_on(site));
+        }
     }
 
     /// The same configuration with certificates read anew; those that are no good are kept as they were.

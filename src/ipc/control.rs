@@ -82,6 +82,11 @@ pub enum Request {
         /// Absolute. `None`: the configuration's, where its links lead now.
         dir: Option<PathBuf>,
     },
+    /// A page in place of the site, or the site again; answers when that is so.
+    Maintenance {
+        site: String,
+        on: bool,
+    },
     /// Back to the release before; goes on when the client has gone.
     Rollback {
         app: AppName,

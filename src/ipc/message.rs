@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::why::RequestId;
 use crate::{
-    plan::Plan,
+    plan::{Plan, Site},
     rules::job::Record,
     vocab::{AppName, Host, Secret, ServerAddr},
 };
@@ -116,6 +116,30 @@ pub struct TicketKey(pub Secret<[u8; 32]>);
 pub struct TicketKeys {
     pub current: TicketKey,
     pub previous: Option<TicketKey>,
+}
+
+/// What `gateway maintenance` said of a site.
+///
+/// Shape: it holds while the configuration says what it said then.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Switch {
+    /// `maintenance.on` at that time.
+    pub configured: bool,
+    pub on: bool,
+}
+
+/// By the names of sites.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Switches(pub BTreeMap<String, Switch>);
+
+impl Switches {
+    /// Whether a site is in maintenance.
+    #[must_use]
+    pub fn is_on(&self, site: &Site) -> bool {
+        let configured = site.maintenance.on;
+        self.0.get(&site.name).filter(|switch| switch.configured == configured).map_or(configured, |switch| switch.on)
+    }
 }
 
 /// One of the processes of an app. `n` counts from 0.
@@ -260,6 +284,7 @@ pub enum ToEdge {
         reloads: (u64, u64),
         started_ms: u64,
         tickets: TicketKeys,
+        switches: Switches,
     },
     /// Answered by `Applied` or `Refused`.
     Apply(Box<Config>),
@@ -311,6 +336,8 @@ pub enum Query {
     },
     /// End the ban of an address, and forget its points. Answered likewise.
     Unban(IpAddr),
+    /// These sites are in maintenance, or not, from now on. Answered by `{}` when that is so.
+    Maintain(Switches),
     /// What became of the request of this id. Answered by a [`Failed`](super::why::Failed), or `{"error": …}`.
     Why(RequestId),
 }

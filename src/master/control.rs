@@ -39,7 +39,7 @@ use crate::{
         control::{Answer, Failure, LogLine, MOST_LINES, Request},
         message::{Generation, Query},
     },
-    vocab::AppName,
+    vocab::{AppName, chain},
 };
 
 const CONNECTIONS: usize = 32;
@@ -206,6 +206,10 @@ async fn converse(stream: UnixStream, handle: Handle) -> io::Result<()> {
             let words = handle.deploys.ask(app, Wish::Deploy { dir }, uid).await;
             speaker.pass_on(words).await
         }
+        Request::Maintenance { site, on } => match handle.maintain(&site, on).await {
+            Ok(message) => speaker.done(json!({ "message": message })).await,
+            Err(error) => speaker.refuse(chain(&error)).await,
+        },
         Request::Rollback { app } => {
             let words = handle.deploys.ask(app, Wish::Rollback, uid).await;
             speaker.pass_on(words).await

@@ -38,7 +38,7 @@ use super::{
 use crate::{
     ipc::{
         link::{Link, LinkError, Receiver, Sender},
-        message::{Build, Config, Generation, Incarnation, InstanceId, Materials, Query, TicketKeys, ToEdge, ToMaster},
+        message::{Build, Config, Generation, Incarnation, InstanceId, Materials, Query, Switches, TicketKeys, ToEdge, ToMaster},
     },
     plan::Plan,
     rules::restart::Exit,
@@ -272,6 +272,7 @@ pub struct EdgeLink {
     supervisor: mpsc::Sender<supervisor::Message>,
     started_ms: u64,
     tickets: watch::Receiver<TicketKeys>,
+    switches: watch::Receiver<Switches>,
     setting: Setting,
     /// The last that the edge had nothing against: what one that follows is given where newer ones are no good.
     good_materials: Materials,
@@ -299,6 +300,7 @@ pub struct Wiring {
     pub supervisor: mpsc::Sender<supervisor::Message>,
     pub started_ms: u64,
     pub tickets: watch::Receiver<TicketKeys>,
+    pub switches: watch::Receiver<Switches>,
 }
 
 impl EdgeLink {
@@ -307,7 +309,7 @@ impl EdgeLink {
         // One command for each draining instance or control connection; full: `drain` says so, the others wait.
         let (send, commands) = mpsc::channel(128);
         let (facts, facts_out) = watch::channel(Facts::default());
-        let Wiring { program, nursery, output, table, supervisor, started_ms, tickets } = wiring;
+        let Wiring { program, nursery, output, table, supervisor, started_ms, tickets, switches } = wiring;
         let link = Self {
             program,
             elders: Elders::new(nursery.clone()),
@@ -318,6 +320,7 @@ impl EdgeLink {
             supervisor,
             started_ms,
             tickets,
+            switches,
             good_materials: setting.materials.clone(),
             setting,
             commands,
@@ -438,6 +441,7 @@ impl EdgeLink {
             reloads: setting.reloads,
             started_ms: self.started_ms,
             tickets: keys,
+            switches: self.switches.borrow().clone(),
         };
         // Empty as it is, it takes one.
         let _ = parcels.try_send(Parcel { message, descriptors });

@@ -15,6 +15,7 @@ use super::{
     reload::{self, ReloadError},
     status::Sources,
     supervisor::{Message, Order, Word},
+    switches::{SwitchError, Switchboard},
     upgrade,
 };
 use crate::{
@@ -75,6 +76,7 @@ pub struct Handle {
     pub sources: Sources,
     pub register: Register,
     pub output: Output,
+    pub switchboard: Switchboard,
 }
 
 impl Handle {
@@ -119,6 +121,19 @@ impl Handle {
         let ask = reload::Ask::Upgrade(upgrade::Ask { client: Some(client), reply: Some(reply) });
         let _ = self.reloads.send(ask).await;
         failure.await.unwrap_or(UpgradeError::Stopping)
+    }
+
+    /// Puts a page in the place of a site, or takes it away. In words, when that is so.
+    ///
+    /// Errors: [`SwitchError`]; nothing has changed then.
+    pub async fn maintain(&self, site: &str, on: bool) -> Result<String, SwitchError> {
+        let plan = self.sources.score.borrow().plan.clone();
+        let (site, switches) = self.switchboard.turn(&plan, site, on)?;
+        let told = if on { "is in maintenance: its clients get 503" } else { "serves again" };
+        tracing::info!(site, on, "maintenance");
+        // An edge that starts is told with its first message.
+        let known = self.ask(Query::Maintain(switches)).await.is_some();
+        Ok(format!("{site} {told}{}", if known { "" } else { ", as soon as there is an edge" }))
     }
 
     #[must_use]

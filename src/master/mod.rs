@@ -24,6 +24,7 @@ pub mod reload;
 pub mod sockets;
 pub mod status;
 pub mod supervisor;
+pub mod switches;
 pub mod tickets;
 pub mod upgrade;
 mod usage;

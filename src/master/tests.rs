@@ -82,6 +82,7 @@ pub fn site(tls: SiteTls) -> Site {
         filters: FILTERS,
         allow: Vec::new(),
         deny: Vec::new(),
+        maintenance: Default::default(),
         routes: vec![route],
     }
 }

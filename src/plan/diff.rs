@@ -393,6 +393,7 @@ mod tests {
             filters: Filters::new(off, off, off),
             allow: Vec::new(),
             deny: Vec::new(),
+            maintenance: Default::default(),
             routes: Vec::new(),
         }
     }

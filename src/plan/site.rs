@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     filter::Filters,
+    maintenance::Maintenance,
     route::{HeaderEdit, Route},
 };
 use crate::vocab::{Host, HostPattern};
@@ -31,6 +32,7 @@ pub struct Site {
     /// Empty: everyone; else only these, everyone else gets 403. `deny` wins over `allow`.
     pub allow: Vec<IpNet>,
     pub deny: Vec<IpNet>,
+    pub maintenance: Maintenance,
     /// In file order. `app = …` on the site itself is the route `/`.
     pub routes: Vec<Route>,
 }

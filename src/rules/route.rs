@@ -369,6 +369,7 @@ mod tests {
             filters: crate::plan::Filters::new(crate::plan::FilterMode::Off, crate::plan::FilterMode::Off, crate::plan::FilterMode::Off),
             allow: vec![],
             deny: vec![],
+            maintenance: Default::default(),
             routes: vec![],
         }
     }

@@ -1,4 +1,4 @@
-//! Who may come in: passwords from files that other programs wrote, another server that is asked, and pages of other origins.
+//! Who may come in: passwords from files that other programs wrote, another server that is asked, pages of other origins, and sites in maintenance.
 
 use std::{path::Path, process::Command};
 
@@ -6,9 +6,11 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http_body_util::{BodyExt as _, Full};
 
 use crate::harness::{
-    Answer, Conn, Gateway,
+    Answer, Conn, Gateway, Load,
     client::{request, request_h2},
-    get, raw, send,
+    get, heavy,
+    load::How,
+    raw, send,
     tls::TlsClient,
     upstream,
     wait::{eventually, secs},
@@ -366,4 +368,117 @@ async fn pages_of_listed_origins_may_ask_and_read_and_others_may_not() {
         assert_eq!(told(&ask("OPTIONS", "/public/", preflight(origin)).await), (204, text("*"), text("")));
         assert_eq!(told(&ask("OPTIONS", "/own/", preflight(origin)).await), (200, text("*"), text("")), "it is the app's");
     }
+}
+
+fn maintained(upstream: std::net::SocketAddr, on: bool) -> String {
+    format!(
+        r#"
+[upstream.api]
+servers = ["{upstream}"]
+[log]
+dir = "logs"
+access = "combined"
+[[site]]
+host = "a.test"
+aliases = ["b.test"]
+tls = "off"
+upstream = "api"
+maintenance = {{ on = {on}, page = "down.html", secret = "open-sesame", retry_after = "2m" }}
+[[site]]
+host = "other.test"
+tls = "off"
+upstream = "api"
+"#
+    )
+}
+
+const DOWN: &str = "<!doctype html><title>soon</title><p style=\"color: red\">back soon</p>";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn maintenance_is_switched_under_load_without_another_failure_and_outlives_edges_reloads_and_restarts() {
+    let _turn = heavy().await;
+    let behind = upstream::says("hello").await;
+    let mut gateway = Gateway::start_beside(&[("down.html", DOWN)], &maintained(behind.addr, false));
+    let load = Load::new(gateway.http(), How::Plain, "a.test", "/x", 8).start();
+    let others = Load::new(gateway.http(), How::Plain, "other.test", "/x", 4).start();
+    load.more(200).await;
+    for _ in 0..5 {
+        for (word, wanted) in [("on", 503), ("off", 200)] {
+            let out = gateway.cli(&["maintenance", "a.test", word]);
+            assert!(out.status.success(), "{out:?}");
+            // The command has come back: it is so.
+            for _ in 0..4 {
+                assert_eq!(get(gateway.http(), "a.test", "/x").await.expect("an answer").status, wanted);
+            }
+            load.more(50).await;
+        }
+    }
+    let tally = load.stop().await;
+    assert!(tally.answers.keys().all(|status| [200, 503].contains(status)) && tally.answers.len() == 2, "{tally:?}");
+    assert_eq!((tally.refused, tally.broken), (0, 0), "{tally:?}");
+    others.stop().await.assert_all_200();
+    // By another of its names, too.
+    assert!(gateway.cli(&["maintenance", "b.test", "on"]).status.success());
+    let page = get(gateway.http(), "a.test", "/x").await.expect("an answer");
+    assert_eq!((page.status.as_u16(), page.text().as_str(), page.header("retry-after")), (503, DOWN, "120"));
+    assert_eq!(page.header("content-type"), "text/html; charset=utf-8");
+    let shown = gateway.cli(&["status"]);
+    assert!(String::from_utf8_lossy(&shown.stdout).contains("a.test (maintenance)"), "{shown:?}");
+    assert_eq!(gateway.status()["sites"][0]["maintenance"], true);
+    let wrong = gateway.cli(&["maintenance", "c.test", "on"]);
+    assert!(wrong.status.code() == Some(1) && String::from_utf8_lossy(&wrong.stderr).contains("a.test, other.test"), "{wrong:?}");
+    let closed = async |gateway: &Gateway| get(gateway.http(), "a.test", "/x").await.expect("an answer").status.as_u16();
+    // Another edge, another plan, another process: it is closed until somebody opens it.
+    let before = gateway.edge();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(before).expect("a pid")), nix::sys::signal::Signal::SIGKILL)
+        .expect("killed");
+    eventually("there is another edge", secs(20), || gateway.edge_pid().filter(|pid| *pid != before).ok_or("not yet"));
+    gateway.wait_ready();
+    assert_eq!(closed(&gateway).await, 503);
+    gateway.reload(&maintained(behind.addr, false).replace("2m", "3m")).expect("a reload");
+    assert_eq!(closed(&gateway).await, 503);
+    gateway.signal(nix::sys::signal::Signal::SIGTERM);
+    gateway.wait_end(secs(20));
+    gateway.start_again();
+    assert_eq!(closed(&gateway).await, 503);
+    // The configuration has a word of its own again, as soon as it says something else.
+    gateway.reload(&maintained(behind.addr, true)).expect("a reload");
+    assert_eq!(closed(&gateway).await, 503);
+    assert!(gateway.cli(&["maintenance", "a.test", "off"]).status.success());
+    assert_eq!(closed(&gateway).await, 200);
+    gateway.reload(&maintained(behind.addr, false)).expect("a reload");
+    assert_eq!(closed(&gateway).await, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_knows_the_word_sees_the_site_and_neither_the_app_nor_the_log_sees_the_word() {
+    let behind = upstream::echo("api").await;
+    let gateway = Gateway::start_beside(&[("down.html", DOWN)], &maintained(behind.addr, true));
+    let ask = |path: &'static str, name: &'static str, value: String| {
+        let addr = gateway.http();
+        async move {
+            send(addr, request("GET", "a.test", path).header(name, value).body(Full::default()).expect("a request"))
+                .await
+                .expect("an answer")
+        }
+    };
+    assert_eq!(ask("/x?gateway-maintenance=wrong-word", "accept", "text/html".into()).await.status, 503);
+    let redeemed = ask("/x?a=1&gateway-maintenance=open-sesame", "accept", "text/html".into()).await;
+    assert_eq!((redeemed.status.as_u16(), redeemed.header("location")), (303, "/x?a=1"));
+    let cookie = redeemed.header("set-cookie").split(';').next().expect("a pair").to_owned();
+    let seen = ask("/x?a=1", "cookie", cookie.clone()).await;
+    assert_eq!((seen.status.as_u16(), seen.json()["target"].as_str()), (200, Some("/x?a=1")));
+    let seen = ask("/y", "gateway-maintenance", "open-sesame".into()).await;
+    assert_eq!(seen.status, 200);
+    assert!(seen.json()["headers"]["gateway-maintenance"].is_null(), "{}", seen.text());
+    assert_eq!(ask("/x", "cookie", format!("{cookie}1")).await.status, 503);
+    assert_eq!(behind.hits(), 2);
+    let log = gateway.dir().join("logs/access.log");
+    eventually("all of it is in the access log", secs(10), || {
+        let text = std::fs::read_to_string(&log).unwrap_or_default();
+        if text.lines().count() == 5 && text.contains("\"GET /x HTTP/1.1\" 303") && !text.contains("sesame") { Ok(()) } else { Err(text) }
+    });
+    let shown = gateway.cli(&["config", "show"]);
+    assert!(shown.status.success() && !String::from_utf8_lossy(&shown.stdout).contains("sesame"), "{shown:?}");
+    assert!(!gateway.output().contains("sesame") && !gateway.status().to_string().contains("sesame"));
 }

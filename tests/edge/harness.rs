@@ -80,6 +80,7 @@ impl Edge {
             blackbox: Arc::default(),
             verifier: Arc::default(),
             warden: Arc::new(Warden::new(&metrics)),
+            switches: Default::default(),
         };
         let listener = |role, bound| Listener { role, asked: bound, bound, descriptors: 0 };
         let listeners = vec![listener(Role::Http, addr(&http)), listener(Role::Https, addr(&https))];

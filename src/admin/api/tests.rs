@@ -54,6 +54,7 @@ impl Source for Fake {
             requests: 120_000,
             errors: 12,
             in_flight: 3,
+            maintenance: false,
         };
         let ping = view::Route { path: "= /ping".into(), action: "respond 200".into(), upstream: None };
         vec![

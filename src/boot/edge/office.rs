@@ -250,6 +250,11 @@ impl Office {
             Query::Bans => serde_json::to_string(&self.source.bans()),
             Query::Ban { ip, lasts } => serde_json::to_string(&self.ban(ip, lasts)),
             Query::Unban(ip) => serde_json::to_string(&self.unban(ip)),
+            Query::Maintain(switches) => {
+                self.common.live.load().maintain(&switches);
+                self.base.switches = switches;
+                return Some("{}".to_owned());
+            }
             Query::Why(id) => return Some(self.why(&id)),
             Query::Renew(host) => {
                 self.renew(ask, host);

@@ -14,11 +14,12 @@ use crate::{
         view::{self, moment},
     },
     edge::{
-        live::LiveCell,
+        live::{LiveCell, LiveSite},
         tls::Tls,
         upstream::{PoolView, ServerView},
     },
     ipc::message::{AppTable, Role},
+    plan,
     telemetry::{LookedAfter, Metrics, Totals, node::NodeSample},
 };
 
@@ -121,7 +122,12 @@ impl Source for EdgeSource {
     }
 
     fn sites(&self) -> Vec<view::Site> {
-        self.live.load().plan.sites.iter().map(|site| view::Site::new(site, self.metrics.site_totals(&site.name))).collect()
+        let live = self.live.load();
+        let site = |(site, live): (&plan::Site, &LiveSite)| {
+            let maintenance = live.gate.is_in_maintenance();
+            view::Site { maintenance, ..view::Site::new(site, self.metrics.site_totals(&site.name)) }
+        };
+        live.plan.sites.iter().zip(&live.sites).map(site).collect()
     }
 
     fn apps(&self) -> Vec<view::App> {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use super::{Context, Names, acme, header::headers, route, tls};
+use super::{Context, Names, acme, header::headers, maintenance::maintenance, route, tls};
 use crate::{
     config::{
         complaint::{Code, Place},
@@ -45,7 +45,8 @@ pub fn compile(
         table.route = Field::Absent;
         route::shared(&mut table, limits, names, c);
         headers(table.headers, c);
-        refuse(&table.compress, &table.maintenance, &table.errors, &table.root, c);
+        refuse(&table.compress, &table.errors, &table.root, c);
+        maintenance(table.maintenance, c);
         tls::client_ca(table.client_ca, None, c);
     }
     all
@@ -132,21 +133,28 @@ fn site(
     let client_ca = tls::client_ca(std::mem::replace(&mut table.client_ca, Field::Absent), tls.as_ref(), c);
     let shared = route::shared(&mut table, limits, names, c);
     let routes = route::routes(&name, place, table.app, table.upstream, &table.root, table.route, &shared, names, c);
-    refuse(&table.compress, &table.maintenance, &table.errors, &table.root, c);
+    refuse(&table.compress, &table.errors, &table.root, c);
+    let maintenance = maintenance(table.maintenance, c);
     let route::Shared { filters, allow, deny, .. } = shared;
     let Split { served, redirected, canonical, written: _ } = hosts?;
-    Some(plan::Site { name, hosts: served, redirected, canonical, tls: tls?, client_ca, headers, filters, allow, deny, routes: routes? })
+    Some(plan::Site {
+        name,
+        hosts: served,
+        redirected,
+        canonical,
+        tls: tls?,
+        client_ca,
+        headers,
+        filters,
+        allow,
+        deny,
+        maintenance,
+        routes: routes?,
+    })
 }
 
-fn refuse(
-    compress: &Field<bool>,
-    maintenance: &Field<file::Maintenance>,
-    errors: &Field<Named<FilePath>>,
-    root: &Field<FilePath>,
-    c: &mut Context<'_>,
-) {
+fn refuse(compress: &Field<bool>, errors: &Field<Named<FilePath>>, root: &Field<FilePath>, c: &mut Context<'_>) {
     compress.not_yet("compress", "take it out: what the app compresses passes as it is", c.out);
-    maintenance.not_yet("maintenance", "take it out", c.out);
     errors.not_yet("errors", "take it out: our own pages are shown", c.out);
     root.not_yet("root", "take it out, and let an app serve the files", c.out);
 }

@@ -112,7 +112,7 @@ table! {
         limits: BodyLimit,
         /// Not supported yet.
         compress: bool,
-        /// Not supported yet.
+        /// A page in place of the site.
         maintenance: Maintenance,
         /// Not supported yet.
         errors: Named<FilePath>,
@@ -230,11 +230,15 @@ table! {
 }
 
 table! {
-    /// A page instead of the site. Not supported yet.
+    /// A page in place of the site, for everyone but those who know a word.
     Maintenance {
+        /// Whether it is shown; `gateway maintenance SITE on|off` says otherwise until this is changed. Default: false.
         on: bool,
+        /// HTML of at most 256KB, without files of its own. Default: our page.
         page: FilePath,
+        /// Who opens any address with ?gateway-maintenance=SECRET gets a cookie and sees the site. Default: nobody does.
         secret: Text,
+        /// When clients are told to come again. Default: 60s.
         retry_after: Time,
     }
 }

@@ -11,6 +11,7 @@ use pingora::{Error, ErrorType, proxy::Session};
 use super::super::{
     blackbox::Failure,
     exchange::{Author, CLIENT_GONE, Exchange, Trouble},
+    gate::maintenance::without_secret,
     intake,
     live::LiveAction,
     upstream::Cause,
@@ -43,7 +44,7 @@ pub fn done(session: &Session, error: Option<&Error>, exchange: &mut Exchange) {
         user: exchange.user.as_ref().map(HeaderValue::as_bytes),
         method: head.method.as_str(),
         host: intake::host(&head.uri, &head.headers, &mut buf),
-        target: head.raw_path(),
+        target: if exchange.site().is_some_and(|site| site.gate.has_secret()) { without_secret(head.raw_path()) } else { head.raw_path() },
         version: head.version,
         status,
         received,
@@ -78,7 +79,8 @@ fn millis(time: Duration) -> u64 {
 
 /// What we answered because an upstream failed goes into the black box; what a route is told to answer is no failure.
 fn remember(session: &Session, exchange: &Exchange, status: u16, took: Duration) {
-    let told = exchange.route().is_some_and(|route| matches!(route.action, LiveAction::Respond { .. }));
+    let maintained = exchange.trouble.is_none() && exchange.site().is_some_and(|site| site.gate.is_in_maintenance());
+    let told = maintained || exchange.route().is_some_and(|route| matches!(route.action, LiveAction::Respond { .. }));
     if exchange.author != Author::Us || !matches!(status, 502..=504) || told {
         return;
     }

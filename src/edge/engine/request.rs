@@ -10,7 +10,7 @@ use super::super::{
     conn::body as deadline,
     exchange::Exchange,
     forward::{self, Origin},
-    gate::{self, Verdict},
+    gate::{self, Verdict, maintenance::FIELD},
     intake::{self, Request, Step},
     live::Live,
     reply::Reply,
@@ -139,6 +139,9 @@ pub fn forward(had: &RequestHeader, upstream: &mut RequestHeader, exchange: &Exc
         None => drop(upstream.remove_header(&name)),
     });
     result?;
+    if had.headers.contains_key(FIELD) {
+        upstream.remove_header(&FIELD);
+    }
     for (name, _) in &exchange.vouched {
         upstream.remove_header(name);
     }

@@ -8,6 +8,7 @@ use super::{
     address::Nets,
     cors::Cors,
     filter::{BadUri, Filter},
+    maintenance::Maintenance,
     misdirected::Demand,
     queue::Queue,
 };
@@ -74,13 +75,30 @@ pub struct GateSite {
     /// Where a request without TLS is sent: the public port of https. `None`: the site has no TLS, or nothing listens for it.
     pub(super) https: Option<u16>,
     pub(super) demand: Demand,
+    pub(super) maintenance: Maintenance,
 }
 
 impl GateSite {
     /// `https_port` is the bound port of the first https listener, if there is one.
     #[must_use]
     pub fn new(site: &plan::Site, https_port: Option<u16>, demand: Demand) -> Self {
-        Self { https: if site.tls == plan::SiteTls::Off { None } else { https_port }, demand }
+        Self { https: if site.tls == plan::SiteTls::Off { None } else { https_port }, demand, maintenance: Maintenance::new(site) }
+    }
+
+    /// Shows the page in its place, or not.
+    pub fn maintain(&self, on: bool) {
+        self.maintenance.set(on);
+    }
+
+    #[must_use]
+    pub fn is_in_maintenance(&self) -> bool {
+        self.maintenance.is_on()
+    }
+
+    /// Whether an address may hold what is not to be written down.
+    #[must_use]
+    pub fn has_secret(&self) -> bool {
+        self.maintenance.has_secret()
     }
 
     /// Whether clients have shown a certificate before they come here.

@@ -2,7 +2,7 @@
 //!
 //! Knows nothing of pingora (D7): `http` types in, a [`Verdict`] out. Nothing is allocated on the way of a request that passes.
 //!
-//! Shape: [`sanity`] and [`ban`] before a site is known; [`misdirected`] before anything of it is done; then, with site and route, [`admit`]: https redirect → allow/deny → methods → limit → screen → body size → CORS preflight.
+//! Shape: [`sanity`] and [`ban`] before a site is known; [`misdirected`] before anything of it is done; then, with site and route, [`admit`]: https redirect → allow/deny → maintenance → methods → limit → screen → body size → CORS preflight.
 //!        The first answer ends it. Upgrade requests pass the same gates: nothing here asks whether a request is one.
 
 use std::{net::IpAddr, time::Duration};
@@ -20,6 +20,7 @@ pub mod cors;
 pub mod filter;
 pub mod https;
 pub mod limit;
+pub mod maintenance;
 pub mod method;
 pub mod misdirected;
 pub mod queue;
@@ -101,6 +102,7 @@ pub fn admit(ask: &Ask, site: &GateSite, route: &GateRoute, now: Duration, passa
     }
     pass!(https::redirect(ask, site));
     pass!(address::admit(ask, route));
+    pass!(maintenance::admit(ask, site));
     pass!(method::admit(ask, route));
     pass!(limit::admit(ask, route, now, passage));
     pass!(screen::admit(ask, route));

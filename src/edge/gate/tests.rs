@@ -150,6 +150,7 @@ fn site() -> Site {
         filters: route().filters,
         allow: vec![],
         deny: vec![],
+        maintenance: Default::default(),
         routes: vec![],
     }
 }
@@ -513,4 +514,94 @@ fn every_answer_says_who_may_read_it_and_what_the_app_says_of_that_is_taken_away
         assert_eq!(dressed(one, true, stranger), ["", "", "", "accept|Origin"], "{stranger:?}");
     }
     assert_eq!(dressed(&["*"], false, Some("https://any.test")), ["*", "", "x-total", "accept"]);
+}
+
+/// A site with this page and this secret, in maintenance.
+fn closed(secret: Option<&str>, page: Option<&str>) -> Gates {
+    let html = |html: &str| crate::plan::Page { file: "/down.html".into(), html: html.into() };
+    let maintenance = crate::plan::Maintenance {
+        on: true,
+        page: page.map(html),
+        secret: secret.map(|secret| crate::vocab::Secret::new(secret.to_owned())),
+        retry_after: Duration::from_secs(90),
+    };
+    let site = Site { maintenance, headers: rule::strict().to_vec(), ..site() };
+    Gates { site: GateSite::new(&site, Some(8443), Demand::Nothing), ..Gates::new(route()) }
+}
+
+#[test]
+fn a_site_in_maintenance_shows_its_page_to_everyone() {
+    let gates = closed(None, Some("<h1>soon</h1>"));
+    for request in [Request::get("/"), Request::get("/").method("DELETE"), preflight("/", "https://a.test"), Request::get("/.git/config")] {
+        let verdict = gates.verdict(&request, Duration::ZERO);
+        assert_eq!((status(verdict.clone()), value(&verdict, "retry-after")), (Err(503), Some("90")));
+        assert_eq!(value(&verdict, "content-type"), Some("text/html; charset=utf-8"));
+        // A page of one file has its style in it.
+        assert!(value(&verdict, "content-security-policy").is_some_and(|policy| policy.contains("style-src 'self' 'unsafe-inline'")));
+        let Verdict::Answer(reply) = verdict else { panic!("an answer") };
+        assert_eq!(&reply.body[..], b"<h1>soon</h1>");
+    }
+    // Without TLS the client is sent to https first; whoever may not come here does not learn how it stands.
+    assert_eq!(gates.status(&Request { tls: false, ..Request::get("/") }), Err(301));
+    gates.site.maintain(false);
+    assert_eq!(gates.status(&Request::get("/")), Ok(()));
+    let own = closed(None, None).verdict(&Request::get("/").with("accept", "application/json"), Duration::ZERO);
+    assert_eq!((value(&own, "content-type"), value(&own, "content-security-policy")), (Some("application/json"), None));
+}
+
+#[test]
+fn whoever_knows_the_word_comes_through_and_tells_it_once() {
+    let gates = closed(Some("open-sesame"), None);
+    let go = |target: &str| gates.verdict(&Request::get(target), Duration::ZERO);
+    for (target, to) in [
+        ("/?gateway-maintenance=open-sesame", "/"),
+        ("/a/b?x=1&gateway-maintenance=open-sesame&y=%20", "/a/b?x=1&y=%20"),
+        ("//evil.test/?gateway-maintenance=open-sesame", "/evil.test/"),
+        ("/\\/evil.test?gateway-maintenance=open-sesame", "/evil.test"),
+    ] {
+        let verdict = go(target);
+        assert_eq!((status(verdict.clone()), value(&verdict, "location")), (Err(303), Some(to)), "{target}");
+        let cookie = value(&verdict, "set-cookie").expect("a cookie").to_owned();
+        assert!(cookie.contains("; HttpOnly") && cookie.contains("; Secure") && cookie.contains("; SameSite=Lax"), "{cookie}");
+        assert!(!cookie.contains("sesame"));
+        let pair = cookie.split(';').next().expect("a pair").to_owned();
+        let with = |cookie: &str| gates.status(&Request::get("/x").with("cookie", cookie));
+        assert_eq!((with(&pair), with(&format!("a=1; {pair}; b=2"))), (Ok(()), Ok(())));
+        assert_eq!(with(&pair[..pair.len() - 1]), Err(503));
+        assert_eq!(with(&format!("{pair}0")), Err(503));
+        // What opens one site opens no other.
+        let other = Site {
+            name: "other.test".into(),
+            maintenance: crate::plan::Maintenance {
+                on: true,
+                secret: Some(crate::vocab::Secret::new("open-sesame".to_owned())),
+                ..Default::default()
+            },
+            ..site()
+        };
+        let other = Gates { site: GateSite::new(&other, Some(8443), Demand::Nothing), ..Gates::new(route()) };
+        assert_eq!(other.status(&Request::get("/x").with("cookie", &pair)), Err(503));
+    }
+    for target in [
+        "/?gateway-maintenance=",
+        "/?gateway-maintenance=open-sesam",
+        "/?gateway-maintenance=open-sesame1",
+        "/?xgateway-maintenance=open-sesame",
+        "/gateway-maintenance=open-sesame",
+    ] {
+        assert_eq!(status(go(target)), Err(503), "{target}");
+    }
+    assert_eq!(
+        gates.status(&Request::get("/").with("cookie", "gateway-maintenance=open-sesame")),
+        Err(503),
+        "the word itself is no cookie"
+    );
+    assert_eq!(gates.status(&Request::get("/?gateway-maintenance=open-sesame").method("POST")), Err(503));
+    assert_eq!(gates.status(&Request::get("/").with("gateway-maintenance", "open-sesame")), Ok(()));
+    assert_eq!(gates.status(&Request::get("/").with("gateway-maintenance", "open-sesam")), Err(503));
+    // The page that is opened by the link must not go to the app with the word in it, also when all is well.
+    gates.site.maintain(false);
+    assert_eq!(status(go("/?gateway-maintenance=open-sesame")), Err(303));
+    assert_eq!(maintenance::without_secret(b"/a?b&gateway-maintenance=x"), b"/a");
+    assert_eq!(maintenance::without_secret(b"/a?b"), b"/a?b");
 }

@@ -69,6 +69,7 @@ impl Scene {
             supervisor,
             started_ms: 0,
             tickets: super::tickets(),
+            switches: watch::channel(Default::default()).1,
         };
         let (link, edge) = EdgeLink::new(wiring, setting.clone());
         let mut tasks = JoinSet::new();

@@ -114,6 +114,7 @@ impl Scene {
             supervisor: supervisor.clone(),
             started_ms: 0,
             tickets: super::tickets(),
+            switches: watch::channel(Default::default()).1,
         };
         let (link, handle) = EdgeLink::new(wiring, setting);
         let mut tasks = JoinSet::new();
