@@ -16,6 +16,10 @@ use crate::{
     vocab::Pace,
 };
 
+mod count;
+mod crowd;
+mod turn;
+
 fn zone(rate: &str, burst: u32, max_keys: u32) -> Zone {
     Zone {
         key: vec![ZoneKey::Ip],
@@ -222,70 +226,9 @@ fn eight_threads_on_one_key_are_admitted_what_one_would_be() {
     assert_eq!(crowd.standing(crowd.print(&ip(7)), ms(0)).at_once, Some((5, 5)));
 }
 
-#[test]
-fn a_limit_at_once_is_of_each_key_and_comes_back() {
-    let limiter = Limiter::new(&crowd(2, 100));
-    let first = limiter.ask(&ip(1), ms(0)).expect("room");
-    let second = limiter.ask(&ip(1), ms(0)).expect("room");
-    assert_eq!(limiter.ask(&ip(1), ms(9_000)).map(drop), Err(None), "time brings nothing back");
-    assert!(limiter.ask(&ip(2), ms(0)).is_ok());
-    limiter.leave(&first);
-    assert!(limiter.ask(&ip(1), ms(0)).is_ok());
-    assert!(limiter.ask(&ip(1), ms(0)).is_err());
-    limiter.leave(&second);
-    assert!(limiter.ask(&ip(1), ms(0)).is_ok());
-}
-
-#[test]
-fn who_is_refused_for_one_limit_has_spent_nothing_of_the_other() {
-    let limiter = Limiter::new(&Zone { concurrent: NonZeroU32::new(1), ..zone("1r/s", 2, 10) });
-    let ticket = limiter.ask(&ip(1), ms(0)).expect("room");
-    for _ in 0..10 {
-        assert_eq!(limiter.ask(&ip(1), ms(0)).map(drop), Err(None));
-    }
-    limiter.leave(&ticket);
-    limiter.leave(&limiter.ask(&ip(1), ms(0)).expect("two of three are left"));
-    limiter.leave(&limiter.ask(&ip(1), ms(0)).expect("one of three is left"));
-    assert_eq!(limiter.ask(&ip(1), ms(0)).map(drop), Err(Some(ms(1000))));
-    assert!(limiter.ask(&ip(1), ms(1000)).is_ok());
-}
-
 /// Only some answers spend.
 fn counting(rate: &str, burst: u32) -> Zone {
     Zone { count: vec![StatusCode::UNAUTHORIZED], ..zone(rate, burst, 10) }
-}
-
-#[test]
-fn an_answer_that_does_not_count_has_spent_nothing() {
-    let limiter = Limiter::new(&counting("1r/m", 2));
-    for n in 0..100 {
-        let mut ticket = limiter.ask(&ip(1), ms(n)).expect("all is there");
-        limiter.settle(&mut ticket, ms(n), false);
-    }
-    for n in 0..3 {
-        let mut ticket = limiter.ask(&ip(1), ms(100)).expect("three may fail");
-        limiter.settle(&mut ticket, ms(100 + n), true);
-    }
-    assert_eq!(limiter.ask(&ip(1), ms(102)).map(drop), Err(Some(ms(59_998))));
-    assert!(limiter.ask(&ip(1), ms(60_100)).is_ok());
-}
-
-#[test]
-fn what_is_reserved_keeps_others_out_until_it_is_settled() {
-    let limiter = Limiter::new(&counting("1r/m", 1));
-    let judge = |now| limiter.hold(limiter.print(&ip(1)), now).judge();
-    let (mut one, mut two) = (limiter.ask(&ip(1), ms(0)).expect("room"), limiter.ask(&ip(1), ms(0)).expect("room"));
-    assert_eq!(judge(ms(0)), Judgement::Unsettled);
-    assert_eq!(judge(ms(999_000)), Judgement::Unsettled, "time settles nothing");
-    limiter.settle(&mut one, ms(0), false);
-    assert_eq!(judge(ms(0)), Judgement::Admit(ms(0)));
-    let mut three = limiter.ask(&ip(1), ms(0)).expect("room");
-    limiter.settle(&mut two, ms(0), true);
-    assert_eq!(judge(ms(0)), Judgement::Unsettled);
-    limiter.settle(&mut three, ms(0), true);
-    limiter.settle(&mut three, ms(0), true);
-    assert_eq!(judge(ms(0)), Judgement::Refuse(Some(ms(60_000))), "settled once, whatever is said twice");
-    assert_eq!(judge(ms(60_000)), Judgement::Admit(ms(0)));
 }
 
 #[test]
@@ -401,196 +344,6 @@ proptest! {
                 for (n, end) in times[from..].iter().enumerate() {
                     let most = 2.0 * (*end - *start).as_secs_f64() + 2.0 + 1.0;
                     prop_assert!((n + 1) as f64 <= most + 1e-6);
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn no_key_ever_has_more_at_once_than_its_limit(
-        steps in prop::collection::vec((0u32..30, any::<bool>(), 0u64..100), 1..300), most in 1u32..4, keys in 1u32..30,
-    ) {
-        // Few cells: keys come, hold, and move between cells and the overflow.
-        let limiter = Limiter::new(&Zone { rate: Some(Pace::parse("1000r/s").expect("a pace")), burst: 5, ..crowd(most, keys) });
-        let mut held: HashMap<u32, Vec<Ticket>> = HashMap::new();
-        let mut now = ms(0);
-        for (key, comes, step) in steps {
-            now += ms(step);
-            let mine = held.entry(key).or_default();
-            if comes {
-                mine.extend(limiter.ask(&ip(key), now).ok());
-                prop_assert!(mine.len() <= most as usize);
-            } else if let Some(ticket) = mine.pop() {
-                limiter.leave(&ticket);
-            }
-        }
-        for ticket in held.into_values().flatten() {
-            limiter.leave(&ticket);
-        }
-        // All is given back: everyone has his whole limit again.
-        now += ms(10_000);
-        for key in 0..keys {
-            let all: Vec<_> = (0..most).map(|_| limiter.ask(&ip(key), now)).collect();
-            prop_assert!(all.iter().all(Result::is_ok));
-            prop_assert!(limiter.ask(&ip(key), now).is_err());
-            all.into_iter().flatten().for_each(|ticket| limiter.leave(&ticket));
-        }
-    }
-
-    #[test]
-    fn turns_are_at_the_pace_and_waiting_changes_nothing_of_who_is_admitted(
-        per in 1u64..5_000, burst in 0u32..12, delay in 0u32..12, steps in prop::collection::vec(0u64..4_000, 1..80),
-    ) {
-        let pace = Pace::new(1, ms(per)).expect("a pace");
-        let delay = delay.min(burst);
-        let spec = Zone { rate: Some(pace), delay, ..zone("1r/s", burst, 10) };
-        let (queueing, at_once) = (Limiter::new(&spec), Limiter::new(&Zone { delay: burst, ..spec.clone() }));
-        let (mut now, mut starts) = (ms(0), Vec::new());
-        for step in steps {
-            now += ms(step);
-            let turn = queueing.turn(&ip(1), now);
-            prop_assert_eq!(turn.is_some(), at_once.admit(&ip(1), now).is_ok());
-            if let Some((start, _)) = turn {
-                prop_assert!(start >= now && start - now <= pace.every() * (burst - delay));
-                starts.push(start);
-            }
-        }
-        // First come, first served; and in no time do more go on than the pace and `delay` allow.
-        prop_assert!(starts.is_sorted());
-        for (from, start) in starts.iter().enumerate() {
-            for (n, end) in starts[from..].iter().enumerate() {
-                prop_assert!(n as f64 <= (*end - *start).as_secs_f64() / pace.every().as_secs_f64() + f64::from(delay) + 1e-6);
-            }
-        }
-    }
-
-    #[test]
-    fn a_turn_given_back_by_the_last_in_line_is_as_if_it_had_never_come(
-        burst in 1u32..12, before in prop::collection::vec(0u64..2_000, 0..20), leaves in 1usize..6, after in prop::collection::vec(0u64..2_000, 1..20),
-    ) {
-        let spec = Zone { delay: 0, ..zone("1r/s", burst, 10) };
-        let (limiter, oracle) = (Limiter::new(&spec), Limiter::new(&spec));
-        let starts = |turn: Option<(Duration, Ticket)>| turn.map(|(start, _)| start);
-        let mut now = ms(0);
-        for step in before {
-            now += ms(step);
-            prop_assert_eq!(starts(limiter.turn(&ip(1), now)), starts(oracle.turn(&ip(1), now)));
-        }
-        let mut waiting: Vec<_> = (0..leaves).filter_map(|_| limiter.turn(&ip(1), now)).collect();
-        while let Some((_, ticket)) = waiting.pop() {
-            limiter.refund(&ticket);
-        }
-        for step in after {
-            prop_assert_eq!(starts(limiter.turn(&ip(1), now)), starts(oracle.turn(&ip(1), now)));
-            now += ms(step);
-        }
-    }
-
-    #[test]
-    fn whoever_leaves_in_whatever_order_nobody_else_gets_more_than_the_pace(
-        burst in 0u32..8, steps in prop::collection::vec((0u64..1_500, any::<bool>(), 0usize..8), 1..80),
-    ) {
-        let limiter = Limiter::new(&Zone { delay: 0, ..zone("1r/s", burst, 10) });
-        let (mut now, mut stay, mut waiting) = (ms(0), Vec::new(), Vec::new());
-        for (step, comes, who) in steps {
-            now += ms(step);
-            // Whose turn has come goes on.
-            waiting.retain(|(start, _)| { if *start <= now { stay.push(*start); } *start > now });
-            if comes {
-                waiting.extend(limiter.turn(&ip(1), now));
-            } else if !waiting.is_empty() {
-                let (_, ticket): (Duration, Ticket) = waiting.remove(who % waiting.len());
-                limiter.refund(&ticket);
-            }
-            waiting.retain(|(start, _)| { if *start <= now { stay.push(*start); } *start > now });
-        }
-        stay.extend(waiting.into_iter().map(|(start, _)| start));
-        stay.sort_unstable();
-        prop_assert!(stay.windows(2).all(|two| two[1] - two[0] >= Duration::from_secs(1)));
-    }
-
-    #[test]
-    fn however_many_come_at_once_no_more_answers_spend_than_the_budget_has(
-        per in 1u64..3_000, burst in 0u32..6, steps in prop::collection::vec((0u64..2_000, 0u8..4, 0usize..8), 1..150),
-    ) {
-        let spec = Zone { rate: Some(Pace::new(1, ms(per)).expect("a pace")), ..counting("1r/s", burst) };
-        let limiter = Limiter::new(&spec);
-        let (mut now, mut open, mut spent) = (ms(0), Vec::new(), Vec::new());
-        for (step, does, who) in steps {
-            now += ms(step);
-            if does < 2 || open.is_empty() {
-                open.extend(limiter.ask(&ip(1), now).ok());
-                continue;
-            }
-            let mut ticket: Ticket = open.remove(who % open.len());
-            limiter.settle(&mut ticket, now, does == 2);
-            if does == 2 {
-                spent.push(now);
-            }
-        }
-        for (from, start) in spent.iter().enumerate() {
-            for (n, end) in spent[from..].iter().enumerate() {
-                prop_assert!(n as f64 <= (*end - *start).as_secs_f64() * 1000.0 / per as f64 + f64::from(burst) + 1e-6);
-            }
-        }
-    }
-
-    #[test]
-    fn a_refund_is_as_if_the_request_had_never_come(
-        burst in 0u32..6, steps in prop::collection::vec((0u64..2_000, any::<bool>()), 1..80), long in 1usize..10,
-    ) {
-        // In one of two zones requests come that do not count, and are answered late; the other never sees them.
-        let (limiter, oracle) = (Limiter::new(&counting("1r/s", burst)), Limiter::new(&counting("1r/s", burst)));
-        let judge = |limiter: &Limiter, now| limiter.hold(limiter.print(&ip(1)), now).judge();
-        let (mut now, mut late) = (ms(0), std::collections::VecDeque::new());
-        for (step, counts) in steps {
-            now += ms(step);
-            if late.len() >= long {
-                late.drain(..).for_each(|mut ticket: Ticket| limiter.settle(&mut ticket, now, false));
-            }
-            if late.is_empty() {
-                prop_assert_eq!(judge(&limiter, now), judge(&oracle, now));
-            }
-            if counts {
-                // With nothing reserved, both admit or neither does; else the one may wait for what the other does not know of.
-                if let Ok(mut ticket) = limiter.ask(&ip(1), now) {
-                    limiter.settle(&mut ticket, now, true);
-                    let mut ticket = oracle.ask(&ip(1), now).expect("it has no less left");
-                    oracle.settle(&mut ticket, now, true);
-                }
-            } else {
-                late.extend(limiter.ask(&ip(1), now).ok());
-            }
-        }
-        late.drain(..).for_each(|mut ticket| limiter.settle(&mut ticket, now, false));
-        prop_assert_eq!(limiter.standing(limiter.print(&ip(1)), now), oracle.standing(oracle.print(&ip(1)), now));
-    }
-
-    #[test]
-    fn however_full_the_zone_no_answers_of_a_key_spend_more_than_its_budget(
-        steps in prop::collection::vec((0u32..40, 0u64..400, 0u8..3, 0usize..8), 1..300),
-    ) {
-        // Room for three of forty: keys reserve in cells of their own and in those of the overflow, and move between them.
-        let limiter = Limiter::new(&Zone { max_keys: NonZeroU32::new(3).expect("not zero"), ..counting("2r/s", 2) });
-        let (mut open, mut spent): (Vec<(u32, Ticket)>, HashMap<u32, Vec<Duration>>) = Default::default();
-        let mut now = ms(0);
-        for (key, step, does, who) in steps {
-            now += ms(step / 4);
-            if does == 0 || open.is_empty() {
-                open.extend(limiter.ask(&ip(key), now).ok().map(|ticket| (key, ticket)));
-                continue;
-            }
-            let (key, mut ticket) = open.remove(who % open.len());
-            limiter.settle(&mut ticket, now, does == 1);
-            if does == 1 {
-                spent.entry(key).or_default().push(now);
-            }
-            prop_assert!(limiter.keys() <= 3);
-        }
-        for times in spent.values() {
-            for (from, start) in times.iter().enumerate() {
-                for (n, end) in times[from..].iter().enumerate() {
-                    prop_assert!(n as f64 <= 2.0 * (*end - *start).as_secs_f64() + 2.0 + 1e-6);
                 }
             }
         }
