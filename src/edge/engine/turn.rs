@@ -34,9 +34,20 @@ pub async fn take(session: &mut Session, exchange: &mut Exchange) -> Result<Verd
 
 async fn stand(session: &mut Session, exchange: &mut Exchange) -> Result<Verdict> {
     let drain = super::client(session).map(|client| client.draining.clone()).unwrap_or_default();
+    // Half of the drain is left for the answer.
+    let patience = exchange.live.allowance.drain / 2;
+    let until = Instant::now() + SETTLED_WITHIN;
     let waited = wait::unless_left(session, async {
-        settle(exchange).await?;
-        turn(exchange, &drain).await
+        tokio::select! {
+            biased;
+            settled = settle(exchange, until) => settled?,
+            () = is_too_late(&drain, until, patience) => return Err(too_late(exchange)),
+        }
+        let due = Instant::now() + exchange.passage.wait();
+        tokio::select! {
+            () = sleep_until(due) => Ok(()),
+            () = is_too_late(&drain, due, patience) => Err(too_late(exchange)),
+        }
     });
     let refused = match waited.await {
         Ok(Ok(())) => {
@@ -55,9 +66,8 @@ async fn stand(session: &mut Session, exchange: &mut Exchange) -> Result<Verdict
 }
 
 /// Until what others have reserved is spent or given back.
-async fn settle(exchange: &mut Exchange) -> Result<(), Refused> {
+async fn settle(exchange: &mut Exchange, until: Instant) -> Result<(), Refused> {
     let live = exchange.live.clone();
-    let until = Instant::now() + SETTLED_WITHIN.min(patience(exchange));
     while let (Some(queue), Some(route)) = (exchange.passage.unsettled(), exchange.route_of(&live)) {
         let mut heard = std::pin::pin!(queue.heard());
         // What is settled from here on is heard.
@@ -76,21 +86,10 @@ async fn settle(exchange: &mut Exchange) -> Result<(), Refused> {
     Ok(())
 }
 
-/// Until it is the request's turn.
-async fn turn(exchange: &mut Exchange, drain: &CancellationToken) -> Result<(), Refused> {
-    let due = Instant::now() + exchange.passage.wait();
-    tokio::select! {
-        () = sleep_until(due) => Ok(()),
-        () = is_too_late(drain, due, patience(exchange)) => {
-            exchange.passage.end();
-            Err(Refused { status: StatusCode::SERVICE_UNAVAILABLE, wait: Duration::ZERO })
-        }
-    }
-}
-
-/// Half of the drain is left for the answer.
-fn patience(exchange: &Exchange) -> Duration {
-    exchange.live.allowance.drain / 2
+/// The connection drains, and will be closed before an answer could come: its client is told so now, and has spent nothing if nobody has come after it.
+fn too_late(exchange: &mut Exchange) -> Refused {
+    exchange.passage.end();
+    Refused { status: StatusCode::SERVICE_UNAVAILABLE, wait: Duration::ZERO }
 }
 
 /// Returns when the connection drains and the turn would come too late for that.

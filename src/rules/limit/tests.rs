@@ -207,7 +207,7 @@ fn eight_threads_on_one_key_are_admitted_what_one_would_be() {
     let turn = AtomicU64::new(0);
     let spent = hammered(|now| {
         let Ok(mut ticket) = counting.ask(&ip(7), now) else { return false };
-        let spends = turn.fetch_add(1, Ordering::SeqCst) % 2 == 0;
+        let spends = turn.fetch_add(1, Ordering::SeqCst).is_multiple_of(2);
         counting.settle(&mut ticket, now, spends);
         spends
     });

@@ -99,7 +99,8 @@ proptest! {
     ) {
         // Room for three of forty: keys reserve in cells of their own and in those of the overflow, and move between them.
         let limiter = Limiter::new(&Zone { max_keys: NonZeroU32::new(3).expect("not zero"), ..counting("2r/s", 2) });
-        let (mut open, mut spent): (Vec<(u32, Ticket)>, HashMap<u32, Vec<Duration>>) = Default::default();
+        let mut open: Vec<(u32, Ticket)> = Vec::new();
+        let mut spent: HashMap<u32, Vec<Duration>> = HashMap::new();
         let mut now = ms(0);
         for (key, step, does, who) in steps {
             now += ms(step / 4);
