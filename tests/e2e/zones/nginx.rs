@@ -34,13 +34,13 @@ impl Drop for Nginx {
     }
 }
 
-/// Serves "in" under this limit, one request a second of zone `z` for each address.
+/// Serves "in" under this limit, three requests a minute of zone `z` for each address.
 pub async fn start(limit: &str) -> Nginx {
     let addr = upstream::refuses().await;
     let dir = tempfile::tempdir().expect("a directory");
     std::fs::write(dir.path().join("index.html"), "in").expect("written");
     let conf = format!(
-        "daemon off; master_process off; pid nginx.pid; error_log error.log warn;\nevents {{ worker_connections 256; }}\nhttp {{\n  access_log off; client_body_temp_path b; proxy_temp_path p; fastcgi_temp_path f; uwsgi_temp_path u; scgi_temp_path s;\n  limit_req_zone $binary_remote_addr zone=z:1m rate=1r/s; limit_req_status 429; limit_req_log_level error;\n  server {{ listen {addr}; root {}; location = /health {{ return 204; }} location / {{ {limit} }} }}\n}}\n",
+        "daemon off; master_process off; pid nginx.pid; error_log error.log warn;\nevents {{ worker_connections 256; }}\nhttp {{\n  access_log off; client_body_temp_path b; proxy_temp_path p; fastcgi_temp_path f; uwsgi_temp_path u; scgi_temp_path s;\n  limit_req_zone $binary_remote_addr zone=z:1m rate=3r/m; limit_req_status 429; limit_req_log_level error;\n  server {{ listen {addr}; root {}; location = /health {{ return 204; }} location / {{ {limit} }} }}\n}}\n",
         dir.path().display()
     );
     std::fs::write(dir.path().join("nginx.conf"), conf).expect("written");
