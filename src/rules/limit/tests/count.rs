@@ -123,4 +123,26 @@ proptest! {
             }
         }
     }
+
+    #[test]
+    fn refused_with_a_wait_means_refused_before_and_let_in_then(
+        per in 1u64..100_000, burst in 0u32..10, steps in prop::collection::vec((0u64..5_000, any::<bool>()), 1..60), early in 0.0f64..1.0,
+    ) {
+        let limiter = Limiter::new(&Zone { rate: Some(Pace::new(1, ms(per)).expect("a pace")), ..counting("1r/s", burst) });
+        let judge = |now| limiter.hold(limiter.print(&ip(1)), now).judge();
+        let mut now = ms(0);
+        for (step, spends) in steps {
+            now += ms(step);
+            if let Judgement::Refuse(wait) = judge(now) {
+                let wait = wait.expect("a pace says when");
+                prop_assert!(wait > Duration::ZERO && wait <= ms(per));
+                let before = wait.mul_f64(early).min(wait - Duration::from_nanos(1));
+                prop_assert!(matches!(judge(now + before), Judgement::Refuse(_)));
+                prop_assert_eq!(judge(now + wait), Judgement::Admit(ms(0)));
+                now += wait;
+            }
+            let mut ticket = limiter.ask(&ip(1), now).expect("something is left");
+            limiter.settle(&mut ticket, now, spends);
+        }
+    }
 }
