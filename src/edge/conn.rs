@@ -38,15 +38,18 @@ use super::tls::mutual::{CaMark, ClientCertificate};
 use crate::{plan, vocab::Pace};
 
 mod alarm;
+pub mod appetite;
 pub mod body;
 mod chunks;
 mod frames;
 pub mod head;
 pub mod linger;
+pub mod pressure;
 mod refusal;
 mod stream;
 
 use alarm::Alarm;
+use appetite::Appetite;
 use chunks::{After, Chunks, Piece};
 use frames::Frames;
 use head::{Body, Caps, Scan, Scanner};
@@ -105,6 +108,8 @@ pub struct Client {
     pub draining: CancellationToken,
     /// Who waits for a request waits no longer.
     closing: CancellationToken,
+    /// Of HTTP/2.
+    pub appetite: Option<Arc<Appetite>>,
     stage: AtomicU8,
     /// The body at hand cannot be read in one way alone.
     malformed: AtomicBool,
@@ -136,6 +141,7 @@ impl Client {
             certificate: None,
             draining,
             closing,
+            appetite: None,
             stage: AtomicU8::new(PARSING),
             malformed: AtomicBool::new(false),
             dismissed: AtomicBool::new(false),
@@ -156,7 +162,8 @@ impl Client {
             _ => None,
         });
         let certificate = ca.and_then(|ca| ClientCertificate::of(session, ca)).map(Arc::new);
-        Self { tls: true, tls_version, sni: session.server_name().map(Into::into), certificate, ..Self::plain(peer, draining) }
+        let appetite = (session.alpn_protocol() == Some(b"h2")).then(Arc::default);
+        Self { tls: true, tls_version, sni: session.server_name().map(Into::into), certificate, appetite, ..Self::plain(peer, draining) }
     }
 
     /// The request was parsed and is ours: from here on answers are made by us.
@@ -596,6 +603,9 @@ impl AsyncWrite for Conn {
         me.wrote = true;
         let taken = ready!(me.poll_take(cx, pieces, len))?;
         if let Phase::Streams { frames, .. } = &mut me.phase {
+            if let Some(appetite) = &me.client.appetite {
+                appetite.sent(taken);
+            }
             let mut left = taken;
             for piece in pieces {
                 let n = piece.len().min(left);

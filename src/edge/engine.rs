@@ -96,6 +96,7 @@ impl ProxyHttp for Engine {
         if let Some((room, bounds)) = exchange.waiting_room() {
             wait::for_an_instance(session, exchange, &room, &bounds).await?;
         }
+        wait::for_an_appetite(session, exchange).await?;
         // The client's own deadlines run from here on: while it waits for us it owes nothing.
         request::limit_waits(session, exchange);
         peer::next(exchange)
@@ -126,6 +127,19 @@ impl ProxyHttp for Engine {
         exchange.answering(answer.status);
         body::done();
         Ok(())
+    }
+
+    fn response_body_filter(
+        &self,
+        session: &mut Session,
+        body: &mut Option<Bytes>,
+        _: bool,
+        exchange: &mut Self::CTX,
+    ) -> Result<Option<std::time::Duration>> {
+        if let Some(body) = body {
+            request::hands_over(body.len(), session.body_bytes_sent() as u64, exchange);
+        }
+        Ok(None)
     }
 
     async fn response_filter(&self, session: &mut Session, answer: &mut ResponseHeader, exchange: &mut Self::CTX) -> Result<()> {

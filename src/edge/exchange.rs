@@ -11,6 +11,7 @@ use std::{
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::{
+    conn::appetite::Portion,
     gate::{Inspection, Passage},
     live::{Live, LiveAction, LiveRoute, LiveSite},
     tls::mutual::ClientCertificate,
@@ -96,6 +97,10 @@ pub struct Exchange {
     pub inspection: Option<Inspection>,
     /// What the server of `auth` says of him, for the app. A name without a value: the app gets none of that name.
     pub vouched: Vec<(HeaderName, Option<HeaderValue>)>,
+    /// On its HTTP/2 connection.
+    pub portion: Option<Portion>,
+    /// Bytes of the answer's body that were handed to the client's side.
+    pub given: u64,
     site: Option<usize>,
     route: Option<usize>,
     in_flight: Option<InFlight>,
@@ -150,6 +155,8 @@ impl Exchange {
             user: None,
             inspection: None,
             vouched: Vec::new(),
+            portion: None,
+            given: 0,
             site: None,
             route: None,
             in_flight: None,

@@ -23,7 +23,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{conn::linger::Lingerer, live::LiveCell};
+use super::{
+    conn::{linger::Lingerer, pressure::Pressure},
+    live::LiveCell,
+};
 use crate::{
     ipc::message::Role,
     telemetry::{ListenerMetrics, Refusal, TlsMetrics},
@@ -114,6 +117,7 @@ impl Drop for Seat {
 pub struct Common {
     pub live: LiveCell,
     pub crowd: Arc<Crowd>,
+    pub pressure: Arc<Pressure>,
     pub tls_metrics: Arc<TlsMetrics>,
 }
 
@@ -145,6 +149,7 @@ impl Worker {
                 order = self.orders.recv() => match order {
                     Some(Order::Open { key, socket, metrics }) => match TcpListener::from_std(socket) {
                         Ok(listener) => {
+                            hold_little(&listener);
                             // One word is ever said over it.
                             let (close, closing) = mpsc::channel(1);
                             let door = Door { role: key.0, listener, metrics, service: service.clone(), closing };
@@ -173,6 +178,17 @@ impl Worker {
         while let Some(ended) = tasks.join_next().await {
             report(ended);
         }
+    }
+}
+
+/// What an answer may have waiting in the kernel, beyond what is on its way. Its buffer would else grow to megabytes for a client that reads slowly, and would take a third of
+/// them before it takes more: longer than a deadline between two writes.
+const UNSENT: u32 = 256 * 1024;
+
+/// Connections have it from their listener.
+fn hold_little(listener: &TcpListener) {
+    if let Err(error) = socket2::SockRef::from(listener).set_tcp_notsent_lowat(UNSENT) {
+        tracing::debug!(%error, "TCP_NOTSENT_LOWAT not set");
     }
 }
 

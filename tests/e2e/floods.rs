@@ -259,3 +259,39 @@ async fn a_preface_and_a_head_that_drip_have_the_deadline_of_a_header() {
     quiet.send(&get_on(3, "/")).await.expect("sent");
     assert!(matches!(quiet.fate(3, secs(10)).await, Fate::Answered(200, _)));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_that_nobody_takes_are_given_up_and_their_memory_with_them() {
+    let _turn = heavy().await;
+    let gateway = gateway("[timeouts]\nsend = \"2s\"\n");
+    let (edge, tls, addr) = (gateway.edge(), TlsClient::internal(&gateway), gateway.https());
+    beside(addr, tls.clone(), Instant::now() + ms(200)).await;
+    let before = proc::memory(edge);
+    // No window at all, and a hundred answers of a megabyte on each connection.
+    let mut hoarders = Vec::new();
+    for _ in 0..2 {
+        let mut h2 = H2::silent(addr, &tls, "localhost").await;
+        let mut bytes = [PREFACE, &frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0])].concat();
+        for n in 0..100 {
+            bytes.extend(get_on(nth(n), "/bytes/1000000"));
+        }
+        h2.send(&bytes).await.expect("sent");
+        hoarders.push(h2);
+    }
+    let beside = beside(addr, tls.clone(), Instant::now() + ms(1500)).await;
+    let most = proc::memory(edge);
+    println!("200 answers that nobody takes: {} MB to {} MB, beside p99 {:?}", before >> 20, most >> 20, beside.p99);
+    assert!(most.saturating_sub(before) < GROWTH, "{before} to {most}");
+    gateway.counts("gateway_http_in_flight", &["site=\"localhost\""], 0.0).await;
+    for mut h2 in hoarders {
+        let mut resets = 0;
+        while let Ok(Some(frame)) = h2.frame(ms(300)).await {
+            resets += usize::from(frame.kind == RST_STREAM);
+        }
+        assert_eq!(resets, 100);
+    }
+    eventually("memory comes back", secs(10), || {
+        let now = proc::memory(edge);
+        if now.saturating_sub(before) < GROWTH / 2 { Ok(()) } else { Err(format!("{before} to {now}")) }
+    });
+}

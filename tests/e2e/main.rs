@@ -29,6 +29,7 @@ mod resume;
 mod rolling;
 mod scan;
 mod selftest;
+mod slow;
 mod smuggling;
 mod stop;
 mod streaming;

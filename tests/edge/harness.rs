@@ -87,7 +87,7 @@ impl Edge {
         let config = Config { generation: Generation(1), plan, listeners, materials };
         let live = Live::build(&base, &config, None, bad).unwrap_or_else(|error| panic!("{error}"));
         let live: LiveCell = Arc::new(ArcSwap::from_pointee(live));
-        let common = Common { live: live.clone(), crowd: Arc::new(Crowd::default()), tls_metrics: metrics.tls() };
+        let common = Common { live: live.clone(), crowd: Arc::new(Crowd::default()), pressure: Arc::default(), tls_metrics: metrics.tls() };
         let (orders, inbox) = mpsc::channel(8);
         let roots = home.join(tls::ca::CERT);
         let thread = thread::spawn(move || {

@@ -7,7 +7,7 @@ use http::{HeaderValue, Uri, header};
 use pingora::{Error, ErrorType, OrErr, Result, http::RequestHeader, proxy::Session};
 
 use super::super::{
-    conn::body as deadline,
+    conn::{appetite, body as deadline, pressure},
     exchange::Exchange,
     forward::{self, Origin},
     gate::{self, Verdict, maintenance::FIELD},
@@ -169,6 +169,16 @@ fn retarget(upstream: &mut RequestHeader, target: &str) -> Result<()> {
     }
     upstream.set_uri(Uri::from_parts(parts).or_err(ErrorType::InvalidHTTPHeader, "a rewritten path makes no address")?);
     Ok(())
+}
+
+/// A piece of the answer goes to the client, which has taken so much of it; how much waits is counted, and what is little is not.
+pub fn hands_over(bytes: usize, taken: u64, exchange: &mut Exchange) {
+    exchange.given += bytes as u64;
+    let outstanding = exchange.given.saturating_sub(taken);
+    pressure::holds(if outstanding > appetite::LITTLE { outstanding } else { 0 });
+    if let Some(portion) = &mut exchange.portion {
+        portion.gives(outstanding, taken, tokio::time::Instant::now());
+    }
 }
 
 /// Counts the body against the route's limit, has it looked at, and works around pingora #935.

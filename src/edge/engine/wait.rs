@@ -1,4 +1,4 @@
-//! A request's time in the waiting room of its app.
+//! A request's time in the waiting room of its app, and while its client takes nothing.
 
 use std::{sync::Arc, time::Duration};
 
@@ -60,6 +60,22 @@ pub async fn for_an_instance(session: &mut Session, exchange: &mut Exchange, roo
         Ok(()) => Ok(()),
         Err(Some(fault)) => refuse(exchange, fault),
         Err(None) => Err(left()),
+    }
+}
+
+/// Until enough of what the connection asked for has been taken.
+///
+/// Errors: 503 where nothing was for as long as a write may wait; the client's own where it has left.
+pub async fn for_an_appetite(session: &mut Session, exchange: &mut Exchange) -> Result<()> {
+    if exchange.portion.is_some() {
+        return Ok(());
+    }
+    let Some(appetite) = super::client(session).and_then(|client| client.appetite.clone()) else { return Ok(()) };
+    let by = Instant::now() + exchange.live.allowance.send;
+    exchange.portion = unless_left(session, appetite.next(by)).await?;
+    match exchange.portion {
+        Some(_) => Ok(()),
+        None => Err(Error::new_down(ErrorType::HTTPStatus(503))),
     }
 }
 

@@ -26,6 +26,7 @@ use crate::{
     edge::{
         conn::{Allowance, Client, Conn, Io, Next, body},
         engine::Engine,
+        exchange::CLIENT_GONE,
         live::{Live, LiveCell},
         proxy_protocol,
         tls::mutual::CaMark,
@@ -118,7 +119,7 @@ impl Service {
         };
         let conn = Conn::new(io, Arc::new(client), &live.allowance, self.linger.clone());
         if conn.is_h2() {
-            let app = Arc::new(H2App::new(self.common.live.clone(), self.proxy.clone(), &live.allowance));
+            let app = Arc::new(H2App::new(self.common.clone(), self.proxy.clone(), &live.allowance));
             drop(live);
             app.process_new(Box::new(conn), &leave.shutdown).await;
         } else {
@@ -154,7 +155,10 @@ impl Service {
         let mut session = ServerSession::new_http1(conn);
         // How long a connection is kept is the connection's own business; pingora's clock would start a timer.
         session.set_keepalive(Some(0));
-        let kept = self.proxy.process_new_http(session, &leave.shutdown).await;
+        let Some(kept) = self.common.pressure.clone().watch(self.proxy.process_new_http(session, &leave.shutdown)).await else {
+            self.common.live.load().nobody.done(CLIENT_GONE, Duration::ZERO, 0, 0);
+            return None;
+        };
         if !client.was_accepted() {
             // pingora found it malformed, and the connection has said so.
             let live = self.common.live.load();
@@ -240,14 +244,14 @@ fn failure(error: &io::Error) -> Handshake {
 
 /// One HTTP/2 connection's view of the proxy: the limits of the configuration that it came under.
 struct H2App {
-    live: LiveCell,
+    common: Common,
     proxy: Arc<Proxy>,
     options: H2Options,
     server: HttpServerOptions,
 }
 
 impl H2App {
-    fn new(live: LiveCell, proxy: Arc<Proxy>, allowance: &Allowance) -> Self {
+    fn new(common: Common, proxy: Arc<Proxy>, allowance: &Allowance) -> Self {
         let mut options = default_h2_options();
         // A list of fields counts 32 bytes more for each (RFC 9113 §6.5.2); the gates count it again as it is written.
         let head = allowance.caps.head.saturating_add(32 * allowance.caps.fields);
@@ -255,28 +259,32 @@ impl H2App {
             .max_header_list_size(u32::try_from(head).unwrap_or(u32::MAX))
             .max_concurrent_streams(allowance.streams)
             .max_pending_accept_reset_streams(RESETS_AT_ONCE)
+            .max_send_buffer_size(UNSENT)
             // Over the life of a connection: an honest client makes none (CVE-2025-8671).
             .max_local_error_reset_streams(Some(allowance.resets.count().get() as usize));
         let mut server = HttpServerOptions::default();
         server.h2_idle_timeout = Some(allowance.idle);
-        Self { live, proxy, options, server }
+        Self { common, proxy, options, server }
     }
 }
 
+/// Of an answer, beside what the engine reads ahead.
+const UNSENT: usize = 128 * 1024;
 /// Streams that a client may open and reset before we have looked at them (CVE-2023-44487).
 const RESETS_AT_ONCE: usize = 20;
 
 #[async_trait]
 impl HttpServerApp for H2App {
     async fn process_new_http(self: &Arc<Self>, session: ServerSession, shutdown: &ShutdownWatch) -> Option<ReusedHttpStream> {
-        match body::watch(self.proxy.process_new_http(session, shutdown)).await {
-            Some(kept) => kept,
-            None => {
-                // The stream was reset; its site was not told.
-                self.live.load().nobody.done(408, Duration::ZERO, 0, 0);
-                None
-            }
-        }
+        let served = body::watch(self.proxy.process_new_http(session, shutdown));
+        let gone = match self.common.pressure.clone().watch(served).await {
+            Some(Some(kept)) => return kept,
+            Some(None) => 408,
+            None => CLIENT_GONE,
+        };
+        // The stream was reset; its site was not told.
+        self.common.live.load().nobody.done(gone, Duration::ZERO, 0, 0);
+        None
     }
 
     fn h2_options(&self) -> Option<H2Options> {
