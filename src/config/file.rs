@@ -106,7 +106,7 @@ table! {
         headers: Size,
         /// Default: 100; the parser knows no more than 256.
         header_count: Whole<1, 256>,
-        /// Default: 8KB.
+        /// Default: 8KB; the parser knows no more than 60KB.
         uri: Size,
         /// Request body; more is answered 413. Sites and routes may have their own. Default: 10MB.
         body: Size,

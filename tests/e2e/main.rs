@@ -7,6 +7,7 @@ mod acme;
 mod acme_double;
 mod admin;
 mod bans;
+mod bounds;
 mod config;
 mod control;
 mod crash;

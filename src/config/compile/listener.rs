@@ -109,10 +109,12 @@ pub fn limits(table: file::Limits, c: &mut Context<'_>) -> plan::Limits {
             format!("limits.uri {longest} is more than limits.headers {most}, which counts the request line too"),
         );
     }
-    for at in [headers.as_ref(), uri.as_ref()].into_iter().flatten() {
-        if at.value.0.0 > 1 << 20 {
-            c.out.add(Code::BadValue, at.place, format!("{} is too large for headers: at most 1MB", at.value.0));
-        }
+    if let Some(at) = headers.as_ref().filter(|at| at.value.0.0 > 1 << 20) {
+        c.out.add(Code::BadValue, at.place, format!("{} is too large for headers: at most 1MB", at.value.0));
+    }
+    // What is longer than 65534 bytes is no address to the parser, whatever we say.
+    if let Some(at) = uri.as_ref().filter(|at| at.value.0.0 > 60 << 10) {
+        c.out.add(Code::BadValue, at.place, format!("{} is too large for a uri: at most 60KB", at.value.0));
     }
     plan::Limits {
         headers: most,
