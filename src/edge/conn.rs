@@ -535,6 +535,15 @@ impl Conn {
         Poll::Ready(Ok(()))
     }
 
+    /// All that was written has been taken, at a flush or where the engine goes on to read: a tunnel or a stream of events that is silent holds nothing.
+    fn is_even(&self) {
+        match self.phase {
+            Phase::Request { .. } | Phase::Waiting { .. } if self.outbox.is_empty() => pressure::holds(0),
+            // What each stream has outstanding is not to be seen here.
+            Phase::Request { .. } | Phase::Waiting { .. } | Phase::Streams { .. } => {}
+        }
+    }
+
     /// The send deadline runs from one write to the next, while one waits.
     fn in_time<T>(&mut self, cx: &mut Context<'_>, wrote: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         match wrote {
@@ -582,7 +591,10 @@ impl AsyncRead for Conn {
             return Poll::Ready(Err(error));
         }
         match me.phase {
-            Phase::Request { .. } | Phase::Waiting { .. } => me.poll_request(cx, buf),
+            Phase::Request { .. } | Phase::Waiting { .. } => {
+                me.is_even();
+                me.poll_request(cx, buf)
+            }
             Phase::Streams { .. } => me.poll_streams(cx, buf),
         }
     }
@@ -624,7 +636,9 @@ impl AsyncWrite for Conn {
         let me = self.get_mut();
         ready!(me.poll_drain(cx))?;
         let flushed = me.io().poll_flush(cx);
-        me.in_time(cx, flushed)
+        ready!(me.in_time(cx, flushed))?;
+        me.is_even();
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

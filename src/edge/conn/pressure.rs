@@ -3,7 +3,7 @@
 //! A client that reads slowly is served for as long as it reads within `send`. Thousands of them, or those that mean to, would take all memory: the engine reads some hundred KB ahead
 //! of each. Beyond [`MUCH`] whoever has taken nothing for a while is given up, the sooner the more is held.
 //!
-//! Shape: the hooks say what an answer holds ([`holds`]); the task that serves it counts that while it waits ([`Pressure::watch`]). An answer that never waits is never counted.
+//! Shape: the hooks say what an answer holds, a connection of HTTP/1 that it holds nothing any more ([`holds`]); the task that serves it counts that while it waits ([`Pressure::watch`]). An answer that never waits is never counted.
 //! Units: bytes that were handed to the client's side and not taken; with what lies in buffers of the engine it is three to four times as much (400 answers: 1 MB each).
 
 use std::{
