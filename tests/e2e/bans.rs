@@ -5,6 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use http_body_util::Full;
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -18,7 +19,7 @@ use crate::harness::{
     send,
     tls::TlsClient,
     upstream,
-    wait::{eventually_async, secs},
+    wait::{eventually_async, ms, secs},
     ws::Socket,
 };
 
@@ -300,4 +301,86 @@ fn a_damaged_file_of_bans_is_put_aside() {
     assert!(text.ends_with("4000"));
     // Its file is whole again with the next ban.
     assert!(gateway.cli(&["ban", &IpAddr::from([203, 0, 113, 1]).to_string()]).status.success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failed_login_counts_and_a_question_without_a_password_does_not() {
+    let users = [("users.htpasswd", "ann:{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g=\n")];
+    let config = "trusted_proxies = [\"127.0.0.0/8\"]\n[ban]\npoints = { auth = 5 }\n[[site]]\nhost = \"plain.test\"\ntls = \"off\"\nauth = { basic = \"users.htpasswd\" }\n[site.route.\"/\"]\nrespond = { status = 200, body = \"in\" }\n";
+    let gateway = Gateway::start_beside(&users, config);
+    let ask = async |login: Option<&str>| {
+        let mut asked = request("GET", "plain.test", "/").header("x-forwarded-for", "203.0.113.1");
+        if let Some(login) = login {
+            asked = asked.header("authorization", format!("Basic {}", BASE64_STANDARD.encode(login)));
+        }
+        send(gateway.http(), asked.body(Full::default()).expect("a request")).await.expect("an answer").status.as_u16()
+    };
+    for _ in 0..5 {
+        assert_eq!(ask(None).await, 401);
+    }
+    assert_eq!(ask(Some("ann:password")).await, 200);
+    assert_eq!(ask(Some("ann:wrong")).await, 401);
+    assert_eq!(ask(Some("ann:wrong")).await, 401);
+    assert_eq!(ask(Some("ann:password")).await, 403, "banned");
+    assert_eq!(gateway.metric("gateway_bans_total", &["reason=\"auth\""]).await, 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bans_go_on_over_an_upgrade() {
+    let mut gateway = Gateway::start_copy(&behind_a_proxy(), &[]);
+    misbehave(gateway.http(), "203.0.113.1").await;
+    let edge = gateway.edge();
+    let done = gateway.cli(&["upgrade"]);
+    assert!(done.status.success(), "{done:?}");
+    gateway.wait_ready();
+    assert_ne!(gateway.edge(), edge);
+    assert_eq!(status(gateway.http(), "203.0.113.1", "/").await, 403);
+    assert_eq!(status(gateway.http(), "203.0.113.2", "/").await, 200);
+    // Those of the new edge are written down by it, not by the one that has left.
+    misbehave(gateway.http(), "203.0.113.3").await;
+    let file = gateway.state().join("edge/bans");
+    eventually_async("both are on disk", secs(20), async || {
+        let text = std::fs::read_to_string(&file).unwrap_or_default();
+        if text.ends_with("end 2\n") { Ok(()) } else { Err(text) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn thousands_of_bans_are_few_writes_and_are_all_there_after_a_restart() {
+    let mut gateway = Gateway::start(&behind_a_proxy().replace("max = 10", "max = 1"));
+    let file = gateway.state().join("edge/bans");
+    let writes = std::sync::Arc::new(std::sync::Mutex::new(std::collections::BTreeSet::new()));
+    let looking = {
+        let (file, writes) = (file.clone(), writes.clone());
+        tokio::task::JoinSet::from_iter([async move {
+            loop {
+                if let Ok(facts) = std::fs::metadata(&file) {
+                    writes.lock().expect("no panic").insert(std::os::unix::fs::MetadataExt::mtime_nsec(&facts));
+                }
+                tokio::time::sleep(ms(5)).await;
+            }
+        }])
+    };
+    let began = std::time::Instant::now();
+    let mut conn = Conn::h1(gateway.http()).await.expect("connected");
+    for n in 0..3_000_u32 {
+        let client = Ipv4Addr::from(0x0b00_0000 + n).to_string();
+        let asked = request("GET", "plain.test", "/gone").header("x-forwarded-for", client).body(Full::default()).expect("a request");
+        assert_eq!(conn.send(asked).await.expect("an answer").status, 404);
+    }
+    eventually_async("all are on disk", secs(30), async || {
+        let text = std::fs::read_to_string(&file).unwrap_or_default();
+        if text.ends_with("end 3000\n") { Ok(()) } else { Err(text.len()) }
+    })
+    .await;
+    drop(looking);
+    let (seen, most) = (writes.lock().expect("no panic").len(), 2 + began.elapsed().as_secs() as usize);
+    assert!(seen <= most, "{seen} writes in {:?}", began.elapsed());
+    gateway.signal(Signal::SIGTERM);
+    assert!(gateway.wait_end(secs(30)).success());
+    gateway.start_again();
+    assert_eq!(gateway.status()["banned"], 3000);
+    assert_eq!(status(gateway.http(), "11.0.11.183", "/").await, 403);
+    assert_eq!(status(gateway.http(), "11.0.11.184", "/").await, 200);
 }

@@ -1,5 +1,6 @@
 //! The edge without its master: real sockets, real bytes, one worker thread in this process.
 
+mod bans;
 mod harness;
 mod http1;
 mod http2;

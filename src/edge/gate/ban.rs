@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 use http::StatusCode;
+use ipnet::IpNet;
 use thiserror::Error;
 
 use super::{Ask, Verdict, address::Nets};
@@ -48,13 +49,14 @@ struct Law {
 impl Sentry {
     #[must_use]
     pub fn new(plan: &plan::Plan, warden: Arc<Warden>) -> Self {
+        Self::of(plan.ban.as_ref(), &plan.trusted_proxies, warden)
+    }
+
+    /// As [`Self::new`], from what concerns it alone.
+    #[must_use]
+    pub fn of(ban: Option<&plan::Ban>, proxies: &[IpNet], warden: Arc<Warden>) -> Self {
         let law = |ban: &plan::Ban| Law { rule: Rule::of(ban), mode: ban.mode, points: ban.points.clone() };
-        Self {
-            warden,
-            ignored: Nets::new(plan.ban.as_ref().map_or(&[], |ban| &ban.ignore)),
-            proxies: Nets::new(&plan.trusted_proxies),
-            law: plan.ban.as_ref().map(law),
-        }
+        Self { warden, ignored: Nets::new(ban.map_or(&[], |ban| &ban.ignore)), proxies: Nets::new(proxies), law: ban.map(law) }
     }
 
     /// It is in force now: those it exempts are freed, without `[ban]` all that were not banned by hand; points that were counted in another time are forgotten.
@@ -175,5 +177,105 @@ pub fn admit(ask: &Ask, sentry: &Sentry) -> Verdict {
             let page = ask.page(StatusCode::FORBIDDEN);
             Verdict::Answer(if ask.peer == ask.client { page.last() } else { page })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::Metrics;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    fn sentry(warden: &Arc<Warden>, change: impl FnOnce(&mut plan::Ban)) -> Sentry {
+        let mut ban = plan::ban::tests::ban();
+        change(&mut ban);
+        Sentry::of(Some(&ban), &["10.0.0.0/8".parse().expect("a net")], warden.clone())
+    }
+
+    fn warden() -> Arc<Warden> {
+        Arc::new(Warden::new(&Metrics::new()))
+    }
+
+    /// How often somebody new must be charged so until he is shut out.
+    fn charges(sentry: &Sentry, offence: Option<Offence>, status: u16) -> Option<usize> {
+        let client = ip("192.0.2.1");
+        let _ = sentry.free(client);
+        (1..=40).find(|_| {
+            sentry.charge(client, offence, status);
+            sentry.shuts_out(client)
+        })
+    }
+
+    #[test]
+    fn a_request_counts_once_by_what_is_dearest() {
+        let sentry = sentry(&warden(), |ban| {
+            ban.points =
+                [(Offence::BadUri, 1), (Offence::Status(403), 5), (Offence::Status(404), 1), (Offence::Class(4), 2), (Offence::Zone, 10)]
+                    .into();
+        });
+        for (offence, status, times) in [
+            (None, 404, Some(10)),
+            (None, 418, Some(5)),
+            (None, 503, None),
+            (None, 200, None),
+            (Some(Offence::BadUri), 403, Some(2)),
+            (Some(Offence::BadUri), 404, Some(10)),
+            (Some(Offence::Zone), 404, Some(1)),
+            (Some(Offence::Auth), 401, Some(5)),
+        ] {
+            assert_eq!(charges(&sentry, offence, status), times, "{offence:?} {status}");
+        }
+    }
+
+    #[test]
+    fn neither_proxies_nor_the_ignored_are_banned_also_not_in_their_former_life() {
+        let warden = warden();
+        let before = sentry(&warden, |_| {});
+        for client in ["192.0.2.1", "2001:db8::1"] {
+            before.ban(ip(client), None).expect("banned");
+        }
+        let after = sentry(&warden, |ban| ban.ignore = ["192.0.2.0/24", "2001:db8::1/128"].map(|net| net.parse().expect("a net")).into());
+        assert!(!after.shuts_out(ip("192.0.2.1")) && !after.shuts_out(ip("2001:db8::1")), "also before it takes over");
+        assert!(after.shuts_out(ip("2001:db8::2")), "another one of the same /64");
+        after.takes_over(Some(&before));
+        assert!(!before.shuts_out(ip("192.0.2.1")), "free");
+        assert_eq!(after.ban(ip("192.0.2.1"), None), Err(Spared::Ignored(ip("192.0.2.1"))));
+        assert_eq!(after.ban(ip("::ffff:10.1.2.3"), None), Err(Spared::Proxy(ip("::ffff:10.1.2.3"))));
+        for _ in 0..20 {
+            after.charge(ip("10.1.2.3"), Some(Offence::BadUri), 403);
+        }
+        assert!(!after.shuts_out(ip("10.1.2.3")));
+    }
+
+    #[test]
+    fn without_a_section_bans_by_hand_alone_are_left() {
+        let warden = warden();
+        let with = sentry(&warden, |_| {});
+        charges(&with, Some(Offence::BadUri), 403).expect("banned");
+        with.ban(ip("192.0.2.2"), None).expect("banned");
+        let without = Sentry::of(None, &[], warden.clone());
+        assert!(!without.shuts_out(ip("192.0.2.1")) && without.shuts_out(ip("192.0.2.2")));
+        without.takes_over(Some(&with));
+        assert!(!with.shuts_out(ip("192.0.2.1")) && with.shuts_out(ip("192.0.2.2")));
+        assert_eq!(charges(&without, Some(Offence::BadUri), 403), None);
+    }
+
+    #[test]
+    fn points_go_when_their_time_is_another_and_else_stay() {
+        let warden = warden();
+        let first = sentry(&warden, |_| {});
+        first.charge(ip("192.0.2.1"), Some(Offence::BadUri), 403);
+        let second = sentry(&warden, |ban| ban.ban_time *= 2);
+        second.takes_over(Some(&first));
+        second.charge(ip("192.0.2.1"), Some(Offence::BadUri), 403);
+        assert!(second.shuts_out(ip("192.0.2.1")), "5 and 5");
+        second.charge(ip("192.0.2.3"), Some(Offence::BadUri), 403);
+        let third = sentry(&warden, |ban| ban.find_time *= 2);
+        third.takes_over(Some(&second));
+        third.charge(ip("192.0.2.3"), Some(Offence::BadUri), 403);
+        assert!(!third.shuts_out(ip("192.0.2.3")));
     }
 }

@@ -12,7 +12,7 @@ use std::{
 
 use tokio::{
     task::spawn_blocking,
-    time::{Instant, MissedTickBehavior, interval},
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 
 use super::{Warden, now};
@@ -75,19 +75,19 @@ impl Ledger {
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut not_before = Instant::now();
         loop {
+            let due = self.warden.unwritten.load(Relaxed);
             tokio::select! {
-                () = self.warden.changed.notified() => {}
+                () = self.warden.changed.notified(), if !due => {}
+                () = sleep_until(not_before), if due => {
+                    let (ledger, began) = (self.clone(), Instant::now());
+                    let saved = spawn_blocking(move || ledger.save()).await.unwrap_or(false);
+                    not_before = Instant::now() + if saved { PAUSE.max(began.elapsed() * SHARE) } else { AFTER_FAILURE };
+                }
                 _ = sweep.tick() => {
                     self.warden.jail.sweep(now());
                     self.look();
                 }
             }
-            if !self.warden.unwritten.load(Relaxed) || Instant::now() < not_before {
-                continue;
-            }
-            let (ledger, began) = (self.clone(), Instant::now());
-            let saved = spawn_blocking(move || ledger.save()).await.unwrap_or(false);
-            not_before = Instant::now() + if saved { PAUSE.max(began.elapsed() * SHARE) } else { AFTER_FAILURE };
         }
     }
 
