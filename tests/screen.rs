@@ -19,9 +19,9 @@ use gateway::{
 use http::{HeaderName, Method};
 
 /// The share of attacks that must be seen, in percent.
-const SEEN: f64 = 78.5;
+const SEEN: f64 = 95.0;
 /// The share of honest requests that may be refused, in percent.
-const REFUSED: f64 = 1.9;
+const REFUSED: f64 = 0.1;
 
 /// Fragments of attacks in an order that `seed` fixes.
 fn fragments(parts: &[&str], length: usize, mut seed: u64) -> Vec<u8> {

@@ -45,6 +45,8 @@ pub enum Family {
     DotFile,
     /// A program of another kind of server.
     Extension,
+    /// A path that is asked for to learn whether something is there.
+    Probe,
     Sql,
     /// Script, or markup that runs or loads.
     Xss,
@@ -63,10 +65,11 @@ pub enum Family {
 }
 
 impl Family {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Traversal,
         Self::DotFile,
         Self::Extension,
+        Self::Probe,
         Self::Sql,
         Self::Xss,
         Self::Command,
@@ -84,6 +87,7 @@ impl Family {
             Self::Traversal => "traversal",
             Self::DotFile => "dot-file",
             Self::Extension => "extension",
+            Self::Probe => "probe",
             Self::Sql => "sql",
             Self::Xss => "xss",
             Self::Command => "command",

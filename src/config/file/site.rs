@@ -51,6 +51,8 @@ table! {
         dot_file = "dot-file": FilterMode,
         /// Programs of other kinds of servers: .php, .asp, .jsp, cgi-bin. A route's `extensions` pass.
         extension: FilterMode,
+        /// Paths that are asked for to learn whether a certain program, appliance or leftover is there; WordPress and phpMyAdmin where `extensions` has "php" pass.
+        probe: FilterMode,
         /// SQL injection, document stores and directories included.
         sql: FilterMode,
         /// Script, and markup that runs or loads.

@@ -3,6 +3,8 @@
 //! Shape: what is cut off at the end is read as far as it goes. One pass, no recursion: a deep document costs what a flat one does.
 //! Source: WHATWG URL (application/x-www-form-urlencoded), RFC 8259, RFC 7578.
 
+use super::field::whole;
+
 /// What a body says it is.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum BodyKind {
@@ -87,12 +89,12 @@ fn string<'a>(text: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
                     b'b' | b'f' => out.push(b' '),
                     // The normal form takes `\u` off.
                     b'u' => out.extend_from_slice(b"\\u"),
-                    other => out.push(*other),
+                    other => out.push(whole(*other)),
                 }
                 rest = tail;
             }
             [byte, tail @ ..] => {
-                out.push(*byte);
+                out.push(whole(*byte));
                 rest = tail;
             }
         }
@@ -113,7 +115,7 @@ fn multipart(boundary: &[u8], body: &[u8], out: &mut Vec<u8>) {
         out.push(b'=');
         match parameter(head, b"filename=\"") {
             Some(file) => out.extend_from_slice(file),
-            None => out.extend_from_slice(content.strip_suffix(b"\r\n").unwrap_or(content)),
+            None => out.extend(content.strip_suffix(b"\r\n").unwrap_or(content).iter().map(|byte| whole(*byte))),
         }
     }
 }

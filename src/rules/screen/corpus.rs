@@ -594,10 +594,9 @@ fn honest_requests_pass() {
 fn explain(screen: &Screen, target: &[u8]) -> Option<(Family, String)> {
     let hit = screen.judge(target, &[])?;
     let text = squash(&normalise(target));
-    let patterns = screen
-        .sets
-        .iter()
-        .flat_map(|set| set.regexes.matches(&text).iter().map(|at| set.regexes.patterns()[at].as_str()).collect::<Vec<_>>());
+    let patterns = screen.sets.iter().flat_map(|set| {
+        set.regexes.matches(&text).iter().map(|at| set.regexes.patterns()[at].chars().take(80).collect::<String>()).collect::<Vec<_>>()
+    });
     Some((hit, patterns.collect::<Vec<_>>().join("\n")))
 }
 

@@ -22,6 +22,8 @@ pub(super) fn normalise_into(text: &[u8], out: &mut Vec<u8>) {
         while let Some((length, meant)) = escape(out) {
             out.truncate(out.len() - length);
             match u8::try_from(meant) {
+                // What was encoded divides no parameters.
+                Ok(b'&') => out.push(AMPERSAND),
                 Ok(byte) => out.push(FOLD[usize::from(byte)]),
                 Err(_) => {
                     let mut utf8 = [0; 4];
@@ -32,6 +34,9 @@ pub(super) fn normalise_into(text: &[u8], out: &mut Vec<u8>) {
         }
     }
 }
+
+/// An ampersand that was encoded: one of a value, while `&` stands between two. `¤` in patterns.
+pub(super) const AMPERSAND: u8 = 2;
 
 /// The normal form with every gap as one byte: a run of white space and SQL comments becomes a space, or a line end if it holds one. What MySQL runs of a comment
 /// (`/*!50000 … */`) stays, without its marks.
@@ -71,6 +76,45 @@ pub(super) fn squash(text: &[u8]) -> Vec<u8> {
     out
 }
 
+/// What a shell makes of it: quotes, backslashes, carets and empty expansions within words are gone. `None`: there are none.
+pub(super) fn unquote(text: &[u8]) -> Option<Vec<u8>> {
+    if !text.iter().any(|byte| matches!(byte, b'\'' | b'"' | b'\\' | b'^' | b'$')) {
+        return None;
+    }
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let [first, tail @ ..] = rest {
+        match rest {
+            [b'$', b'@' | b'*' | b'\'' | b'"', tail @ ..] | [b'$', b'(', b')', tail @ ..] => rest = tail,
+            [b'\'' | b'"' | b'\\' | b'^', tail @ ..] => rest = tail,
+            _ => {
+                out.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    (out.len() < text.len()).then_some(out)
+}
+
+/// What SQL makes of it: from `#` or `--` to the end of the line is a gap. `None`: no such line is followed by another.
+pub(super) fn uncomment(text: &[u8]) -> Option<Vec<u8>> {
+    let last = text.iter().rposition(|byte| *byte == b'\n')?;
+    let begins = |at: usize| text[at] == b'#' || text[at..].starts_with(b"--");
+    (0..last).find(|at| begins(*at))?;
+    let mut out = Vec::with_capacity(text.len());
+    let mut at = 0;
+    while at < text.len() {
+        if at < last && begins(at) {
+            at += text[at..].iter().position(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+            gap(b' ', &mut out);
+        } else {
+            out.push(text[at]);
+            at += 1;
+        }
+    }
+    Some(out)
+}
+
 fn gap(white: u8, out: &mut Vec<u8>) {
     match out.last_mut() {
         Some(last @ (b' ' | b'\n')) => *last = (*last).min(white),
@@ -84,6 +128,7 @@ const FOLD: [u8; 256] = {
     while byte < 256 {
         fold[byte] = match byte as u8 {
             b'\r' | b'\n' => b'\n',
+            AMPERSAND => AMPERSAND,
             b'+' | 1..=0x1f | 0x7f => b' ',
             other => other.to_ascii_lowercase(),
         };
@@ -123,6 +168,13 @@ fn hexadecimal(text: &[u8]) -> Option<(usize, u32)> {
 fn sequence(text: &[u8]) -> Option<(usize, u32)> {
     let low = |byte: u8| u32::from(byte & 0x3f);
     match *text {
+        // A blank to MySQL, and no part of a character.
+        [0xa0] | [.., ..0x80, 0xa0] => Some((1, b' '.into())),
+        [.., 0xc2, 0xa0] => Some((2, b' '.into())),
+        // U+017F and U+0131, the long s and the dotless i: folding case makes ASCII of them.
+        [.., 0xc5, 0xbf] => Some((2, b's'.into())),
+        [.., 0xc4, 0xb1] => Some((2, b'i'.into())),
+        [.., 0xe2, 0x84, 0xaa] => Some((3, b'k'.into())),
         [.., lead @ (0xc0 | 0xc1), last] => Some((2, u32::from(lead & 1) << 6 | low(last))),
         [.., 0xe0, middle @ (0x80 | 0x81), last] => Some((3, u32::from(middle & 1) << 6 | low(last))),
         [.., 0xf0, 0x80, middle @ (0x80 | 0x81), last] => Some((4, u32::from(middle & 1) << 6 | low(last))),
@@ -135,7 +187,7 @@ fn sequence(text: &[u8]) -> Option<(usize, u32)> {
 fn reference(text: &[u8]) -> Option<(usize, u32)> {
     let body = &text[..text.len() - 1];
     let name_length = body.iter().rev().take(30).take_while(|byte| byte.is_ascii_alphanumeric() || **byte == b'#').count();
-    let start = (body.len() - name_length).checked_sub(1).filter(|at| body[*at] == b'&')?;
+    let start = (body.len() - name_length).checked_sub(1).filter(|at| matches!(body[*at], b'&' | AMPERSAND))?;
     let meant = match &body[start + 1..] {
         [b'#', b'x', digits @ ..] => number(digits, 16)?,
         [b'#', digits @ ..] => number(digits, 10)?,
@@ -170,6 +222,9 @@ fn ascii(meant: u32) -> Option<u32> {
     match meant {
         1..=0x7f => Some(meant),
         0xff01..=0xff5e => Some(meant - 0xff01 + 0x21),
+        // Slashes of mathematics, as best-fit mappings read them.
+        0x2044 | 0x2215 => Some(b'/'.into()),
+        0x2216 => Some(b'\\'.into()),
         _ => None,
     }
 }
@@ -215,6 +270,8 @@ mod tests {
             assert_eq!(text(dot), ".", "{dot}");
         }
         assert_eq!(text("A+b%20C%09d%0D%0aE"), "a b c d\n\ne");
+        assert_eq!(text("a=b%26c&d=%2526"), "a=b\u{2}c&d=\u{2}");
+        assert_eq!(normalise(b"a%a0b%c2%a0c%c3%a0"), b"a b c\xc3\xa0");
     }
 
     #[test]

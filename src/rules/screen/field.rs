@@ -2,6 +2,8 @@
 
 use http::{HeaderName, header};
 
+use super::decode::AMPERSAND;
+
 /// How a field's value is to be read.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(super) enum Kind {
@@ -18,21 +20,14 @@ impl Kind {
     pub fn of(name: &HeaderName) -> Self {
         match *name {
             header::COOKIE => Self::Cookie,
-            header::REFERER | header::ORIGIN => Self::Address,
-            header::ACCEPT
-            | header::ACCEPT_ENCODING
-            | header::ACCEPT_LANGUAGE
-            | header::ACCEPT_CHARSET
-            | header::AUTHORIZATION
-            | header::CACHE_CONTROL
-            | header::CONNECTION
+            header::REFERER => Self::Address,
+            header::CONNECTION
             | header::CONTENT_DISPOSITION
             | header::CONTENT_ENCODING
             | header::CONTENT_LENGTH
             | header::CONTENT_TYPE
             | header::DATE
             | header::EXPECT
-            | header::FORWARDED
             | header::HOST
             | header::IF_MATCH
             | header::IF_MODIFIED_SINCE
@@ -54,7 +49,7 @@ impl Kind {
     pub fn is_suspect(self, value: &[u8]) -> bool {
         match self {
             Self::Structural => value.iter().any(|byte| matches!(byte, b'$' | b'{')),
-            Self::Address => value.len() > 12 && !value[8..].iter().all(|byte| plain(*byte) || *byte == b'/'),
+            Self::Address => !value.get(7..).unwrap_or(value).iter().all(|byte| plain(*byte) || *byte == b'/'),
             Self::Cookie | Self::Text => !value.iter().all(|byte| plain(*byte) || *byte == b'/'),
         }
     }
@@ -65,15 +60,17 @@ impl Kind {
         match self {
             Self::Structural | Self::Text => {
                 out.extend_from_slice(b"?f=");
-                out.extend_from_slice(value);
+                out.extend(value.iter().map(|byte| whole(*byte)));
             }
             Self::Address => {
-                let path = value.windows(3).position(|at| at == b"://").map_or(0, |at| at + 3);
-                let path = value[path..].iter().position(|byte| *byte == b'/').map_or(value, |at| &value[path + at..]);
-                if path.first() != Some(&b'/') {
-                    out.extend_from_slice(b"?f=");
+                let rest = value.strip_prefix(b"https://").or_else(|| value.strip_prefix(b"http://"));
+                match rest.and_then(|rest| Some(&rest[rest.iter().position(|byte| *byte == b'/')?..])) {
+                    Some(path) => out.extend_from_slice(path),
+                    None => {
+                        out.extend_from_slice(b"?f=");
+                        out.extend(value.iter().map(|byte| whole(*byte)));
+                    }
                 }
-                out.extend_from_slice(path);
             }
             Self::Cookie => {
                 out.push(b'?');
@@ -81,12 +78,17 @@ impl Kind {
                     if out.len() > 1 {
                         out.push(b'&');
                     }
-                    out.extend_from_slice(pair.trim_ascii());
+                    out.extend(pair.trim_ascii().iter().map(|byte| whole(*byte)));
                 }
             }
         }
         out
     }
+}
+
+/// An ampersand divides nothing here.
+pub(super) fn whole(byte: u8) -> u8 {
+    if byte == b'&' { AMPERSAND } else { byte }
 }
 
 fn plain(byte: u8) -> bool {
@@ -112,7 +114,7 @@ mod tests {
     #[test]
     fn plain_values_are_not_looked_at() {
         for (name, value) in [
-            ("accept", "*/*"),
+            ("accept", "text/html"),
             ("user-agent", "curl/8.5.0"),
             ("cookie", "a"),
             ("referer", "https://a.example/b/c"),

@@ -13,6 +13,7 @@ use regex::bytes::{RegexSet, RegexSetBuilder};
 
 use crate::plan::{Families, Family};
 
+mod address;
 mod agent;
 mod body;
 mod code;
@@ -20,6 +21,7 @@ mod decode;
 mod field;
 mod honest;
 mod path;
+mod probe;
 mod sqli;
 mod xss;
 
@@ -50,7 +52,8 @@ pub struct Screen {
 
 /// Patterns that are looked for in one pass.
 ///
-/// Shape: few patterns to a set that can be half matched at the same time: the engine builds a state for each combination that it meets.
+/// Shape: at most [`AT_ONCE`] patterns: the engine builds a state for each combination of half matches that it meets. No pattern counts far: a count is as many
+///        half matches as its bound.
 #[derive(Debug)]
 struct Set {
     /// No pattern of it matches a text that has none of these traits.
@@ -60,16 +63,26 @@ struct Set {
     families: Box<[Family]>,
 }
 
+/// Measured: with twice as many, a target of random pieces of SQL takes the engine ten times as long.
+const AT_ONCE: usize = 11;
+/// Of a set and a thread, for the states that it has met; when it is full, the engine begins anew.
+const STATES: usize = 1 << 20;
+
 impl Set {
-    fn new(needs: u8, tables: &[(Family, &[&str])]) -> Self {
-        let rows = || tables.iter().flat_map(|(family, patterns)| patterns.iter().map(|pattern| (*family, *pattern)));
-        let regexes = RegexSetBuilder::new(rows().map(|(_, pattern)| spell_out(pattern)))
+    fn divide(needs: u8, tables: &[(Family, &[&'static str])]) -> Vec<Self> {
+        let rows: Vec<_> = tables.iter().flat_map(|(family, patterns)| patterns.iter().map(|pattern| (*family, *pattern))).collect();
+        let each = rows.len().div_ceil(rows.len().div_ceil(AT_ONCE));
+        rows.chunks(each).map(|rows| Self::new(needs, rows)).collect()
+    }
+
+    fn new(needs: u8, rows: &[(Family, &str)]) -> Self {
+        let regexes = RegexSetBuilder::new(rows.iter().map(|(_, pattern)| spell_out(pattern)))
             .unicode(false)
             .dot_matches_new_line(true)
-            .dfa_size_limit(4 << 20)
+            .dfa_size_limit(STATES)
             .build()
             .expect("the patterns are right because a test builds them");
-        Self { needs, regexes, families: rows().map(|(family, _)| family).collect() }
+        Self { needs, regexes, families: rows.iter().map(|(family, _)| *family).collect() }
     }
 
     fn has_of(&self, families: Families) -> bool {
@@ -89,10 +102,11 @@ impl Screen {
     #[must_use]
     pub fn new() -> Self {
         let sets = [
-            Set::new(SQL, &[(Family::Sql, sqli::PATTERNS)]),
-            Set::new(SCRIPT, &[(Family::Xss, xss::PATTERNS)]),
-            Set::new(SHELL, &[(Family::Command, code::COMMAND), (Family::Code, code::CODE)]),
-            Set::new(
+            Set::divide(SQL, &[(Family::Sql, sqli::PATTERNS)]),
+            Set::divide(SCRIPT, &[(Family::Xss, xss::PATTERNS)]),
+            Set::divide(SHELL, &[(Family::Command, code::COMMAND)]),
+            Set::divide(SHELL, &[(Family::Code, code::CODE)]),
+            Set::divide(
                 ANY,
                 &[
                     (Family::Template, code::TEMPLATE),
@@ -102,8 +116,10 @@ impl Screen {
                     (Family::Code, code::BARE_CODE),
                 ],
             ),
-        ];
-        Self { sets: sets.into(), honest: Honest::new() }
+        ]
+        .into_iter()
+        .flatten();
+        Self { sets: sets.collect(), honest: Honest::new() }
     }
 
     /// The first of all families that recognises `target`: path and query as received. `extensions` are the route's own, lower case, without the dot.
@@ -136,7 +152,7 @@ impl Screen {
         if watch.own.is_some_and(|own| own.is_match(&text)) {
             return Some(Family::Own);
         }
-        self.judge_text(&text, target, watch.families)
+        self.judge_text(&text, watch.families)
     }
 
     /// The first family that recognises the value of a header field.
@@ -148,11 +164,8 @@ impl Screen {
         }
         let laid_out = kind.lay_out(value);
         let text = normalise(&laid_out);
-        let found = if families.has(Family::Splitting) && text.contains(&0) {
-            Some(Family::Splitting)
-        } else {
-            self.judge_text(&text, &laid_out, families)
-        };
+        let found =
+            if families.has(Family::Splitting) && text.contains(&0) { Some(Family::Splitting) } else { self.judge_text(&text, families) };
         if found.is_none() {
             self.honest.learn(kind, value, families);
         }
@@ -163,14 +176,35 @@ impl Screen {
     #[must_use]
     pub fn judge_body(&self, kind: &BodyKind, body: &[u8], families: Families) -> Option<Family> {
         let laid_out = body::lay_out(kind, body);
-        self.judge_text(&normalise(&laid_out), &laid_out, families)
+        if families.has(Family::Splitting) && *kind == BodyKind::Form && laid_out.windows(3).any(|at| at == b"%00") {
+            return Some(Family::Splitting);
+        }
+        self.judge_text(&normalise(&laid_out), families)
     }
 
-    /// `text` is the normal form of `raw`, its parameters divided as in a query.
-    fn judge_text(&self, text: &[u8], raw: &[u8], families: Families) -> Option<Family> {
+    /// `text` is in the normal form, its parameters divided as in a query.
+    fn judge_text(&self, text: &[u8], families: Families) -> Option<Family> {
         let text = decode::squash(text);
-        let traits = traits(&text, raw);
-        self.sets.iter().filter(|set| set.needs & traits != 0 && set.has_of(families)).find_map(|set| set.judge(&text, families))
+        let traits = traits(&text);
+        let all = |text: &[u8], only: Families, traits: u8| {
+            self.sets.iter().filter(|set| set.needs & traits != 0 && set.has_of(only)).find_map(|set| set.judge(text, only))
+        };
+        if let Some(family) = all(&text, families, traits) {
+            return Some(family);
+        }
+        if families.has(Family::Inclusion) && traits & SCHEME != 0 && address::inward(&text) {
+            return Some(Family::Inclusion);
+        }
+        let also = |family: Family, view: Option<Vec<u8>>, needs: u8| {
+            let only = Families::NONE.with(family);
+            view.filter(|_| families.has(family) && traits & needs != 0).and_then(|view| all(&view, only, needs))
+        };
+        if traits & SHELL != 0
+            && let Some(family) = also(Family::Command, decode::unquote(&text), SHELL)
+        {
+            return Some(family);
+        }
+        also(Family::Sql, decode::uncomment(&text), SQL)
     }
 }
 
@@ -180,7 +214,8 @@ impl Default for Screen {
     }
 }
 
-/// Puts in what `§` (a gap that SQL sees, or none) and `¶` (a gap) stand for, inside a class as well: after [`squash`] a gap is one byte.
+/// Puts in what `§` (a gap that SQL sees, or none), `¶` (a gap) and `¤` (an encoded ampersand) stand for, inside a class as well, and the lists of `«…»`: after
+/// [`squash`] a gap is one byte.
 fn spell_out(pattern: &str) -> String {
     let mut class = false;
     let mut out = String::with_capacity(pattern.len() * 2);
@@ -194,6 +229,15 @@ fn spell_out(pattern: &str) -> String {
             }
             '[' => class = true,
             ']' => class = false,
+            '¤' => {
+                out.push_str(r"\x02");
+                continue;
+            }
+            '«' => {
+                let name: String = chars.by_ref().take_while(|c| *c != '»').collect();
+                out.push_str(code::words(&name));
+                continue;
+            }
             '§' | '¶' if class => {
                 out.push_str(r" \n");
                 continue;
@@ -223,16 +267,15 @@ fn is_plain(path: &[u8], query: &[u8]) -> bool {
 }
 
 /// What of a text the sets ask for: an honest one has few, and most sets are never run on it.
-fn traits(text: &[u8], target: &[u8]) -> u8 {
+fn traits(text: &[u8]) -> u8 {
     let mut traits = text.iter().fold(ANY, |traits, byte| traits | CLASS[usize::from(*byte)]) & (SQL | SCRIPT | SHELL | ANY | SCHEME);
     let next = text.get(1..).unwrap_or_default();
     let pair = |wanted: u8| text.iter().zip(next).fold(false, |found, (&a, &b)| found | ((a == wanted) & (b == wanted)));
     if pair(b'-') {
         traits |= SQL;
     }
-    // An ampersand that was encoded, or doubled, is more than a divider of parameters.
-    let ampersands = |of: &[u8]| of.iter().filter(|byte| **byte == b'&').count();
-    if ampersands(text) > ampersands(target) || pair(b'&') {
+    // Doubled, it is more than a divider of parameters.
+    if pair(b'&') {
         traits |= SQL | SHELL;
     }
     let has = |word: &[u8]| text.windows(word.len()).any(|at| at == word);
@@ -262,7 +305,7 @@ const CLASS: [u8; 256] = {
             b'&' | b'=' => QUERY,
             b'\'' | b'"' | b'`' | b'(' => SQL | SCRIPT | SHELL,
             b' ' | b'[' | b'*' => SQL,
-            b'\n' | b';' | b'|' | b'$' => SQL | SHELL,
+            b'\n' | b';' | b'|' | b'$' | decode::AMPERSAND => SQL | SHELL,
             b'#' => SQL | SCRIPT,
             b'<' => SCRIPT | SHELL,
             b'>' | b'{' | b'\\' => SHELL,

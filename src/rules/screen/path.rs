@@ -2,7 +2,7 @@
 //!
 //! Segment by segment, without a pattern engine; it sees the raw path when that is plain, else the normal form.
 
-use super::{Family, Watch};
+use super::{Family, Watch, probe};
 
 /// The first family that recognises the path. A backslash divides segments as a slash does: some servers read it so.
 pub(super) fn judge(path: &[u8], watch: &Watch<'_>) -> Option<Family> {
@@ -15,7 +15,7 @@ pub(super) fn judge(path: &[u8], watch: &Watch<'_>) -> Option<Family> {
         }
         before = segment;
     }
-    None
+    (watch.families.has(Family::Probe) && probe::path(path)).then_some(Family::Probe)
 }
 
 fn judge_segment(segment: &[u8], before: &[u8], last: bool, depth: usize, watch: &Watch<'_>) -> Option<Family> {
@@ -26,9 +26,24 @@ fn judge_segment(segment: &[u8], before: &[u8], last: bool, depth: usize, watch:
     match segment {
         [] => return None,
         // The way up; `..;x` is one to servlet containers, `...` and longer to nobody honest.
-        [b'.', b'.', rest @ ..] if matches!(rest.first(), None | Some(b'.' | b';' | b' ')) => return found(Family::Traversal),
+        [b'.', b'.', rest @ ..]
+            if matches!(rest, [] | [b'.' | b';' | b' '])
+                || matches!(rest, [b'.' | b';' | b' ', second, ..] if !second.is_ascii_alphanumeric())
+                || matches!(rest, [b';', ..]) =>
+        {
+            return found(Family::Traversal);
+        }
         [b'.'] | [b'.', b';', ..] => return None,
-        [b'.', ..] if watched(Family::DotFile) && !(depth <= 1 && is(b".well-known")) => return Some(Family::DotFile),
+        [b'.', second, ..]
+            if *second != b'.'
+                && watched(Family::DotFile)
+                && !(depth <= 1 && is(b".well-known")
+                    || before.eq_ignore_ascii_case(b"node_modules")
+                    || depth <= 1 && is(b".auth")
+                    || segment.len() > 3 && segment[..4].eq_ignore_ascii_case(b".net")) =>
+        {
+            return Some(Family::DotFile);
+        }
         [.., b'~'] if watched(Family::DotFile) && segment.len() > 1 && segment.contains(&b'.') => return Some(Family::DotFile),
         // `/static../secret`: the off-by-slash of an alias.
         [.., other, b'.', b'.'] if watched(Family::Traversal) && *other != b'.' && !last => return Some(Family::Traversal),
@@ -42,6 +57,9 @@ fn judge_segment(segment: &[u8], before: &[u8], last: bool, depth: usize, watch:
         10 => is(b"web.config") || is(b"id_ed25519"),
         _ => false,
     };
+    if watched(Family::Probe) && probe::segment(segment, watch) {
+        return Some(Family::Probe);
+    }
     if hidden && watched(Family::DotFile) {
         return Some(Family::DotFile);
     }
@@ -161,7 +179,6 @@ mod tests {
             "/photo.old.jpg",
             "/php",
             "/a/./b",
-            "/phpinfo",
             "/x.phpx",
         ] {
             assert_eq!(judge(path), None, "{path}");
