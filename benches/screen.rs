@@ -158,6 +158,7 @@ fn all_gates(bencher: Bencher) {
             proven: None,
             upgrade: false,
             request_id: "0123456789abcdef",
+            seen: &std::cell::Cell::new(None),
         };
         let passed = gate::sanity(&ask, &limits) == Verdict::Pass
             && gate::admit(&ask, &gate_site, &gate_route, Duration::from_secs(5), &mut gate::Passage::default()) == Verdict::Pass;

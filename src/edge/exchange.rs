@@ -23,7 +23,7 @@ use crate::{
         message::{Incarnation, InstanceId},
         why::Fault,
     },
-    plan::{Hold, ban::Offence},
+    plan::{Family, Hold, ban::Offence},
     rules::balance::Refused,
     telemetry::{InFlight, SiteMetrics},
 };
@@ -95,6 +95,8 @@ pub struct Exchange {
     pub user: Option<HeaderValue>,
     /// Of a body that is looked at.
     pub inspection: Option<Inspection>,
+    /// The family of `bad-uri` that recognised the target or a header field.
+    pub seen: Option<Family>,
     /// What the server of `auth` says of him, for the app. A name without a value: the app gets none of that name.
     pub vouched: Vec<(HeaderName, Option<HeaderValue>)>,
     /// On its HTTP/2 connection.
@@ -154,6 +156,7 @@ impl Exchange {
             request_id: HeaderValue::from_static(""),
             user: None,
             inspection: None,
+            seen: None,
             vouched: Vec::new(),
             portion: None,
             given: 0,

@@ -2,6 +2,8 @@
 //!
 //! Knows nothing of pingora (D7).
 
+use std::cell::Cell;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header};
 
@@ -15,6 +17,7 @@ use super::{
 };
 use crate::{
     acme::challenge::PATH,
+    plan::Family,
     rules::{clientip, header as rule, route::Found},
 };
 
@@ -37,8 +40,15 @@ pub struct Request<'a> {
     pub headers: &'a HeaderMap,
 }
 
-/// Drives a request through the gates to its route. Who may come in (`auth`) and what it gets ([`content`]) are asked after that.
+/// Drives a request through the gates to its route, and keeps what a filter that observes has seen of it. Who may come in (`auth`) and what it gets ([`content`]) are asked after that.
 pub fn judge(exchange: &mut Exchange, client: &Client, request: Request<'_>) -> Verdict {
+    let seen = Cell::new(None);
+    let verdict = drive(exchange, client, request, &seen);
+    exchange.seen = seen.get();
+    verdict
+}
+
+fn drive(exchange: &mut Exchange, client: &Client, request: Request<'_>, seen: &Cell<Option<Family>>) -> Verdict {
     let Request { method, uri, target, version, headers } = request;
     let live = exchange.live.clone();
     exchange.peer = client.peer.ip().to_canonical();
@@ -68,6 +78,7 @@ pub fn judge(exchange: &mut Exchange, client: &Client, request: Request<'_>) -> 
         proven: client.certificate.as_ref().map(|certificate| certificate.ca),
         upgrade: exchange.upgrade,
         request_id: request_id.to_str().unwrap_or(""),
+        seen,
     };
     if let Verdict::Answer(reply) = gate::sanity(&ask, &live.plan.limits) {
         return Verdict::Answer(reply);

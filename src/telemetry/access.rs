@@ -46,6 +46,8 @@ pub struct AccessRecord<'a> {
     pub tls: Option<&'a str>,
     pub user_agent: Option<&'a [u8]>,
     pub referer: Option<&'a [u8]>,
+    /// The family of `bad-uri` that recognised the request, whether it was refused for that or only observed.
+    pub filter: Option<&'a str>,
 }
 
 /// The text of a moment, made once a second.
@@ -100,6 +102,7 @@ pub fn write_json(record: &AccessRecord<'_>, stamp: &mut Stamp, out: &mut Vec<u8
         tls,
         user_agent,
         referer,
+        filter,
     } = record;
     stamp.turn(*at_ms);
     out.extend_from_slice(b"{\"time\":\"");
@@ -136,6 +139,7 @@ pub fn write_json(record: &AccessRecord<'_>, stamp: &mut Stamp, out: &mut Vec<u8
     optional("tls", tls.map(str::as_bytes), out);
     optional("user_agent", *user_agent, out);
     optional("referer", *referer, out);
+    optional("filter", filter.map(str::as_bytes), out);
     out.extend_from_slice(b"}\n");
 }
 
@@ -344,6 +348,7 @@ mod tests {
             tls: Some("TLSv1.3"),
             user_agent: Some(b"curl/8.5"),
             referer: None,
+            filter: None,
         }
     }
 

@@ -243,6 +243,7 @@ mod tests {
             tls: None,
             user_agent: Some(agent),
             referer: None,
+            filter: None,
         }
     }
 

@@ -7,9 +7,10 @@ use tokio::io::AsyncWriteExt;
 use crate::harness::{
     Conn, Gateway,
     client::{request, request_h2},
-    get, raw, send,
+    eventually, get, raw, send,
     tls::TlsClient,
     upstream::{self, Upstream},
+    wait::secs,
 };
 
 async fn gateway() -> (Gateway, Upstream) {
@@ -17,11 +18,11 @@ async fn gateway() -> (Gateway, Upstream) {
     let site = |host: &str, tls: &str| {
         format!(
             "[[site]]\nhost = \"{host}\"\ntls = \"{tls}\"\nupstream = \"behind\"\n\
-             filters = {{ \"bad-uri\" = \"enforce\", template = \"observe\", dot-file = \"off\", patterns = [\"^/wp-json/\"], body = \"64KB\" }}\n"
+             filters = {{ template = \"observe\", dot-file = \"off\", patterns = [\"^/wp-json/\"], body = \"64KB\" }}\n"
         )
     };
     let gateway = Gateway::start(&format!(
-        "[upstream.behind]\nservers = [\"{}\"]\n{}{}[[site]]\nhost = \"b.test\"\ntls = \"off\"\nupstream = \"behind\"\n",
+        "[log]\ndir = \"logs\"\n[upstream.behind]\nservers = [\"{}\"]\n{}{}[[site]]\nhost = \"b.test\"\ntls = \"off\"\nupstream = \"behind\"\n",
         behind.addr,
         site("a.test", "off"),
         site("localhost", "internal"),
@@ -56,6 +57,17 @@ async fn each_family_has_its_mode_and_is_counted() {
     assert_eq!(seen("\"own\"", "\"rejected\"").await, 1.0);
     assert_eq!(seen("\"dot-file\"", "\"rejected\"").await, 0.0);
     assert_eq!(behind.hits(), 5, "what is refused does not reach the app");
+    let line = |query: &str| {
+        let log = std::fs::read_to_string(gateway.dir().join("logs/access.log")).ok()?;
+        let line = log.lines().find(|line| line.contains(query))?;
+        serde_json::from_str::<serde_json::Value>(line).ok()
+    };
+    let named = |query: &str| eventually("the line is written", secs(10), || line(query).ok_or("not yet"));
+    assert_eq!(named("jndi")["status"], 403);
+    for (query, family) in [("%27%20or%20", "sql"), ("%7B7*7", "template")] {
+        assert_eq!(named(query)["filter"], family);
+    }
+    assert_eq!(named("q=shoes")["filter"], serde_json::Value::Null);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

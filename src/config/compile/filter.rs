@@ -61,7 +61,8 @@ fn table(table: file::FilterTable, c: &mut Context<'_>) -> Filters {
         headers,
         body,
     } = table;
-    let mut filters = Filters::new(or_off(bad_uri), or_off(bad_method), or_off(scanner_ua));
+    // What a table does not name is as without one: `{ body = "64KB" }` adds to what is there.
+    let mut filters = Filters::new(bad_uri.value().map_or(FilterMode::Enforce, mode), or_off(bad_method), or_off(scanner_ua));
     for (family, field) in [
         (Family::Traversal, traversal),
         (Family::DotFile, dot_file),

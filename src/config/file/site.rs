@@ -37,7 +37,7 @@ words! {
 }
 
 table! {
-    /// What each filter does; one that is not named is off, but a family is as bad-uri is.
+    /// What each filter does. One that is not named does what it does by default: bad-uri enforces, the others are off; a family is as bad-uri is.
     FilterTable {
         /// All of the families below, in the target and in header fields.
         bad_uri = "bad-uri": FilterMode,

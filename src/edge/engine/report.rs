@@ -11,14 +11,14 @@ use pingora::{Error, ErrorType, proxy::Session};
 use super::super::{
     blackbox::Failure,
     exchange::{Author, CLIENT_GONE, Exchange, Trouble},
-    gate::maintenance::without_secret,
+    gate::{Inspection, maintenance::without_secret},
     intake,
     live::LiveAction,
     upstream::Cause,
 };
 use crate::{
     ipc::why::Fault,
-    plan::UpstreamTimeouts,
+    plan::{Family, UpstreamTimeouts},
     rules::header::HostBuf,
     telemetry::{NO_SITE, access::AccessRecord},
 };
@@ -59,6 +59,7 @@ pub fn done(session: &Session, error: Option<&Error>, exchange: &mut Exchange) {
         tls: super::client(session).and_then(|client| client.tls_version),
         user_agent: bytes(header::USER_AGENT),
         referer: bytes(header::REFERER),
+        filter: exchange.inspection.as_ref().and_then(Inspection::seen).or(exchange.seen).map(Family::as_str),
     });
 }
 

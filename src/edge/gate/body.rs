@@ -1,10 +1,12 @@
 //! Bodies of forms and JSON: held back until their beginning has been looked at.
 
+use std::cell::Cell;
+
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode, header};
 
 use super::GateRoute;
-use crate::rules::screen::BodyKind;
+use crate::{plan::Family, rules::screen::BodyKind};
 
 /// One body under way.
 ///
@@ -18,6 +20,7 @@ pub struct Inspection {
     /// It was looked at.
     over: bool,
     refused: bool,
+    seen: Option<Family>,
     /// What is held came before the first try and is not sent by anybody else.
     unsent: bool,
     /// The try that it belongs to: the next one begins with the first byte again.
@@ -30,7 +33,7 @@ impl Inspection {
     pub fn new(route: &GateRoute, headers: &HeaderMap) -> Option<Self> {
         let most = usize::try_from(route.body_screen?.0).ok()?;
         let kind = BodyKind::of(headers.get(header::CONTENT_TYPE)?.as_bytes())?;
-        Some(Self { kind, most, held: BytesMut::new(), over: false, refused: false, unsent: false, of: 0 })
+        Some(Self { kind, most, held: BytesMut::new(), over: false, refused: false, seen: None, unsent: false, of: 0 })
     }
 
     /// A piece that came before there is an upstream. Whether it takes another.
@@ -78,6 +81,12 @@ impl Inspection {
         Ok(())
     }
 
+    /// The family that recognised it.
+    #[must_use]
+    pub fn seen(&self) -> Option<Family> {
+        self.seen
+    }
+
     /// Whether it was found to be hostile.
     #[must_use]
     pub fn is_refused(&self) -> bool {
@@ -86,7 +95,10 @@ impl Inspection {
 
     fn judge(&mut self, route: &GateRoute) -> Result<(), StatusCode> {
         self.over = true;
-        match route.bad_uri.refuses_body(&self.kind, &self.held[..self.held.len().min(self.most)]) {
+        let seen = Cell::new(None);
+        let refused = route.bad_uri.refuses_body(&self.kind, &self.held[..self.held.len().min(self.most)], &seen);
+        self.seen = seen.get();
+        match refused {
             true => {
                 self.refused = true;
                 Err(StatusCode::FORBIDDEN)

@@ -1,6 +1,6 @@
 //! The filters of one route: what a hit does, and where it is counted.
 
-use std::sync::Arc;
+use std::{cell::Cell, sync::Arc};
 
 use http::HeaderMap;
 use regex::bytes::{RegexSet, RegexSetBuilder};
@@ -75,7 +75,9 @@ impl BadUri {
     }
 
     /// Whether the target or a header field is refused.
-    pub fn refuses(&self, target: &[u8], headers: &HeaderMap) -> bool {
+    ///
+    /// `seen` gets the family that recognised it, also where that only observes.
+    pub fn refuses(&self, target: &[u8], headers: &HeaderMap, seen: &Cell<Option<Family>>) -> bool {
         if self.watched.is_empty() {
             return false;
         }
@@ -83,22 +85,23 @@ impl BadUri {
             let own = self.own.as_ref().filter(|_| families.has(Family::Own));
             self.screen.judge_target(target, &Watch { families, extensions: &self.extensions, own })
         };
-        self.refuses_what(in_target)
+        self.refuses_what(in_target, seen)
             || self.headers
                 && headers
                     .iter()
-                    .any(|(name, value)| self.refuses_what(|families| self.screen.judge_field(name, value.as_bytes(), families)))
+                    .any(|(name, value)| self.refuses_what(|families| self.screen.judge_field(name, value.as_bytes(), families), seen))
     }
 
     /// Whether the beginning of a body is refused.
-    pub fn refuses_body(&self, kind: &BodyKind, body: &[u8]) -> bool {
-        self.refuses_what(|families| self.screen.judge_body(kind, body, families))
+    pub fn refuses_body(&self, kind: &BodyKind, body: &[u8], seen: &Cell<Option<Family>>) -> bool {
+        self.refuses_what(|families| self.screen.judge_body(kind, body, families), seen)
     }
 
     /// A family that observes is counted once, and the others are asked again.
-    fn refuses_what(&self, judge: impl Fn(Families) -> Option<Family>) -> bool {
+    fn refuses_what(&self, judge: impl Fn(Families) -> Option<Family>, seen: &Cell<Option<Family>>) -> bool {
         let mut watched = self.watched;
         while let Some(family) = judge(watched) {
+            seen.set(Some(family));
             if count(self.modes.of(family), &[&self.metrics, &self.of_family[family as usize]]) {
                 return true;
             }

@@ -5,12 +5,12 @@
 //! Shape: [`sanity`] and [`ban`] before a site is known; [`misdirected`] before anything of it is done; then, with site and route, [`admit`]: https redirect → allow/deny → maintenance → methods → limit → screen → body size → CORS preflight.
 //!        The first answer ends it. Upgrade requests pass the same gates: nothing here asks whether a request is one.
 
-use std::{net::IpAddr, time::Duration};
+use std::{cell::Cell, net::IpAddr, time::Duration};
 
 use http::{HeaderMap, Method, StatusCode, Uri, Version, header};
 
 use super::{reply::Reply, tls::mutual::CaMark};
-use crate::plan::ban::Offence;
+use crate::plan::{Family, ban::Offence};
 
 pub mod address;
 pub mod ban;
@@ -61,6 +61,8 @@ pub struct Ask<'a> {
     pub proven: Option<CaMark>,
     pub upgrade: bool,
     pub request_id: &'a str,
+    /// Gets the family of `bad-uri` that recognised the request.
+    pub seen: &'a Cell<Option<Family>>,
 }
 
 impl Ask<'_> {

@@ -16,7 +16,7 @@ pub(super) fn admit(ask: &Ask, route: &GateRoute) -> Verdict {
     {
         return ask.accuse(StatusCode::FORBIDDEN, Offence::ScannerUa);
     }
-    if route.bad_uri.refuses(ask.target, ask.headers) {
+    if route.bad_uri.refuses(ask.target, ask.headers, ask.seen) {
         return ask.accuse(StatusCode::FORBIDDEN, Offence::BadUri);
     }
     Verdict::Pass

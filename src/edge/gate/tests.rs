@@ -1,6 +1,6 @@
 //! The gates one by one and in their order, on requests as the engine would show them.
 
-use std::{num::NonZeroU32, sync::Arc, time::Duration};
+use std::{cell::Cell, num::NonZeroU32, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
 use proptest::prelude::*;
@@ -90,6 +90,7 @@ impl Request {
             proven: None,
             upgrade: false,
             request_id: "0123456789abcdef",
+            seen: &Cell::new(None),
         })
     }
 
