@@ -662,3 +662,27 @@ fn a_bad_line_of_a_file_of_users_is_told_by_its_number_and_not_by_what_it_holds(
     assert!(!format!("{plan:?}").contains("L55T"));
     shows_itself(&plan);
 }
+
+#[test]
+fn passwords_in_the_clear_are_noticed_where_others_than_this_machine_can_come() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let users = dir.path().join("users");
+    fs::write(&users, "alice:{SHA}L55TUjtiq8FBorTWAZ0jy6g129A=\n").expect("written");
+    let site = |host: &str, tls: &str, auth: &str| {
+        format!("[[site]]\nhost = \"{host}\"\ntls = \"{tls}\"\nauth = {auth}\n[site.route.\"/\"]\nrespond = \"x\"\n")
+    };
+    let basic = format!("{{ basic = {users:?} }}");
+    let sites = [
+        site("plain", "off", &basic),
+        site("tls", "internal", &basic),
+        site("open", "off", "\"off\""),
+        site("asked", "off", "{ forward = \"http://127.0.0.1:9000/\" }"),
+    ]
+    .concat();
+    let told = |listen: &str| {
+        let plan = good(&format!("[listen]\nhttp = {listen}\n{sites}"));
+        plan::access::in_the_clear(&plan).map(|site| site.name.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(told(r#"["127.0.0.1:8080", "[::1]:8080"]"#), Vec::<String>::new());
+    assert_eq!(told(r#"["127.0.0.1:8080", "0.0.0.0:80"]"#), ["plain"]);
+}

@@ -40,7 +40,7 @@ use crate::{
         tickets,
         upgrade::{self, Go, Upgrader},
     },
-    plan::Plan,
+    plan::{Plan, access},
     store::{
         atomic,
         lock::{LockError, StateLock},
@@ -166,12 +166,16 @@ fn run_with(config: &Path, program: Program) -> Result<(), Fatal> {
         None => begin(&path)?,
     };
     let log = log::install_master(plan.log.level, plan.log.format, output.own_log())?;
+    warn(&plan);
     let parts = Parts {
         load: Arc::new({
             let path = path.clone();
             move || load::load_running(&path, &env).map_err(|complaints| Box::new(complaints) as Box<dyn StdError + Send + Sync>)
         }),
-        in_force: Box::new(move |plan| log.set(plan.log.level, plan.log.format)),
+        in_force: Box::new(move |plan| {
+            log.set(plan.log.level, plan.log.format);
+            warn(plan);
+        }),
         config: path,
         upgrades_to,
         plan,
@@ -194,6 +198,16 @@ fn run_with(config: &Path, program: Program) -> Result<(), Fatal> {
         .build()
         .map_err(os("start the runtime"))?;
     runtime.block_on(conduct(parts))
+}
+
+/// Of what is allowed, and yet hardly meant.
+fn warn(plan: &Plan) {
+    for site in access::in_the_clear(plan) {
+        tracing::warn!(
+            site = site.name,
+            "passwords cross the network in the clear: give the site a certificate, or listen on loopback alone"
+        );
+    }
 }
 
 /// The first start: nothing is there yet.

@@ -5,6 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use http::HeaderName;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
+use super::{Plan, Site, SiteTls};
 use crate::vocab::{Secret, ServerAddr};
 
 /// What a client has to prove before it is answered. A route without one is open.
@@ -45,6 +46,13 @@ pub struct Forward {
 pub struct User {
     pub name: String,
     pub hash: Secret<String>,
+}
+
+/// Sites whose users tell their passwords to everybody on the way: without TLS, where others than this machine can come.
+pub fn in_the_clear(plan: &Plan) -> impl Iterator<Item = &Site> {
+    let public = plan.listen.http.iter().any(|address| !address.ip().is_loopback());
+    let asks = |site: &&Site| site.routes.iter().any(|route| matches!(route.auth, Some(Auth::Basic(_))));
+    plan.sites.iter().filter(move |site| public && site.tls == SiteTls::Off).filter(asks)
 }
 
 pub(super) fn names_out<S: Serializer>(names: &[HeaderName], to: S) -> Result<S::Ok, S::Error> {

@@ -1,9 +1,15 @@
 //! Who may come in: passwords from files that other programs wrote, another server that is asked, pages of other origins, and sites in maintenance.
 
-use std::{path::Path, process::Command};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http_body_util::{BodyExt as _, Full};
+use tokio::task::JoinSet;
 
 use crate::harness::{
     Answer, Conn, Gateway, Load,
@@ -13,7 +19,7 @@ use crate::harness::{
     raw, send,
     tls::TlsClient,
     upstream,
-    wait::{eventually, secs},
+    wait::{eventually, ms, secs},
 };
 
 /// Runs Apache's htpasswd on FILE, made anew with these words.
@@ -34,7 +40,7 @@ async fn ask(gateway: &Gateway, path: &str, authorization: Option<&str>) -> Answ
     send(gateway.http(), asked.body(Full::default()).expect("a request")).await.expect("an answer")
 }
 
-fn protected(upstream: std::net::SocketAddr, file: &Path) -> String {
+fn protected(upstream: SocketAddr, file: &Path) -> String {
     format!(
         r#"
 [upstream.api]
@@ -177,7 +183,7 @@ async fn a_reload_reads_the_file_again_and_what_was_remembered_is_void() {
     assert!(!String::from_utf8_lossy(&shown.stdout).contains("hush"), "{shown:?}");
 }
 
-fn asked_at(upstream: std::net::SocketAddr, door: std::net::SocketAddr) -> String {
+fn asked_at(upstream: SocketAddr, door: SocketAddr) -> String {
     format!(
         r#"
 [upstream.api]
@@ -370,7 +376,7 @@ async fn pages_of_listed_origins_may_ask_and_read_and_others_may_not() {
     }
 }
 
-fn maintained(upstream: std::net::SocketAddr, on: bool) -> String {
+fn maintained(upstream: SocketAddr, on: bool) -> String {
     format!(
         r#"
 [upstream.api]
@@ -481,4 +487,99 @@ async fn whoever_knows_the_word_sees_the_site_and_neither_the_app_nor_the_log_se
     let shown = gateway.cli(&["config", "show"]);
     assert!(shown.status.success() && !String::from_utf8_lossy(&shown.stdout).contains("sesame"), "{shown:?}");
     assert!(!gateway.output().contains("sesame") && !gateway.status().to_string().contains("sesame"));
+}
+
+/// How long other requests took while something went on: a client at a pace of its own, one request at a time, on a connection that stays.
+async fn beside(addr: SocketAddr, asked: [(&'static str, Option<String>); 2], until: Instant) -> (usize, Duration) {
+    let mut conn = Conn::h1(addr).await.expect("connected");
+    let mut took = Vec::new();
+    while Instant::now() < until {
+        for (host, field) in &asked {
+            let mut request = request("GET", host, "/");
+            if let Some(field) = field {
+                request = request.header("authorization", field);
+            }
+            let began = Instant::now();
+            let answer = conn.send(request.body(Full::default()).expect("a request")).await.expect("an answer");
+            took.push(began.elapsed());
+            assert_eq!(answer.status, 200, "{host}");
+            tokio::time::sleep(ms(2)).await;
+        }
+    }
+    took.sort_unstable();
+    (took.len(), took[(took.len() - 1) * 99 / 100])
+}
+
+/// The Show line: 10,000 wrong attempts a minute, each a new guess against a hash that takes some 50 ms, half of them from as many addresses.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_wrong_passwords_a_minute_do_not_move_the_p99_of_other_requests() {
+    const EVERY: Duration = Duration::from_millis(6);
+    let _turn = heavy().await;
+    let behind = upstream::says("hello").await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("users");
+    htpasswd(&file, &["-c", "-B", "-C", "10"], "alice", "secret");
+    let sites = protected(behind.addr, &file);
+    let other = "[[site]]\nhost = \"other.test\"\ntls = \"off\"\nupstream = \"api\"\n";
+    let gateway = Gateway::start(&format!("trusted_proxies = [\"127.0.0.0/8\"]\n{sites}{other}"));
+    let addr = gateway.http();
+    let span = if std::env::var_os("GATEWAY_TEST_LONG").is_some() { secs(60) } else { secs(6) };
+    // One of them proves who he is with each request: what was right is remembered.
+    let good = claim("alice", "secret");
+    assert_eq!(ask(&gateway, "/", Some(&good)).await.status, 200);
+    let asked = || [("other.test", None), ("a.test", Some(good.clone()))];
+    let (_, alone) = beside(addr, asked(), Instant::now() + secs(3)).await;
+    let until = Instant::now() + span;
+    let attack = async move {
+        let (mut tick, mut flying) = (tokio::time::interval(EVERY), JoinSet::new());
+        let mut n = 0_u32;
+        while Instant::now() < until {
+            tick.tick().await;
+            let from = Ipv4Addr::from(0x0b00_0000 + if n.is_multiple_of(2) { n } else { 1 });
+            let asked = request("GET", "a.test", "/").header("authorization", claim("alice", &format!("guess {n}")));
+            let asked = asked.header("x-forwarded-for", from.to_string()).body(Full::default()).expect("a request");
+            flying.spawn(async move { send(addr, asked).await.expect("an answer").status.as_u16() });
+            n += 1;
+        }
+        flying.join_all().await
+    };
+    let ((requests, p99), statuses) = tokio::join!(beside(addr, asked(), until), attack);
+    let count = |wanted: u16| statuses.iter().filter(|status| **status == wanted).count();
+    let (refused, busy) = (count(401), count(503));
+    println!(
+        "p99 alone {alone:.1?}, beside {} attempts {p99:.1?} ({requests} requests); of these 401 {refused}, 503 {busy}",
+        statuses.len()
+    );
+    assert_eq!(refused + busy, statuses.len(), "nobody came in");
+    assert!(refused > 0 && busy > 0, "401 {refused}, 503 {busy}: more than can be verified, and some were");
+    // A pace of its own, and a machine that others share: of 167 a second at least a third must have been made.
+    assert!(statuses.len() as f64 > span.as_secs_f64() * 55.0, "{} attempts in {span:?}", statuses.len());
+    assert!(p99 <= 3 * alone + ms(20), "alone {alone:?}, beside the attack {p99:?}");
+}
+
+/// Whoever logs in for the first time beside a guesser waits for the few of his guesses that may wait, and for no more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_guesser_keeps_nobody_else_from_logging_in() {
+    let behind = upstream::says("hello").await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("users");
+    htpasswd(&file, &["-c", "-B", "-C", "10"], "alice", "secret");
+    let gateway = Gateway::start(&format!("trusted_proxies = [\"127.0.0.0/8\"]\n{}", protected(behind.addr, &file)));
+    let addr = gateway.http();
+    let ask = |from: &'static str, password: String| async move {
+        let asked = request("GET", "a.test", "/").header("authorization", claim("alice", &password)).header("x-forwarded-for", from);
+        send(addr, asked.body(Full::default()).expect("a request")).await.expect("an answer")
+    };
+    let guesses = futures_util::future::join_all((0..200).map(|n| ask("203.0.113.1", format!("guess {n}"))));
+    let honest = async {
+        // The guesses are there by now, or come meanwhile.
+        tokio::time::sleep(ms(50)).await;
+        ask("203.0.113.2", "secret".to_owned()).await
+    };
+    let (guesses, honest) = tokio::join!(guesses, honest);
+    assert_eq!(honest.status, 200);
+    let busy: Vec<_> = guesses.iter().filter(|answer| answer.status == 503).collect();
+    assert!(busy.len() >= 150, "{} of {} were sent away", busy.len(), guesses.len());
+    assert!(busy.iter().all(|answer| answer.header("retry-after") == "1"));
+    assert!(guesses.iter().all(|answer| answer.status == 503 || answer.status == 401));
 }
