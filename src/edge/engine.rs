@@ -166,6 +166,16 @@ impl ProxyHttp for Engine {
             error.set_retry(false);
             return error.into_down();
         }
+        if exchange.is_cut() {
+            // We have ended it ourselves, be it before the tunnel stood.
+            error.set_retry(false);
+            return error.into_down();
+        }
+        if exchange.is_tunnel() {
+            // What becomes of a tunnel says nothing of the server, and what was said in it is not said to another one.
+            error.set_retry(false);
+            return error;
+        }
         let again = match cause(session, &error, reused) {
             None => false,
             // Judged and picked anew already.

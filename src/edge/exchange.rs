@@ -433,6 +433,18 @@ impl Exchange {
         self.on.as_ref().is_some_and(|on| on.status.is_some())
     }
 
+    /// Whether the server has agreed to an upgrade.
+    #[must_use]
+    pub fn is_tunnel(&self) -> bool {
+        self.on.as_ref().is_some_and(|on| on.status == Some(StatusCode::SWITCHING_PROTOCOLS.as_u16()))
+    }
+
+    /// Whether its client was banned while it was, or was to become, a tunnel.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.watched.as_ref().is_some_and(Watched::is_cut)
+    }
+
     #[must_use]
     pub fn is_on_server(&self) -> bool {
         self.on.is_some()

@@ -233,6 +233,11 @@ impl Watched {
         self.cut.clone()
     }
 
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.cut.is_cancelled()
+    }
+
     /// As if the ban had just been made.
     pub fn cut_now(&self) {
         self.warden.cut(self.who);

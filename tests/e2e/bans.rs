@@ -1,15 +1,20 @@
 //! Bans: who misbehaves is shut out from the very next request on, and nobody else.
 
 use std::{
-    io::{Read, Write},
+    io::{Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::atomic::Ordering::Relaxed,
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use http_body_util::Full;
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpSocket, TcpStream},
+    task::JoinSet,
+};
 
 use crate::harness::{
     Conn, Gateway,
@@ -19,7 +24,7 @@ use crate::harness::{
     send,
     tls::TlsClient,
     upstream,
-    wait::{eventually_async, ms, secs},
+    wait::{eventually_async, ms, secs, within},
     ws::Socket,
 };
 
@@ -265,12 +270,67 @@ async fn an_open_websocket_of_a_banned_client_is_cut_and_that_of_another_is_not(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_banned_client_said_in_its_websockets_is_said_to_no_other_server_and_no_server_is_blamed() {
+    let (one, two) = (upstream::eager_101().await, upstream::eager_101().await);
+    let gateway = Gateway::start(&format!(
+        "[log]\ndir = \"logs\"\naccess = \"combined\"\n[upstream.app]\nservers = [\"{}\", \"{}\"]\n[[site]]\nhost = \"app.test\"\ntls = \"off\"\nupstream = \"app\"\n",
+        one.addr, two.addr
+    ));
+    let handshakes = || one.accepted.load(Relaxed) + two.accepted.load(Relaxed);
+    let tunnel = async |n: u8| {
+        let mut stream = from(n, gateway.http()).await;
+        let asked = "GET /ws HTTP/1.1\r\nHost: app.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+        stream.write_all(asked.as_bytes()).await.expect("written");
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(within(secs(20), "the 101", stream.read_u8()).await.expect("a byte"));
+        }
+        assert!(head.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&head));
+        said_back(&mut stream).await.expect("an echo");
+        stream
+    };
+    let mut banned = Vec::new();
+    for _ in 0..4 {
+        banned.push(tunnel(2).await);
+    }
+    let mut other = tunnel(3).await;
+    assert_eq!(handshakes(), 5);
+    assert!(gateway.cli(&["ban", "127.0.0.2"]).status.success());
+    for stream in &mut banned {
+        let rest = read_to_end(stream, secs(20)).await;
+        assert!(rest.is_empty(), "{rest:?}");
+    }
+    // All four are over for the gateway as well, and both servers take what comes now.
+    let log = gateway.dir().join("logs/access.log");
+    eventually_async("four lines", secs(20), async || {
+        let text = std::fs::read_to_string(&log).unwrap_or_default();
+        if text.lines().filter(|line| line.contains(" 101 ")).count() == 4 { Ok(()) } else { Err(text) }
+    })
+    .await;
+    assert_eq!(handshakes(), 5, "no second handshake");
+    assert_eq!(gateway.metric("gateway_upstream_retries_total", &["app"]).await, 0.0);
+    said_back(&mut other).await.expect("an echo");
+    for server in [&one, &two] {
+        let up = gateway.metric("gateway_upstream_up", &[&server.addr.to_string()]).await;
+        assert_eq!(up, 1.0, "{}", gateway.output());
+    }
+    assert!(!gateway.output().contains("upstream failed"), "{}", gateway.output());
+}
+
+async fn said_back(stream: &mut TcpStream) -> std::io::Result<()> {
+    stream.write_all(b"frame").await?;
+    let mut back = [0; 5];
+    within(secs(20), "an echo", stream.read_exact(&mut back)).await?;
+    assert_eq!(&back, b"frame");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_the_proxy_protocol_it_is_the_client_who_is_banned() {
     let gateway = Gateway::start(&format!(
         "trusted_proxies = [\"127.0.0.1\"]\n[listen]\nhttp = [\"127.0.0.1:0\"]\nhttps = [\"127.0.0.1:0\"]\nproxy_protocol = true\n{SITES}"
     ));
     let say = async |addr: SocketAddr, client: &str, what: &[u8]| {
-        use tokio::io::AsyncWriteExt;
         let mut stream = from(1, addr).await;
         stream.write_all(format!("PROXY TCP4 {client} 192.0.2.1 4711 443\r\n").as_bytes()).await.expect("written");
         stream.write_all(what).await.expect("written");
@@ -353,7 +413,7 @@ async fn thousands_of_bans_are_few_writes_and_are_all_there_after_a_restart() {
     let writes = std::sync::Arc::new(std::sync::Mutex::new(std::collections::BTreeSet::new()));
     let looking = {
         let (file, writes) = (file.clone(), writes.clone());
-        tokio::task::JoinSet::from_iter([async move {
+        JoinSet::from_iter([async move {
             loop {
                 if let Ok(facts) = std::fs::metadata(&file) {
                     writes.lock().expect("no panic").insert(std::os::unix::fs::MetadataExt::mtime_nsec(&facts));

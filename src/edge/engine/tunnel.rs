@@ -4,7 +4,7 @@
 //! of luck. A connection that is not ready at its very first read lets the queue go first.
 //!
 //! And their end: at half the drain of the instance that has it, a WebSocket's client is told to go (1001) where a frame ends, so that it connects anew, to another
-//! instance; what the app still says goes nowhere. The client answers with its own Close, by which the app learns of it. The tunnels of a client that is banned are cut without a word.
+//! instance; what the app still says goes nowhere. The client answers with its own Close, by which the app learns of it. The tunnels of a client that is banned end at once and without a word.
 //! Source: pingora-notes §5.1, RFC 6455 §5.5.1.
 
 use std::{
@@ -200,7 +200,8 @@ impl AsyncRead for GateSocket {
         }
         let socket = &mut *self;
         if socket.cut.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+            // As if the upstream had ended it: no fault of the server's.
+            return Poll::Ready(Ok(()));
         }
         if socket.farewell.say(cx, buf) {
             return Poll::Ready(Ok(()));
