@@ -18,11 +18,12 @@ fn main() {
 const NOW: Duration = Duration::from_secs(1_800_000_000);
 const MILLION: u32 = 1_000_000;
 
-/// Half of them IPv4, half IPv6, spread over all there are.
+/// Half of them IPv4, half IPv6, spread over all that clients may have.
 fn who(n: u32) -> Who {
     let spread = n.wrapping_mul(2_654_435_761);
     let ip = if n.is_multiple_of(2) {
-        Ipv4Addr::from_bits(spread).into()
+        // `n` is even: an odd one is neither that of another nor the unspecified address; below 128.0.0.0 none is multicast.
+        Ipv4Addr::from_bits(spread & 0x7FFF_FFFF | 1).into()
     } else {
         Ipv6Addr::from_bits(0x2001 << 112 | u128::from(spread) << 64).into()
     };

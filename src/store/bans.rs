@@ -1,7 +1,7 @@
 //! STATE/edge/bans: who is banned, and who was.
 //!
 //! Shape: a line each, `ADDRESS SINCE UNTIL TIMES REASON` in Unix seconds, between a first line with the version and a last one with their number, so that a file cut
-//!        short is known for one. Private, written whole.
+//!        short is known for one. Of a whole file, a line that names no ban is passed over. Private, written whole.
 
 use std::{
     fs::{self, File},
@@ -28,7 +28,7 @@ pub enum ReadError {
         #[source]
         source: io::Error,
     },
-    #[error("understand {}: line {line} is none of ours", path.display())]
+    #[error("understand {}: it is no file of bans, or not a whole one, by its line {line}", path.display())]
     Damaged { path: PathBuf, line: usize },
 }
 
@@ -58,32 +58,48 @@ impl Bans {
         Some(Stamp { inode: facts.ino(), modified: (facts.mtime(), facts.mtime_nsec()) })
     }
 
-    /// Shows each, where the whole file is good. Nobody, where there is none.
-    pub fn read(&self, mut see: impl FnMut(Who, Sentence)) -> Result<(), ReadError> {
+    /// Shows each, where the file is whole; nobody, where there is none. How many lines name no ban.
+    ///
+    /// Errors: [`ReadError`]: nobody was shown.
+    pub fn read(&self, mut see: impl FnMut(Who, Sentence)) -> Result<usize, ReadError> {
         let source = |source| ReadError::Read { path: self.path.clone(), source };
         let file = match File::open(&self.path) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
             Err(error) => return Err(source(error)),
         };
         let mut lines = BufReader::with_capacity(64 * 1024, file);
         let mut text = Vec::new();
-        let mut all = Vec::new();
+        let (mut all, mut count, mut strange) = (Vec::new(), 0, 0);
         for line in 1.. {
             text.clear();
             lines.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut text).map_err(source)?;
             let damaged = || ReadError::Damaged { path: self.path.clone(), line };
-            let text = text.strip_suffix(b"\n").and_then(|text| std::str::from_utf8(text).ok()).ok_or_else(damaged)?;
-            match (line, text.strip_prefix("end ")) {
-                (1, _) if text == FIRST => {}
+            let text = match text.strip_suffix(b"\n") {
+                Some(text) => std::str::from_utf8(text).ok(),
+                // Too long for one of ours.
+                None if line > 1 && text.len() as u64 == LONGEST_LINE => {
+                    lines.skip_until(b'\n').map_err(source)?;
+                    None
+                }
+                None => return Err(damaged()),
+            };
+            match (line, text.and_then(|text| text.strip_prefix("end "))) {
+                (1, _) if text == Some(FIRST) => {}
                 (1, _) => return Err(damaged()),
-                (_, Some(count)) if count == all.len().to_string() => break,
-                (_, None) if all.len() < MOST => all.push(parse(text).ok_or_else(damaged)?),
+                (_, Some(told)) if told == count.to_string() => break,
+                (_, None) if count < MOST => {
+                    count += 1;
+                    match text.and_then(parse) {
+                        Some(one) => all.push(one),
+                        None => strange += 1,
+                    }
+                }
                 (..) => return Err(damaged()),
             }
         }
         all.into_iter().for_each(|(who, sentence)| see(who, sentence));
-        Ok(())
+        Ok(strange)
     }
 
     /// `each` shows everybody to whom it is given.
@@ -136,7 +152,7 @@ mod tests {
 
     fn read(bans: &Bans) -> Result<Vec<(Who, Sentence)>, ReadError> {
         let mut all = Vec::new();
-        bans.read(|who, sentence| all.push((who, sentence))).map(|()| all)
+        bans.read(|who, sentence| all.push((who, sentence))).map(|_| all)
     }
 
     #[test]
@@ -176,6 +192,23 @@ mod tests {
             assert_eq!(seen, 0);
         }
         assert!(bans.put_aside().expect("moved").ends_with("bans.damaged"));
+    }
+
+    #[test]
+    fn a_line_that_names_no_ban_frees_nobody_but_whom_it_was_for() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let bans = Bans::of(dir.path());
+        let good = "192.0.2.1 1 4000000000 1 manual";
+        for strange in ["0.0.0.0 1 2 3 manual", "224.0.0.1 1 2 3 manual", "", "x", "192.0.2.7 1 2", &"9".repeat(1000), &"9".repeat(128)] {
+            fs::write(dir.path().join("bans"), format!("{FIRST}\n{strange}\n{good}\n{strange}\nend 3\n")).expect("written");
+            let mut seen = Vec::new();
+            assert_eq!(bans.read(|who, _| seen.push(who)).expect("a whole file"), 2, "{strange}");
+            assert_eq!(seen, [Who::parse("192.0.2.1").expect("an address")]);
+        }
+        fs::write(dir.path().join("bans"), [FIRST.as_bytes(), b"\n\xff\xfe\n", good.as_bytes(), b"\nend 2\n"].concat()).expect("written");
+        assert_eq!(read(&bans).expect("a whole file").len(), 1);
+        fs::write(dir.path().join("bans"), format!("{FIRST}\n{good}\nx\nend 1\n")).expect("written");
+        assert!(matches!(bans.read(|_, _| {}), Err(ReadError::Damaged { line: 4, .. })), "a line more than it says");
     }
 
     proptest! {

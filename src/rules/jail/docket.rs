@@ -187,7 +187,7 @@ mod tests {
     }
 
     fn who(n: u32) -> Who {
-        Who::of(Ipv4Addr::from_bits(n).into()).expect("an address")
+        Who::of(Ipv4Addr::from_bits(0x0100_0000 + n).into()).expect("an address")
     }
 
     const fn secs(n: u64) -> Duration {

@@ -7,7 +7,7 @@ use super::*;
 const NOW: Duration = Duration::from_secs(1_800_000_000);
 
 fn who(n: u32) -> Who {
-    Who::of(Ipv4Addr::from_bits(n).into()).expect("an address")
+    Who::of(Ipv4Addr::from_bits(0x0100_0000 + n).into()).expect("an address")
 }
 
 fn rule(max: u32, find: u64, ban: u64, grow: bool) -> Rule {

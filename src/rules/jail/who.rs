@@ -28,10 +28,14 @@ pub enum WhoError {
 }
 
 impl Who {
-    /// An IPv4-mapped address is IPv4. `None`: an IPv6 multicast address.
+    /// An IPv4-mapped address is IPv4. `None`: the unspecified address or a multicast one, which no client has.
     #[must_use]
     pub fn of(ip: IpAddr) -> Option<Self> {
-        match ip.to_canonical() {
+        let ip = ip.to_canonical();
+        if ip.is_unspecified() || ip.is_multicast() {
+            return None;
+        }
+        match ip {
             IpAddr::V4(ip) => Some(Self(V4 | u64::from(ip.to_bits()))),
             IpAddr::V6(ip) => {
                 let prefix = (ip.to_bits() >> 64) as u64;
@@ -47,20 +51,21 @@ impl Who {
         Self::parse_address(text).map(|(who, _)| who)
     }
 
-    /// As [`Who::parse`], with the very address that was named: of a net its first.
+    /// As [`Who::parse`], with the very address that was named: of a net its first that a client may have.
     ///
     /// Errors: [`WhoError`]
     pub fn parse_address(text: &str) -> Result<(Self, IpAddr), WhoError> {
-        let (ip, nobody) = match text.parse::<IpAddr>() {
-            Ok(ip) => (ip, ip.is_unspecified()),
+        let ip = match text.parse::<IpAddr>() {
+            Ok(ip) => ip,
             Err(_) => match text.parse::<IpNet>() {
                 // That of the loopback address begins with the unspecified one.
-                Ok(net) if net.prefix_len() == if net.addr().is_ipv4() { 32 } else { 64 } => (net.addr(), false),
+                Ok(net) if net.prefix_len() == 64 && net.addr() == Ipv6Addr::UNSPECIFIED => Ipv6Addr::LOCALHOST.into(),
+                Ok(net) if net.prefix_len() == if net.addr().is_ipv4() { 32 } else { 64 } => net.addr(),
                 Ok(net) => return Err(WhoError::Net(net)),
                 Err(_) => return Err(WhoError::NoAddress(text.chars().take(64).collect())),
             },
         };
-        let who = Self::of(ip).filter(|_| !nobody && !ip.is_multicast()).ok_or(WhoError::Nobody(ip))?;
+        let who = Self::of(ip).ok_or(WhoError::Nobody(ip))?;
         Ok((who, ip))
     }
 
@@ -108,7 +113,9 @@ mod tests {
         for net in ["10.0.0.0/8", "10.0.0.0/31", "2001:db8::/48", "2001:db8::1/128"] {
             assert!(matches!(Who::parse(net), Err(WhoError::Net(_))), "{net}");
         }
-        for nobody in ["0.0.0.0", "::", "ff02::1", "224.0.0.1"] {
+        for nobody in
+            ["0.0.0.0", "0.0.0.0/32", "::", "::ffff:0.0.0.0", "ff02::1", "ff02::/64", "224.0.0.1", "239.1.2.3/32", "::ffff:224.0.0.1"]
+        {
             assert!(matches!(Who::parse(nobody), Err(WhoError::Nobody(_))), "{nobody}");
         }
         for bad in ["", "x", "1.2.3", "1.2.3.4:80", "[::1]", "1.2.3.4/33"] {
@@ -119,13 +126,29 @@ mod tests {
     proptest! {
         #[test]
         fn no_two_clients_are_one(a in any::<u32>(), b in any::<u64>()) {
-            let v4 = Who::of(Ipv4Addr::from_bits(a).into()).expect("every IPv4 address has one");
+            let Some(v4) = Who::of(Ipv4Addr::from_bits(a).into()) else { return Ok(()) };
             prop_assert_eq!(v4.address(), IpAddr::from(Ipv4Addr::from_bits(a)));
             prop_assert_eq!(Who::of(v4.address()), Some(v4));
             let ip = Ipv6Addr::from_bits(u128::from(b) << 64 | 7);
             if let Some(v6) = Who::of(ip.into()).filter(|_| ip.to_ipv4_mapped().is_none()) {
                 prop_assert_ne!(v4, v6);
                 prop_assert_eq!(Who::parse(&v6.to_string()), Ok(v6));
+            }
+        }
+
+        #[test]
+        fn whoever_can_be_banned_can_be_read_back_and_nobody_else(
+            v4 in prop_oneof![any::<u32>(), 0xE000_0000..0xF100_0000_u32, Just(0)],
+            v6 in prop_oneof![any::<u128>(), (0_u128..3), any::<u128>().prop_map(|bits| bits | 0xFF << 120), any::<u32>().prop_map(|v4| 0xFFFF << 32 | u128::from(v4))],
+        ) {
+            for ip in [IpAddr::from(Ipv4Addr::from_bits(v4)), Ipv6Addr::from_bits(v6).into()] {
+                let who = Who::of(ip);
+                prop_assert_eq!(Who::parse(&ip.to_string()).ok(), who, "{}", ip);
+                if let Some(who) = who {
+                    prop_assert_eq!(Who::parse(&who.to_string()), Ok(who), "{}", ip);
+                    let named = Who::parse_address(&who.to_string()).map(|(_, ip)| Who::of(ip));
+                    prop_assert_eq!(named, Ok(Some(who)), "{}", ip);
+                }
             }
         }
     }

@@ -12,7 +12,7 @@ use crate::plan::ban::Offence;
 const NOW: Duration = Duration::from_secs(1_800_000_000);
 
 fn v4(n: u32) -> Who {
-    Who::of(Ipv4Addr::from_bits(n).into()).expect("an address")
+    Who::of(Ipv4Addr::from_bits(0x0100_0000 + n).into()).expect("an address")
 }
 
 fn hour(_: u8) -> Duration {
@@ -25,7 +25,7 @@ const BAD_URI: Reason = Reason::Offence(Offence::BadUri);
 fn a_million_banned_cost_at_most_64_mb_and_all_are_found() {
     let cells = Cells::new();
     let who = |n: u32| match n % 2 {
-        0 => v4(n.wrapping_mul(2_654_435_761)),
+        0 => v4(n.wrapping_mul(2_654_435_761) & 0x7FFF_FFFF),
         _ => Who::of(Ipv6Addr::from_bits(u128::from(n) << 64 | 0x2001 << 112).into()).expect("an address"),
     };
     for n in 0..1_000_000 {
