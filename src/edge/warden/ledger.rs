@@ -1,8 +1,8 @@
 //! The ledger: bans on disk, so that neither a crash nor an upgrade frees anybody.
 //!
 //! Shape: STATE/edge/bans, written whole when a ban is made or ended: at once, then at most once a second, and at most a twentieth of the time where there are so many
-//!        that it takes long. While two edges overlap, the elder writes a last time when it is told to leave; the one that follows sees that another has written, and
-//!        takes what it does not know.
+//!        that it takes long. While two edges overlap, the elder writes a last time when it is told to leave; whoever finds that another has written takes what he does
+//!        not know, at the latest before he writes himself.
 
 use std::{
     path::PathBuf,
@@ -97,6 +97,8 @@ impl Ledger {
         if state.closed || !self.warden.unwritten.swap(false, Relaxed) {
             return true;
         }
+        // Another edge may have written since the last look: what is ours alone joins it, and does not take its place.
+        self.take_over(&mut state);
         match self.file.write(|see| self.warden.jail.each(see)) {
             Ok(()) => {
                 state.stamp = self.file.stamp();
@@ -119,21 +121,32 @@ impl Ledger {
     /// Whether another edge has written; what it knew and we do not is taken.
     fn look(&self) {
         let mut state = self.state();
+        if !state.closed && self.take_over(&mut state) {
+            // Its file lacks what is ours alone.
+            self.warden.is_unwritten();
+        }
+    }
+
+    /// Takes what another edge has written. Whether there was something to take.
+    fn take_over(&self, state: &mut State) -> bool {
         let stamp = self.file.stamp();
-        if state.closed || stamp.is_none() || stamp == state.stamp {
-            return;
+        if stamp.is_none() || stamp == state.stamp {
+            return false;
         }
         state.stamp = stamp;
-        match self.take() {
-            // Its file lacks what is ours alone.
-            Ok(_) => self.warden.is_unwritten(),
-            Err(error) => tracing::warn!(error = %chain(&error), "bans of the edge before not read"),
+        let taken = self.take();
+        if let Err(error) = &taken {
+            tracing::warn!(error = %chain(error), "bans of another edge not read");
         }
+        taken.is_ok()
     }
 
     fn take(&self) -> Result<usize, ReadError> {
         let (mut taken, now) = (0, now());
-        self.file.read(|who, sentence| taken += usize::from(self.warden.jail.restore(who, sentence, now)))?;
+        let strange = self.file.read(|who, sentence| taken += usize::from(self.warden.jail.restore(who, sentence, now)))?;
+        if strange > 0 {
+            tracing::warn!(lines = strange, "lines in the file of bans name no ban and are passed over");
+        }
         Ok(taken)
     }
 
@@ -196,6 +209,31 @@ mod tests {
         assert!(next.free(who(1)) && nexts.save());
         nexts.look();
         assert_eq!(next.count(), 1);
+    }
+
+    #[test]
+    fn whoever_writes_before_he_looks_does_not_forget_what_another_has_written() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (elder, next) = (warden(), warden());
+        let (elders, nexts) = (Ledger::open(dir.path().into(), elder.clone()), Ledger::open(dir.path().into(), next.clone()));
+        elder.ban(who(1), HOUR);
+        elders.close();
+        next.ban(who(2), HOUR);
+        assert!(nexts.save());
+        assert!(next.held(who(1).address()).is_some(), "taken over");
+        let last = warden();
+        let _ledger = Ledger::open(dir.path().into(), last.clone());
+        assert!([1, 2].iter().all(|n| last.held(who(*n).address()).is_some()), "both are on disk");
+    }
+
+    #[test]
+    fn one_line_that_names_nobody_frees_nobody() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let text = "gateway bans 1\n0.0.0.0 1 4000000000 1 manual\n192.0.2.1 1 4000000000 1 manual\nend 2\n";
+        fs::write(dir.path().join("bans"), text).expect("written");
+        let warden = warden();
+        let _ledger = Ledger::open(dir.path().into(), warden.clone());
+        assert!(warden.held(who(1).address()).is_some() && dir.path().join("bans").exists());
     }
 
     #[test]
