@@ -148,9 +148,12 @@ impl Sentry {
         (listed.into_iter().map(|(who, sentence)| (who, sentence, enforces(self.mode(), sentence.reason))).collect(), count)
     }
 
-    /// A tunnel of `client` is to be cut when he is banned.
+    /// A tunnel of `client` is to be cut when he is banned. `None`: he is exempt, whatever becomes of others in his /64.
     #[must_use]
     pub fn watch(&self, client: IpAddr) -> Option<Watched> {
+        if self.is_exempt(client) {
+            return None;
+        }
         let watched = self.warden.watch(client)?;
         // Banned between the gate and here.
         if self.shuts_out(client) {
@@ -248,6 +251,17 @@ mod tests {
             after.charge(ip("10.1.2.3"), Some(Offence::BadUri), 403);
         }
         assert!(!after.shuts_out(ip("10.1.2.3")));
+    }
+
+    #[test]
+    fn a_tunnel_of_somebody_exempt_is_not_cut_with_another_of_his_64() {
+        let warden = warden();
+        let sentry = sentry(&warden, |ban| ban.ignore = vec!["2001:db8::1/128".parse().expect("a net")]);
+        let other = sentry.watch(ip("2001:db8::2")).expect("he may be banned");
+        assert!(sentry.watch(ip("2001:db8::1")).is_none() && sentry.watch(ip("10.1.2.3")).is_none());
+        sentry.ban(ip("2001:db8::2"), None).expect("banned");
+        assert!(other.is_cut() && sentry.watch(ip("2001:db8::1")).is_none());
+        assert!(sentry.watch(ip("2001:db8::2")).expect("he may be banned").is_cut(), "too late to be warned");
     }
 
     #[test]
