@@ -326,6 +326,51 @@ async fn said_back(stream: &mut TcpStream) -> std::io::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_refused_by_a_zone_after_a_wait_is_blamed_as_any_other() {
+    let (far, word) = upstream::answers_when_told().await;
+    let gateway = Gateway::start(&format!(
+        "[ban]\npoints = {{ zone = 5 }}\nmax = 5\n[zone.z]\nrate = \"1r/m\"\ncount = [200]\n[upstream.app]\nservers = [\"{}\"]\n[[site]]\nhost = \"plain.test\"\ntls = \"off\"\nzone = \"z\"\nupstream = \"app\"\n",
+        far.addr
+    ));
+    let addr = gateway.http();
+    let go = |set: &mut JoinSet<u16>| {
+        set.spawn(async move { get(addr, "plain.test", "/").await.expect("an answer").status.as_u16() });
+    };
+    let (mut first, mut second) = (JoinSet::new(), JoinSet::new());
+    go(&mut first);
+    eventually_async("it is at work", secs(20), async || if far.hits() == 1 { Ok(()) } else { Err(far.hits()) }).await;
+    go(&mut second);
+    eventually_async("the second waits", secs(20), async || {
+        let waiting = gateway.metric("gateway_zone_waiting", &["zone=\"z\""]).await;
+        if waiting == 1.0 { Ok(()) } else { Err(waiting) }
+    })
+    .await;
+    word.add_permits(1);
+    assert_eq!(first.join_next().await.expect("one").expect("it ran"), 200);
+    assert_eq!(second.join_next().await.expect("one").expect("it ran"), 429);
+    assert_eq!(gateway.metric("gateway_bans_total", &["reason=\"zone\""]).await, 1.0);
+    assert_eq!(get(addr, "plain.test", "/").await.expect("an answer").status, 403, "banned");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_login_that_another_server_refuses_counts_and_a_request_without_one_does_not() {
+    let door = upstream::fails_with(401).await;
+    let gateway = Gateway::start(&format!(
+        "trusted_proxies = [\"127.0.0.0/8\"]\n[ban]\npoints = {{ auth = 5 }}\nmax = 10\n[[site]]\nhost = \"plain.test\"\ntls = \"off\"\nauth = {{ forward = \"http://{}/verify\" }}\n[site.route.\"/\"]\nrespond = {{ status = 200, body = \"in\" }}\n",
+        door.addr
+    ));
+    let ask = async |field: &'static str| {
+        let asked = request("GET", "plain.test", "/").header("x-forwarded-for", "203.0.113.1").header(field, "Basic YTpi");
+        send(gateway.http(), asked.body(Full::default()).expect("a request")).await.expect("an answer").status.as_u16()
+    };
+    for _ in 0..5 {
+        assert_eq!(ask("cookie").await, 401);
+    }
+    assert_eq!((ask("authorization").await, ask("authorization").await, ask("cookie").await), (401, 401, 403));
+    assert_eq!(gateway.metric("gateway_bans_total", &["reason=\"auth\""]).await, 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_the_proxy_protocol_it_is_the_client_who_is_banned() {
     let gateway = Gateway::start(&format!(
         "trusted_proxies = [\"127.0.0.1\"]\n[listen]\nhttp = [\"127.0.0.1:0\"]\nhttps = [\"127.0.0.1:0\"]\nproxy_protocol = true\n{SITES}"

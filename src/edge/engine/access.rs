@@ -68,7 +68,9 @@ async fn ask(session: &mut Session, exchange: &mut Exchange, forward: &Forward) 
             (exchange.user, exchange.vouched) = (user, vouched);
             Verdict::Pass
         }
-        Ok(Said::Refused(reply)) => Verdict::Answer(reply),
+        Ok(Said::Refused(reply)) => {
+            Verdict::Answer(if is_failed_login(session, reply.status) { reply.blame(Offence::Auth) } else { reply })
+        }
         Err(error) => {
             let told = chain(&error);
             tell(exchange, forward, &told);
@@ -98,8 +100,12 @@ fn welcome(exchange: &mut Exchange, user: HeaderValue) -> Verdict {
 
 fn challenge(session: &Session, exchange: &Exchange, basic: &Basic) -> Reply {
     let reply = page(session, exchange, StatusCode::UNAUTHORIZED).with(header::WWW_AUTHENTICATE, basic.challenge());
-    // Who does not try has not failed: a browser asks without a password first.
-    if session.req_header().headers.contains_key(header::AUTHORIZATION) { reply.blame(Offence::Auth) } else { reply }
+    if is_failed_login(session, reply.status) { reply.blame(Offence::Auth) } else { reply }
+}
+
+/// Who does not try has not failed: a browser asks without a password first, and with the cookie of a session that is over.
+fn is_failed_login(session: &Session, status: StatusCode) -> bool {
+    matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) && session.req_header().headers.contains_key(header::AUTHORIZATION)
 }
 
 fn busy(session: &Session, exchange: &mut Exchange) -> Reply {

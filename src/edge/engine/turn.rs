@@ -15,11 +15,19 @@ use super::{
     },
     wait,
 };
+use crate::plan::ban::Offence;
 
 /// As long as that a request waits for the answers of others, which decide what is left for it.
 const SETTLED_WITHIN: Duration = Duration::from_secs(10);
 /// Between two looks where no bell has rung: another zone of the route may have been what it waits for.
 const LOOK: Duration = Duration::from_millis(200);
+
+/// Why a request that waited gets no turn.
+enum NoTurn {
+    Refused(Refused),
+    /// The connection drains, and will be closed before an answer could come.
+    TooLate,
+}
 
 /// A route whose zones make nobody wait costs a look.
 ///
@@ -40,29 +48,36 @@ async fn stand(session: &mut Session, exchange: &mut Exchange) -> Result<Verdict
     let waited = wait::unless_left(session, async {
         tokio::select! {
             biased;
-            settled = settle(exchange, until) => settled?,
-            () = is_too_late(&drain, until, patience) => return Err(too_late(exchange)),
+            settled = settle(exchange, until) => settled.map_err(NoTurn::Refused)?,
+            () = is_too_late(&drain, until, patience) => return Err(NoTurn::TooLate),
         }
         let due = Instant::now() + exchange.passage.wait();
         tokio::select! {
             () = sleep_until(due) => Ok(()),
-            () = is_too_late(&drain, due, patience) => Err(too_late(exchange)),
+            () = is_too_late(&drain, due, patience) => Err(NoTurn::TooLate),
         }
     });
-    let refused = match waited.await {
+    let why = match waited.await {
         Ok(Ok(())) => {
             exchange.passage.begin();
             return Ok(Verdict::Pass);
         }
-        Ok(Err(refused)) => refused,
+        Ok(Err(why)) => why,
         Err(left) => {
             exchange.passage.end();
             return Err(left);
         }
     };
-    let Refused { status, wait } = refused;
-    let page = Reply::page(status, session.req_header().headers.get(header::ACCEPT), exchange.id());
-    Ok(Verdict::Answer(page.with_retry_after(wait)))
+    let page = |status| Reply::page(status, session.req_header().headers.get(header::ACCEPT), exchange.id());
+    Ok(Verdict::Answer(match why {
+        NoTurn::Refused(Refused { status, wait }) => page(status).with_retry_after(wait).blame(Offence::Zone),
+        NoTurn::TooLate => {
+            // Its client is told so now: no fault of his, and he has spent nothing if nobody has come after him.
+            let page = page(StatusCode::SERVICE_UNAVAILABLE).with_retry_after(Duration::ZERO);
+            exchange.passage.end();
+            page
+        }
+    }))
 }
 
 /// Until what others have reserved is spent or given back.
@@ -84,12 +99,6 @@ async fn settle(exchange: &mut Exchange, until: Instant) -> Result<(), Refused> 
         let _ = timeout_at(until.min(Instant::now() + LOOK), heard).await;
     }
     Ok(())
-}
-
-/// The connection drains, and will be closed before an answer could come: its client is told so now, and has spent nothing if nobody has come after it.
-fn too_late(exchange: &mut Exchange) -> Refused {
-    exchange.passage.end();
-    Refused { status: StatusCode::SERVICE_UNAVAILABLE, wait: Duration::ZERO }
 }
 
 /// Returns when the connection drains and the turn would come too late for that.
