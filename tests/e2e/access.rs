@@ -479,10 +479,15 @@ async fn whoever_knows_the_word_sees_the_site_and_neither_the_app_nor_the_log_se
     assert!(seen.json()["headers"]["gateway-maintenance"].is_null(), "{}", seen.text());
     assert_eq!(ask("/x", "cookie", format!("{cookie}1")).await.status, 503);
     assert_eq!(behind.hits(), 2);
+    // Who takes the word to another site, or to none, does not have it written down either.
+    for host in ["other.test", "unknown.test"] {
+        let asked = request("GET", host, "/z?gateway-maintenance=open-sesame").body(Full::default()).expect("a request");
+        send(gateway.http(), asked).await.expect("an answer");
+    }
     let log = gateway.dir().join("logs/access.log");
     eventually("all of it is in the access log", secs(10), || {
         let text = std::fs::read_to_string(&log).unwrap_or_default();
-        if text.lines().count() == 5 && text.contains("\"GET /x HTTP/1.1\" 303") && !text.contains("sesame") { Ok(()) } else { Err(text) }
+        if text.lines().count() == 7 && text.contains("\"GET /x HTTP/1.1\" 303") && !text.contains("sesame") { Ok(()) } else { Err(text) }
     });
     let shown = gateway.cli(&["config", "show"]);
     assert!(shown.status.success() && !String::from_utf8_lossy(&shown.stdout).contains("sesame"), "{shown:?}");

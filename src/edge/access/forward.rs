@@ -35,6 +35,7 @@ use super::GuardError;
 use crate::{
     edge::{
         forward::{self, Origin},
+        gate::maintenance::{FIELD, without_parameter},
         reply::Reply,
     },
     plan,
@@ -211,10 +212,12 @@ impl Forward {
         if let Ok(method) = HeaderValue::from_str(method.as_str()) {
             fields.insert(X_FORWARDED_METHOD, method);
         }
-        match HeaderValue::from_bytes(target) {
+        match HeaderValue::from_bytes(&without_parameter(target)) {
             Ok(target) => drop(fields.insert(X_FORWARDED_URI, target)),
             Err(_) => drop(fields.remove(X_FORWARDED_URI)),
         }
+        // The word for a site in maintenance is not his to know.
+        fields.remove(FIELD);
         fields.insert(header::HOST, self.host.clone());
         fields
     }
@@ -424,7 +427,7 @@ mod tests {
         let (peer, id) = (IpAddr::from([192, 0, 2, 7]), HeaderValue::from_static("id"));
         let asked = Asked {
             method: &Method::DELETE,
-            target: b"/a?b",
+            target: b"/a?gateway-maintenance=open-sesame&b",
             headers,
             authority: Some("h2.test"),
             peer,
@@ -447,6 +450,7 @@ mod tests {
             ("connection", "upgrade, x-mine"),
             ("x-mine", "1"),
             ("content-length", "5"),
+            ("gateway-maintenance", "open-sesame"),
             ("accept", "text/html"),
         ]);
         let asked = question(&had, false);

@@ -44,7 +44,8 @@ pub fn done(session: &Session, error: Option<&Error>, exchange: &mut Exchange) {
         user: exchange.user.as_ref().map(HeaderValue::as_bytes),
         method: head.method.as_str(),
         host: intake::host(&head.uri, &head.headers, &mut buf),
-        target: if exchange.site().is_some_and(|site| site.gate.has_secret()) { without_secret(head.raw_path()) } else { head.raw_path() },
+        // Also where no site is known, or another one: a word that was meant for one of ours.
+        target: without_secret(head.raw_path()),
         version: head.version,
         status,
         received,

@@ -95,12 +95,6 @@ impl GateSite {
         self.maintenance.is_on()
     }
 
-    /// Whether an address may hold what is not to be written down.
-    #[must_use]
-    pub fn has_secret(&self) -> bool {
-        self.maintenance.has_secret()
-    }
-
     /// Whether clients have shown a certificate before they come here.
     #[must_use]
     pub fn knows_clients(&self) -> bool {

@@ -4,6 +4,7 @@
 //!        it; a program sends it as `Gateway-Maintenance`. Comparisons are constant-time. Neither the access log nor the app sees it.
 
 use std::{
+    borrow::Cow,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
     time::Duration,
 };
@@ -76,6 +77,32 @@ pub fn without_secret(target: &[u8]) -> &[u8] {
     if memchr::memmem::find(query, NAME.as_bytes()).is_some() { path } else { target }
 }
 
+/// The address as others than the app may hear of it: the parameter is gone, and all else is there, for they may decide by it.
+#[must_use]
+pub fn without_parameter(target: &[u8]) -> Cow<'_, [u8]> {
+    if without_secret(target).len() == target.len() {
+        return Cow::Borrowed(target);
+    }
+    let (path, query) = target.split_at(target.iter().position(|byte| *byte == b'?').unwrap_or(target.len()));
+    let mut rest = path.to_vec();
+    push_others(query.strip_prefix(b"?").unwrap_or(query), &mut rest);
+    Cow::Owned(rest)
+}
+
+fn is_ours(pair: &[u8]) -> bool {
+    pair.strip_prefix(NAME.as_bytes()).is_some_and(|rest| rest.first() == Some(&b'='))
+}
+
+/// Every pair of a query that is not ours.
+fn push_others(query: &[u8], to: &mut Vec<u8>) {
+    let mut joint = b'?';
+    for pair in query.split(|byte| *byte == b'&').filter(|pair| !is_ours(pair)) {
+        to.push(joint);
+        to.extend_from_slice(pair);
+        joint = b'&';
+    }
+}
+
 impl Maintenance {
     #[must_use]
     pub fn new(site: &plan::Site) -> Self {
@@ -100,11 +127,6 @@ impl Maintenance {
     pub fn is_on(&self) -> bool {
         self.on.load(Relaxed)
     }
-
-    #[must_use]
-    pub fn has_secret(&self) -> bool {
-        self.pass.is_some()
-    }
 }
 
 impl Pass {
@@ -119,8 +141,7 @@ impl Pass {
     fn redeemed(&self, target: &[u8]) -> Option<Vec<u8>> {
         let at = target.iter().position(|byte| *byte == b'?')?;
         let (path, query) = (&target[..at], &target[at + 1..]);
-        let is_ours = |pair: &&[u8]| pair.strip_prefix(NAME.as_bytes()).is_some_and(|rest| rest.first() == Some(&b'='));
-        let given = query.split(|byte| *byte == b'&').find(is_ours)?;
+        let given = query.split(|byte| *byte == b'&').find(|pair| is_ours(pair))?;
         if !bool::from(given[NAME.len() + 1..].ct_eq(self.secret.reveal())) {
             return None;
         }
@@ -129,12 +150,7 @@ impl Pass {
         rest.extend_from_slice(
             path.get(path.iter().position(|byte| !matches!(byte, b'/' | b'\\')).unwrap_or(path.len())..).unwrap_or_default(),
         );
-        let mut joint = b'?';
-        for pair in query.split(|byte| *byte == b'&').filter(|pair| !is_ours(pair)) {
-            rest.push(joint);
-            rest.extend_from_slice(pair);
-            joint = b'&';
-        }
+        push_others(query, &mut rest);
         Some(rest)
     }
 

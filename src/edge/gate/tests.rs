@@ -605,4 +605,13 @@ fn whoever_knows_the_word_comes_through_and_tells_it_once() {
     assert_eq!(status(go("/?gateway-maintenance=open-sesame")), Err(303));
     assert_eq!(maintenance::without_secret(b"/a?b&gateway-maintenance=x"), b"/a");
     assert_eq!(maintenance::without_secret(b"/a?b"), b"/a?b");
+    for (target, rest) in [
+        ("/a?b", "/a?b"),
+        ("/a", "/a"),
+        ("/a?gateway-maintenance=x", "/a"),
+        ("/a?b=1&gateway-maintenance=x&c&gateway-maintenance=", "/a?b=1&c"),
+        ("/a?b=gateway-maintenance=x", "/a?b=gateway-maintenance=x"),
+    ] {
+        assert_eq!(*maintenance::without_parameter(target.as_bytes()), *rest.as_bytes(), "{target}");
+    }
 }
