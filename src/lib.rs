@@ -62,6 +62,10 @@
 //!   when the plan is made and again at a reload, so that a file and the words that name it never disagree. Certificates are not, for they change on their own (D8).
 //! - **D25** Passwords are verified on threads of their own, of low priority, behind a bounded queue ([`edge::access`]): what a stranger can make us do costs those who are
 //!   served nothing. Gates stay synchronous; what takes time stands after them, in the engine.
+//! - **D26** The screen judges by where a value begins and ends, never by a word: who writes about an attack goes on with a sentence. It is made of patterns and not of a
+//!   tokeniser of SQL because the one crate that ports libinjection indexes slices of hostile bytes on trust. A body that is looked at is read before there is an upstream
+//!   as far as the engine can send it again, and held back on its way beyond that ([`edge::gate::body`]). The corpora that measure it (`tests/corpus`) are written by
+//!   another hand than the patterns, and a fifth of them is held out.
 //!
 //! # Lexicon
 //! **site** a set of host names · **route** which of a site's requests go where · **upstream** servers to balance over · **server** one of them ·

@@ -160,12 +160,16 @@ fn challenge(live: &Live, ask: &Ask<'_>) -> Option<Reply> {
 /// Whether the request opens a WebSocket: only that may be silent for as long as it likes, so nothing else may call itself so.
 ///
 /// Source: RFC 6455 §4.1 (GET, without a body), RFC 9110 §7.8.
-fn is_upgrade(method: &Method, version: Version, headers: &HeaderMap) -> bool {
-    let websocket =
-        |value: &HeaderValue| value.as_bytes().split(|byte| *byte == b',').any(|one| one.trim_ascii().eq_ignore_ascii_case(b"websocket"));
+pub fn is_upgrade(method: &Method, version: Version, headers: &HeaderMap) -> bool {
+    let names = |name: header::HeaderName, word: &[u8]| {
+        let named =
+            |value: &HeaderValue| value.as_bytes().split(|byte| *byte == b',').any(|one| one.trim_ascii().eq_ignore_ascii_case(word));
+        headers.get_all(name).iter().any(named)
+    };
     *method == Method::GET
         && version == Version::HTTP_11
-        && headers.get_all(header::UPGRADE).iter().any(websocket)
+        && names(header::UPGRADE, b"websocket")
+        && names(header::CONNECTION, b"upgrade")
         && !headers.contains_key(header::TRANSFER_ENCODING)
         && headers.get(header::CONTENT_LENGTH).is_none_or(|length| length == "0")
 }

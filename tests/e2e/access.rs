@@ -278,8 +278,11 @@ async fn a_door_that_does_not_answer_lets_nobody_in_and_says_why() {
     let refused = get(gateway.http(), "a.test", "/x").await.expect("an answer");
     assert_eq!(refused.status, 503);
     assert!(!refused.header("retry-after").is_empty());
-    let why = gateway.cli(&["why", refused.header("x-request-id")]);
-    assert!(String::from_utf8_lossy(&why.stdout).contains("auth.forward"), "{why:?}");
+    // It is remembered when all of it has been said.
+    eventually("the reason is told", secs(10), || {
+        let why = gateway.cli(&["why", refused.header("x-request-id")]);
+        if String::from_utf8_lossy(&why.stdout).contains("auth.forward") { Ok(()) } else { Err(why) }
+    });
     let (hangs, resets, much) = (upstream::hangs().await, upstream::resets().await, upstream::says_much(403, 1 << 20).await);
     for addr in [hangs.addr, resets.addr, much.addr] {
         gateway.reload(&asked_at(behind.addr, addr)).expect("a reload");

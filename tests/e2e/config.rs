@@ -96,7 +96,9 @@ fn init_writes_a_configuration_that_passes_check_and_overwrites_none() {
 fn what_is_not_built_yet_is_refused_by_name() {
     let dir = workdir();
     let file = dir.path().join("gateway.toml");
-    for text in ["[ban]\nmax = 3\n", "[[site]]\nhost = \"a.test\"\nroot = \"/srv\"\n", "[[site]]\nhost = \"a.test\"\ncompress = true\n"] {
+    for text in
+        ["[alerts]\nwebhooks = []\n", "[[site]]\nhost = \"a.test\"\nroot = \"/srv\"\n", "[[site]]\nhost = \"a.test\"\ncompress = true\n"]
+    {
         fs::write(&file, text).expect("written");
         let checked = Command::new(binary()).arg("-c").arg(&file).arg("check").output().expect("the binary runs");
         let said = format!("{}{}", String::from_utf8_lossy(&checked.stdout), String::from_utf8_lossy(&checked.stderr));

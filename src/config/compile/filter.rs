@@ -10,6 +10,7 @@ use crate::{
         value::regex,
     },
     plan::{Family, FamilyModes, FilterMode, Filters},
+    rules::screen::own_patterns,
     vocab::ByteSize,
 };
 
@@ -88,7 +89,11 @@ fn table(table: file::FilterTable, c: &mut Context<'_>) -> Filters {
             "add patterns = [\"…\"]",
         );
     }
+    let place = patterns.place();
     filters.patterns = self::patterns(patterns, c);
+    if let (Some(place), Err(_)) = (place, own_patterns(&filters.patterns)) {
+        c.out.add(Code::TooLarge, place, "these patterns are too big together");
+    }
     let own = own.value().map_or(FilterMode::Enforce, mode);
     if !filters.patterns.is_empty() {
         filters.families.set(Family::Own, own);

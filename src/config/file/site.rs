@@ -73,7 +73,7 @@ table! {
         patterns: OneOrMore<Text>,
         /// Whether the families look at header fields too. Default: true.
         headers: bool,
-        /// So much of a form or of JSON is looked at as well, before the app gets any of it. At most 1MB. Default: none.
+        /// So much of a form (urlencoded or multipart) or of JSON is looked at as well, before the app gets any of it; what is compressed passes unseen. At most 1MB. Default: none.
         body: Size,
     }
 }

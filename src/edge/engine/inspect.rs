@@ -32,19 +32,25 @@ pub async fn body(session: &mut Session, exchange: &mut Exchange) -> Result<()> 
 async fn read(session: &mut Session, exchange: &Exchange, inspection: &mut Inspection) -> Result<()> {
     let Some(route) = exchange.route() else { return Ok(()) };
     let length = session.get_header(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-    let mut more = true;
+    let (mut more, mut ended) = (true, false);
     session.enable_retry_buffering();
     while more && !session.is_body_done() && !session.retry_buffer_truncated() && is_safe(session, length) {
         deadline::expect(exchange.live.allowance.body);
-        let Some(piece) = session.read_request_body().await.map_err(Error::into_down)? else { break };
+        // Trailers end a body without its stream being over.
+        let Some(piece) = session.read_request_body().await.map_err(Error::into_down)? else {
+            ended = true;
+            break;
+        };
         if session.body_bytes_read() as u64 > route.body_limit {
             return Err(Error::new_down(ErrorType::HTTPStatus(413)));
         }
-        more = inspection.expect(&piece);
+        more = inspection.expect(&piece).map_err(refusal)?;
     }
-    inspection
-        .begin(session.is_body_done(), !session.retry_buffer_truncated(), &route.gate)
-        .map_err(|status| Error::new_down(ErrorType::HTTPStatus(status.as_u16())))
+    inspection.begin(ended || session.is_body_done(), !session.retry_buffer_truncated(), &route.gate).map_err(refusal)
+}
+
+fn refusal(status: http::StatusCode) -> Box<Error> {
+    Error::new_down(ErrorType::HTTPStatus(status.as_u16()))
 }
 
 /// Whether another read leaves the body whole: in the engine's hands, or with a piece to come.

@@ -39,8 +39,13 @@ pub fn take(session: &mut Session, live: &Live) -> Result<()> {
     Ok(())
 }
 
-/// What is not passed on: fields with an underscore would collide with others in CGI and WSGI apps.
+/// What is not passed on: fields with an underscore would collide with others in CGI and WSGI apps, and an `Upgrade` that opens no WebSocket would make a tunnel
+/// that nobody watches.
 fn drop_fields(session: &mut Session) {
+    let head = session.req_header();
+    if head.headers.contains_key(header::UPGRADE) && !intake::is_upgrade(&head.method, head.version, &head.headers) {
+        session.req_header_mut().remove_header(&header::UPGRADE);
+    }
     if session.req_header().headers.keys().any(gate::drops) {
         let bad: Vec<_> = session.req_header().headers.keys().filter(|name| gate::drops(name)).cloned().collect();
         for name in bad {
@@ -183,6 +188,7 @@ pub fn hands_over(bytes: usize, taken: u64, exchange: &mut Exchange) {
 
 /// Counts the body against the route's limit, has it looked at, and works around pingora #935.
 pub fn body(read: usize, body: &mut Option<Bytes>, end: bool, exchange: &mut Exchange) -> Result<()> {
+    let end = end || body.is_none();
     if exchange.route().is_some_and(|route| read as u64 > route.body_limit) && exchange.status.is_none_or(|status| status != 101) {
         return Err(Error::new_down(ErrorType::HTTPStatus(413)));
     }

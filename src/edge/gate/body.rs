@@ -1,6 +1,9 @@
 //! Bodies of forms and JSON: held back until their beginning has been looked at.
 
-use std::cell::Cell;
+use std::{
+    cell::Cell,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode, header};
@@ -17,6 +20,7 @@ pub struct Inspection {
     /// What is looked at.
     most: usize,
     held: BytesMut,
+    share: Share,
     /// It was looked at.
     over: bool,
     refused: bool,
@@ -32,14 +36,22 @@ impl Inspection {
     #[must_use]
     pub fn new(route: &GateRoute, headers: &HeaderMap) -> Option<Self> {
         let most = usize::try_from(route.body_screen?.0).ok()?;
-        let kind = BodyKind::of(headers.get(header::CONTENT_TYPE)?.as_bytes())?;
-        Some(Self { kind, most, held: BytesMut::new(), over: false, refused: false, seen: None, unsent: false, of: 0 })
+        let kind = headers.get_all(header::CONTENT_TYPE).iter().find_map(|kind| BodyKind::of(kind.as_bytes()))?;
+        Some(Self { kind, most, held: BytesMut::new(), share: Share(0), over: false, refused: false, seen: None, unsent: false, of: 0 })
     }
 
     /// A piece that came before there is an upstream. Whether it takes another.
-    pub fn expect(&mut self, piece: &[u8]) -> bool {
+    ///
+    /// Errors: as [`Inspection::take`].
+    pub fn expect(&mut self, piece: &[u8]) -> Result<bool, StatusCode> {
+        self.hold(piece)?;
+        Ok(self.held.len() < self.most)
+    }
+
+    fn hold(&mut self, piece: &[u8]) -> Result<(), StatusCode> {
+        self.share.grow(piece.len())?;
         self.held.extend_from_slice(piece);
-        self.held.len() < self.most
+        Ok(())
     }
 
     /// No other comes before the first try. `end`: it was the last at all. `kept`: the engine sends them all again with each try.
@@ -55,19 +67,22 @@ impl Inspection {
 
     /// Takes a piece of try `of` and leaves what may go on: an empty one says that more is awaited.
     ///
-    /// Errors: what the client is told of a body that is refused.
+    /// Errors: what the client is told: 403 of a body that is refused, 503 where too much is held already.
     pub fn take(&mut self, piece: &mut Option<Bytes>, end: bool, of: u32, route: &GateRoute) -> Result<(), StatusCode> {
+        // Trailers end a body without its stream being over (pingora 0.9.1, `send_body_to2`).
+        let end = end || piece.is_none();
         if self.of != of {
             self.of = of;
             if !self.unsent {
                 self.held.clear();
+                self.share.drop_all();
             }
         }
         if self.over && !self.unsent {
             return Ok(());
         }
         if let Some(piece) = piece {
-            self.held.extend_from_slice(piece);
+            self.hold(piece)?;
         }
         if !self.over {
             if !end && self.held.len() < self.most {
@@ -78,6 +93,7 @@ impl Inspection {
         }
         self.unsent = false;
         *piece = (!self.held.is_empty()).then(|| std::mem::take(&mut self.held).freeze());
+        self.share.drop_all();
         Ok(())
     }
 
@@ -105,6 +121,34 @@ impl Inspection {
             }
             false => Ok(()),
         }
+    }
+}
+
+/// What all bodies together may hold: beyond it, one more is answered 503.
+const MOST_HELD: usize = 64 << 20;
+static HELD: AtomicUsize = AtomicUsize::new(0);
+
+/// A body's part of [`HELD`].
+#[derive(Debug)]
+struct Share(usize);
+
+impl Share {
+    fn grow(&mut self, by: usize) -> Result<(), StatusCode> {
+        self.0 += by;
+        if HELD.fetch_add(by, Relaxed) + by > MOST_HELD {
+            return Err(StatusCode::SERVICE_UNAVAILABLE);
+        }
+        Ok(())
+    }
+
+    fn drop_all(&mut self) {
+        HELD.fetch_sub(std::mem::take(&mut self.0), Relaxed);
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.drop_all();
     }
 }
 
@@ -162,25 +206,49 @@ mod tests {
         let form = || inspection(&route, "application/x-www-form-urlencoded").expect("a form is looked at");
         // All of it, and the engine has it.
         let mut whole = form();
-        assert!(whole.expect(b"a=b"));
+        assert_eq!(whole.expect(b"a=b"), Ok(true));
         assert_eq!(whole.begin(true, true, &route), Ok(()));
         assert_eq!(pieces(&mut whole, 1, &route, &["a=b"]), Ok(vec!["a=b".into()]));
         let mut bad = form();
-        assert!(bad.expect(b"a=<script>"));
+        assert_eq!(bad.expect(b"a=<script>"), Ok(true));
         assert_eq!(bad.begin(true, true, &route), Err(StatusCode::FORBIDDEN));
         // Not all of it, and the engine has it.
         let mut part = form();
-        assert!(part.expect(b"a=<scr"));
+        assert_eq!(part.expect(b"a=<scr"), Ok(true));
         assert_eq!(part.begin(false, true, &route), Ok(()));
         assert_eq!(pieces(&mut part, 1, &route, &["a=<scr", "ipt>"]), Err(StatusCode::FORBIDDEN));
         // Not all of it, and the engine has it not.
         let mut long = form();
-        assert!(!long.expect(b"a=bbbbbbbbbbbbbbbbbbbb"));
+        assert_eq!(long.expect(b"a=bbbbbbbbbbbbbbbbbbbb"), Ok(false));
         assert_eq!(long.begin(false, false, &route), Ok(()));
         assert_eq!(pieces(&mut long, 1, &route, &["c", "d"]), Ok(vec!["a=bbbbbbbbbbbbbbbbbbbbc".into(), "d".into()]));
         let mut torn = form();
-        assert!(torn.expect(b"a=<scr"));
+        assert_eq!(torn.expect(b"a=<scr"), Ok(true));
         assert_eq!(torn.begin(false, false, &route), Ok(()));
         assert_eq!(pieces(&mut torn, 1, &route, &["ipt>", ""]), Err(StatusCode::FORBIDDEN));
+    }
+
+    #[test]
+    fn trailers_end_a_body_too() {
+        let route = looks_at_bodies(20);
+        let mut form = inspection(&route, "application/x-www-form-urlencoded").expect("a form is looked at");
+        let mut piece = Some(Bytes::from_static(b"a=b"));
+        assert_eq!(form.take(&mut piece, false, 1, &route), Ok(()));
+        assert_eq!(piece, Some(Bytes::new()));
+        // The engine says that there is no more, and not that it is over.
+        let mut none = None;
+        assert_eq!(form.take(&mut none, false, 1, &route), Ok(()));
+        assert_eq!(none, Some(Bytes::from_static(b"a=b")));
+        let mut none = None;
+        assert_eq!((form.take(&mut none, false, 1, &route), none), (Ok(()), None));
+    }
+
+    #[test]
+    fn what_all_bodies_hold_is_bounded_and_given_back() {
+        let mut share = Share(0);
+        assert_eq!(share.grow(MOST_HELD / 2), Ok(()));
+        assert_eq!(Share(0).grow(MOST_HELD), Err(StatusCode::SERVICE_UNAVAILABLE));
+        drop(share);
+        assert!(HELD.load(Relaxed) < MOST_HELD / 2, "given back, of those that were refused as well");
     }
 }

@@ -3,11 +3,11 @@
 use std::{cell::Cell, sync::Arc};
 
 use http::HeaderMap;
-use regex::bytes::{RegexSet, RegexSetBuilder};
+use regex::bytes::RegexSet;
 
 use crate::{
     plan::{self, Families, Family, FamilyModes, FilterMode},
-    rules::screen::{BodyKind, Screen, Watch},
+    rules::screen::{BodyKind, Screen, Watch, own_patterns},
     telemetry::{FilterMetrics, Metrics},
 };
 
@@ -61,14 +61,14 @@ pub struct BadUri {
 impl BadUri {
     pub fn new(site: &plan::Site, route: &plan::Route, screen: &Arc<Screen>, metrics: &Metrics) -> Self {
         let plan::Filters { families, headers, patterns, body: _, bad_method: _, scanner_ua: _ } = &route.filters;
-        let own = RegexSetBuilder::new(patterns).case_insensitive(true).size_limit(64 << 20).dfa_size_limit(4 << 20).build();
+        let own = own_patterns(patterns).expect("the patterns are right because they were built at load");
         Self {
             screen: Arc::clone(screen),
             modes: *families,
             watched: families.watched(),
             headers: *headers,
             extensions: route.extensions.iter().map(|e| e.to_ascii_lowercase()).collect(),
-            own: own.ok().filter(|own| !own.is_empty() && families.of(Family::Own) != FilterMode::Off),
+            own: Some(own).filter(|own| !own.is_empty() && families.of(Family::Own) != FilterMode::Off),
             metrics: metrics.filter("bad-uri", &site.name),
             of_family: Family::ALL.map(|family| metrics.family(family.as_str(), &site.name)),
         }

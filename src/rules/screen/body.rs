@@ -3,6 +3,8 @@
 //! Shape: what is cut off at the end is read as far as it goes. One pass, no recursion: a deep document costs what a flat one does.
 //! Source: WHATWG URL (application/x-www-form-urlencoded), RFC 8259, RFC 7578.
 
+use regex::bytes::RegexBuilder;
+
 use super::field::whole;
 
 /// What a body says it is.
@@ -23,14 +25,7 @@ impl BodyKind {
         match &kind[..] {
             b"application/x-www-form-urlencoded" => Some(Self::Form),
             b"application/json" | b"text/json" => Some(Self::Json),
-            b"multipart/form-data" => {
-                let boundary = parts.find_map(|part| {
-                    let (name, value) = part.split_at_checked(9)?;
-                    name.eq_ignore_ascii_case(b"boundary=").then_some(value)
-                })?;
-                let boundary = boundary.strip_prefix(b"\"").and_then(|inner| inner.strip_suffix(b"\"")).unwrap_or(boundary);
-                (!boundary.is_empty() && boundary.len() <= 70).then(|| Self::Multipart(boundary.to_vec()))
-            }
+            b"multipart/form-data" => Some(Self::Multipart(boundary(content_type).unwrap_or_default())),
             _ if kind.starts_with(b"application/") && kind.ends_with(b"+json") => Some(Self::Json),
             _ => None,
         }
@@ -101,32 +96,95 @@ fn string<'a>(text: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
     }
 }
 
+/// The boundary of a multipart body, quoted or not.
+fn boundary(content_type: &[u8]) -> Option<Vec<u8>> {
+    let name = b"boundary";
+    let at = content_type.windows(name.len()).position(|at| at.eq_ignore_ascii_case(name))?;
+    let value = content_type[at + name.len()..].trim_ascii_start();
+    let value = value.strip_prefix(b"=")?.trim_ascii_start();
+    let value = match value {
+        [b'"', rest @ ..] => rest.split(|byte| *byte == b'"').next(),
+        _ => value.split(|byte| *byte == b';' || byte.is_ascii_whitespace()).next(),
+    }?;
+    (!value.is_empty() && value.len() <= 200).then(|| value.to_vec())
+}
+
 /// `&name=value` for each field, `&name=filename` for each file: what is in a file is its own business.
+///
+/// Shape: what is no part as it should be is looked at as a value: some readers are kinder than others.
 fn multipart(boundary: &[u8], body: &[u8], out: &mut Vec<u8>) {
-    let mut delimiter = b"--".to_vec();
-    delimiter.extend_from_slice(boundary);
-    let finder = regex::bytes::Regex::new(&regex::escape(&String::from_utf8_lossy(&delimiter)));
-    let Ok(finder) = finder else { return };
-    for part in finder.split(body).skip(1) {
-        let Some(head) = part.windows(4).position(|at| at == b"\r\n\r\n") else { continue };
-        let (head, content) = (&part[..head], &part[head + 4..]);
+    let delimiter: String = b"--".iter().chain(boundary).map(|byte| format!("\\x{byte:02x}")).collect();
+    let finder = RegexBuilder::new(&delimiter).unicode(false).build();
+    let mut value = |name: &[u8], content: &[u8]| {
         out.push(b'&');
-        out.extend_from_slice(parameter(head, b"name=\"").unwrap_or_default());
+        out.extend(name.iter().map(|byte| whole(*byte)));
         out.push(b'=');
-        match parameter(head, b"filename=\"") {
-            Some(file) => out.extend_from_slice(file),
-            None => out.extend(content.strip_suffix(b"\r\n").unwrap_or(content).iter().map(|byte| whole(*byte))),
-        }
+        out.extend(content.iter().map(|byte| whole(*byte)));
+    };
+    // Without a boundary that fits, all of it is one value.
+    let Some(finder) = finder.ok().filter(|finder| !boundary.is_empty() && finder.is_match(body)) else { return value(b"", body) };
+    let mut parts = finder.split(body);
+    let before = parts.next().unwrap_or_default();
+    if !before.trim_ascii().is_empty() {
+        value(b"", before);
+    }
+    for part in parts {
+        let Some((head, content)) = divide(part) else {
+            if part.trim_ascii() != b"--" {
+                value(b"", part);
+            }
+            continue;
+        };
+        let disposition = head.split(|byte| *byte == b'\n').find(|line| {
+            let field = b"content-disposition:";
+            line.get(..field.len()).is_some_and(|start| start.eq_ignore_ascii_case(field))
+        });
+        let parameter = |name: &[u8]| disposition.and_then(|line| parameter(line, name));
+        let content = content.strip_suffix(b"\n").unwrap_or(content);
+        let content = content.strip_suffix(b"\r").unwrap_or(content);
+        value(parameter(b"name").unwrap_or_default(), parameter(b"filename").filter(|file| !file.is_empty()).unwrap_or(content));
     }
 }
 
-/// The quoted value of a parameter, whose name must not be the end of another's.
-fn parameter<'a>(head: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
-    let at = head.windows(name.len()).enumerate().find(|(at, found)| {
-        found.eq_ignore_ascii_case(name) && at.checked_sub(1).is_none_or(|before| matches!(head[before], b' ' | b';' | b'\t'))
-    })?;
-    let value = &head[at.0 + name.len()..];
-    Some(&value[..value.iter().position(|byte| *byte == b'"')?])
+/// The head of a part and what follows the empty line.
+fn divide(part: &[u8]) -> Option<(&[u8], &[u8])> {
+    let mut start = 0;
+    loop {
+        let end = start + part[start..].iter().position(|byte| *byte == b'\n')?;
+        if start > 0 && part[start..end].trim_ascii().is_empty() {
+            return Some((&part[..start], &part[end + 1..]));
+        }
+        start = end + 1;
+    }
+}
+
+/// The value of a parameter of a field, quoted or not; what is within quotes is no parameter.
+fn parameter<'a>(field: &'a [u8], wanted: &[u8]) -> Option<&'a [u8]> {
+    let mut rest = field;
+    loop {
+        let next = rest.iter().position(|byte| *byte == b';')?;
+        rest = rest[next + 1..].trim_ascii_start();
+        let equals = rest.iter().position(|byte| matches!(byte, b'=' | b';'))?;
+        if rest[equals] == b';' {
+            rest = &rest[equals..];
+            continue;
+        }
+        let name = rest[..equals].trim_ascii();
+        let (value, after) = match &rest[equals + 1..] {
+            [b'"', quoted @ ..] => {
+                let end = quoted.iter().position(|byte| *byte == b'"').unwrap_or(quoted.len());
+                (&quoted[..end], &quoted[(end + 1).min(quoted.len())..])
+            }
+            bare => {
+                let end = bare.iter().position(|byte| *byte == b';' || byte.is_ascii_whitespace()).unwrap_or(bare.len());
+                (&bare[..end], &bare[end..])
+            }
+        };
+        if name.eq_ignore_ascii_case(wanted) {
+            return Some(value);
+        }
+        rest = after;
+    }
 }
 
 #[cfg(test)]
@@ -162,11 +220,24 @@ mod tests {
                     Content-Type: text/plain\r\n\r\nwhatever\r\n--x--\r\n";
         assert_eq!(laid_out("multipart/form-data; boundary=x", body), "?&a=b\r\nc&f=g.txt");
         assert_eq!(laid_out("Multipart/Form-Data; Boundary=\"x\"", body), "?&a=b\r\nc&f=g.txt");
+        // What kinder readers take: another header with a name in it, quotes around a semicolon, lines that end in LF, a boundary that is not there.
+        for (kind, body, text) in [
+            ("x", "--x\r\nX: y; filename=\"a\"\r\nContent-Disposition: form-data; name=\"n\"\r\n\r\nv\r\n--x--", "?&n=v"),
+            ("x", "--x\r\nContent-Disposition: form-data; name=\"a; filename=\"\r\n\r\nv\r\n--x--", "?&a; filename==v"),
+            ("x", "--x\nContent-Disposition: form-data; name=n\n\nv\n--x--\n", "?&n=v"),
+            ("\"a;b\"", "--a;b\r\nContent-Disposition: form-data; name=n\r\n\r\nv\r\n--a;b--", "?&n=v"),
+            ("y", "no part at all", "?&=no part at all"),
+            ("x", "--x\r\nno head", "?&=\r\nno head"),
+            ("", "--x\r\n", "?&=--x\r\n"),
+            (" x", "--x\nContent-Disposition: form-data; name=n; filename=\"\"\n\nv\n--x--\n", "?&n=v"),
+        ] {
+            assert_eq!(laid_out(&format!("multipart/form-data; boundary={kind}"), body), text, "{body}");
+        }
     }
 
     #[test]
     fn other_bodies_are_left_alone() {
-        for kind in ["", "text/plain", "image/png", "multipart/form-data", "multipart/form-data; boundary=", "application/octet-stream"] {
+        for kind in ["", "text/plain", "image/png", "application/octet-stream"] {
             assert_eq!(BodyKind::of(kind.as_bytes()), None, "{kind}");
         }
         assert_eq!(BodyKind::of(b"application/vnd.api+json"), Some(BodyKind::Json));

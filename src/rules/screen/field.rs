@@ -49,8 +49,8 @@ impl Kind {
     pub fn is_suspect(self, value: &[u8]) -> bool {
         match self {
             Self::Structural => value.iter().any(|byte| matches!(byte, b'$' | b'{')),
-            Self::Address => !value.get(7..).unwrap_or(value).iter().all(|byte| plain(*byte) || *byte == b'/'),
-            Self::Cookie | Self::Text => !value.iter().all(|byte| plain(*byte) || *byte == b'/'),
+            Self::Address => !scheme_off(value).unwrap_or(value).iter().all(|byte| plain(*byte) || *byte == b'/') || has_way_up(value),
+            Self::Cookie | Self::Text => !value.iter().all(|byte| plain(*byte)) || has_way_up(value),
         }
     }
 
@@ -62,16 +62,13 @@ impl Kind {
                 out.extend_from_slice(b"?f=");
                 out.extend(value.iter().map(|byte| whole(*byte)));
             }
-            Self::Address => {
-                let rest = value.strip_prefix(b"https://").or_else(|| value.strip_prefix(b"http://"));
-                match rest.and_then(|rest| Some(&rest[rest.iter().position(|byte| *byte == b'/')?..])) {
-                    Some(path) => out.extend_from_slice(path),
-                    None => {
-                        out.extend_from_slice(b"?f=");
-                        out.extend(value.iter().map(|byte| whole(*byte)));
-                    }
+            Self::Address => match scheme_off(value).and_then(|rest| Some(&rest[rest.iter().position(|byte| *byte == b'/')?..])) {
+                Some(path) => out.extend_from_slice(path),
+                None => {
+                    out.extend_from_slice(b"?f=");
+                    out.extend(value.iter().map(|byte| whole(*byte)));
                 }
-            }
+            },
             Self::Cookie => {
                 out.push(b'?');
                 for pair in value.split(|byte| *byte == b';') {
@@ -86,13 +83,21 @@ impl Kind {
     }
 }
 
+fn scheme_off(value: &[u8]) -> Option<&[u8]> {
+    value.strip_prefix(b"https://").or_else(|| value.strip_prefix(b"http://"))
+}
+
+fn has_way_up(value: &[u8]) -> bool {
+    value.windows(2).any(|two| two == b".." || two == b"__")
+}
+
 /// An ampersand divides nothing here.
 pub(super) fn whole(byte: u8) -> u8 {
     if byte == b'&' { AMPERSAND } else { byte }
 }
 
 fn plain(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~' | b',' | b'@' | b' ')
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~' | b',' | b'@')
 }
 
 #[cfg(test)]
@@ -114,15 +119,23 @@ mod tests {
     #[test]
     fn plain_values_are_not_looked_at() {
         for (name, value) in [
-            ("accept", "text/html"),
-            ("user-agent", "curl/8.5.0"),
+            ("accept-language", "en"),
+            ("user-agent", "curl"),
             ("cookie", "a"),
             ("referer", "https://a.example/b/c"),
             ("if-none-match", "W/\"a\""),
         ] {
             assert!(!Kind::of(&HeaderName::from_static(name)).is_suspect(value.as_bytes()), "{name}");
         }
-        for (name, value) in [("accept", "${jndi:x}"), ("user-agent", "() { :;}"), ("cookie", "a='"), ("x-a", "<")] {
+        for (name, value) in [
+            ("accept", "${jndi:x}"),
+            ("user-agent", "() { :;}"),
+            ("cookie", "a='"),
+            ("x-a", "<"),
+            ("user-agent", "1 union select 2"),
+            ("x-file", "a..b"),
+            ("referer", "'or 1=1"),
+        ] {
             assert!(Kind::of(&HeaderName::from_static(name)).is_suspect(value.as_bytes()), "{name}");
         }
     }

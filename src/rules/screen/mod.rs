@@ -8,8 +8,10 @@
 //!        the decoder is a stack, the engine never backtracks.
 //! Units: bytes as received; nothing here assumes UTF-8.
 
+use std::sync::LazyLock;
+
 use http::HeaderName;
-use regex::bytes::{RegexSet, RegexSetBuilder};
+use regex::bytes::{Regex, RegexBuilder, RegexSet, RegexSetBuilder};
 
 use crate::plan::{Families, Family};
 
@@ -214,6 +216,13 @@ impl Default for Screen {
     }
 }
 
+/// Patterns of a user's own, as they are matched: together, without regard to case.
+///
+/// Errors: together they are too big, or one does not compile.
+pub fn own_patterns(patterns: &[String]) -> Result<RegexSet, regex::Error> {
+    RegexSetBuilder::new(patterns).case_insensitive(true).size_limit(16 << 20).dfa_size_limit(4 << 20).build()
+}
+
 /// Puts in what `§` (a gap that SQL sees, or none), `¶` (a gap) and `¤` (an encoded ampersand) stand for, inside a class as well, and the lists of `«…»`: after
 /// [`squash`] a gap is one byte.
 fn spell_out(pattern: &str) -> String {
@@ -263,8 +272,42 @@ fn is_plain(path: &[u8], query: &[u8]) -> bool {
     let plain = path.iter().fold(true, |plain, byte| plain & (CLASS[usize::from(*byte)] & PATH != 0));
     plain
         && query.iter().skip(1).fold(true, |plain, byte| plain & (CLASS[usize::from(*byte)] & QUERY != 0))
-        && !query.windows(2).any(|two| matches!(two, b"__" | b"=." | [b's' | b'S', b'l' | b'L'] | [b'o' | b'O', b'0']))
+        && !(query.len() > 1 && WORDS.is_match(query))
 }
+
+/// What is known without another byte than those of names and numbers.
+static WORDS: LazyLock<Regex> = LazyLock::new(|| {
+    let words = [
+        "__",
+        r"=\.",
+        "classloader",
+        "=ro0ab",
+        "=gasv",
+        "=aced0005",
+        "=aaeaaad",
+        "wp-config",
+        "=id_",
+        "prototype",
+        r"\.template",
+        r"ognl\.",
+        r"@java\.",
+        r"@org\.",
+        "invokefunction",
+        r"com\.sun\.",
+        r"commons\.collections",
+        "proxycommand",
+        "=--?[a-z]",
+        r"&\(",
+        "=metadata",
+        "=unix",
+        "secret_key",
+    ];
+    RegexBuilder::new(&words.join("|"))
+        .unicode(false)
+        .case_insensitive(true)
+        .build()
+        .expect("the words are right because a test builds them")
+});
 
 /// What of a text the sets ask for: an honest one has few, and most sets are never run on it.
 fn traits(text: &[u8]) -> u8 {
