@@ -317,6 +317,49 @@ async fn what_a_banned_client_said_in_its_websockets_is_said_to_no_other_server_
     assert!(!gateway.output().contains("upstream failed"), "{}", gateway.output());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handshake_that_a_ban_cuts_short_goes_to_no_other_server() {
+    let (one, two) = (upstream::hangs().await, upstream::hangs().await);
+    let gateway = Gateway::start(&format!(
+        "[upstream.app]\nservers = [\"{}\", \"{}\"]\n[[site]]\nhost = \"app.test\"\ntls = \"off\"\nupstream = \"app\"\n",
+        one.addr, two.addr
+    ));
+    let handshakes = || one.accepted.load(Relaxed) + two.accepted.load(Relaxed);
+    let mut stream = from(2, gateway.http()).await;
+    let asked = b"GET /ws HTTP/1.1\r\nHost: app.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    stream.write_all(asked).await.expect("written");
+    eventually_async("a server has it", secs(20), async || if handshakes() == 1 { Ok(()) } else { Err(handshakes()) }).await;
+    assert!(gateway.cli(&["ban", "127.0.0.2"]).status.success());
+    let mut rest = [0; 1];
+    let end = within(secs(20), "the end of the connection", stream.read(&mut rest)).await;
+    assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
+    assert_eq!((handshakes(), gateway.metric("gateway_upstream_retries_total", &["app"]).await), (1, 0.0));
+    for server in [&one, &two] {
+        assert_eq!(gateway.metric("gateway_upstream_up", &[&server.addr.to_string()]).await, 1.0, "{}", gateway.output());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tunnel_that_its_server_resets_goes_to_no_other_server() {
+    let (one, two) = (upstream::resets_after_101().await, upstream::resets_after_101().await);
+    let gateway = Gateway::start(&format!(
+        "[upstream.app]\nservers = [\"{}\", \"{}\"]\n[[site]]\nhost = \"app.test\"\ntls = \"off\"\nupstream = \"app\"\n",
+        one.addr, two.addr
+    ));
+    let mut stream = from(2, gateway.http()).await;
+    let asked = b"GET /ws HTTP/1.1\r\nHost: app.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    stream.write_all(asked).await.expect("written");
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(within(secs(20), "the 101", stream.read_u8()).await.expect("a byte"));
+    }
+    assert!(head.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&head));
+    stream.write_all(b"frame").await.expect("written");
+    assert_eq!(read_to_end(&mut stream, secs(20)).await, "");
+    assert_eq!(one.accepted.load(Relaxed) + two.accepted.load(Relaxed), 1);
+    assert_eq!(gateway.metric("gateway_upstream_retries_total", &["app"]).await, 0.0);
+}
+
 async fn said_back(stream: &mut TcpStream) -> std::io::Result<()> {
     stream.write_all(b"frame").await?;
     let mut back = [0; 5];

@@ -265,6 +265,19 @@ pub async fn eager_101() -> Upstream {
     .await
 }
 
+/// Agrees to an upgrade, and resets the connection with the first byte that is said on it.
+pub async fn resets_after_101() -> Upstream {
+    each(|mut stream, _| async move {
+        let mut buffer = [0; 4096];
+        drop(stream.read(&mut buffer).await);
+        let head = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+        drop(stream.write_all(head).await);
+        drop(stream.read(&mut buffer).await);
+        drop(socket2::SockRef::from(&stream).set_linger(Some(std::time::Duration::ZERO)));
+    })
+    .await
+}
+
 /// Answers every request with 200 and keeps every byte it received, connection by connection.
 pub async fn remembers_bytes() -> Upstream {
     each(|mut stream, memory| async move {
