@@ -66,6 +66,8 @@
 //!   tokeniser of SQL because the one crate that ports libinjection indexes slices of hostile bytes on trust. A body that is looked at is read before there is an upstream
 //!   as far as the engine can send it again, and held back on its way beyond that ([`edge::gate::body`]). The corpora that measure it (`tests/corpus`) are written by
 //!   another hand than the patterns, and a fifth of them is held out.
+//! - **D27** The arithmetic of the zones (GCRA) is our own, which governor did at first: it decides on one cell at once, and cannot hold the cells of several zones before it
+//!   takes of any, nor say when a turn comes, nor give one back.
 //!
 //! # Lexicon
 //! **site** a set of host names · **route** which of a site's requests go where · **upstream** servers to balance over · **server** one of them ·
