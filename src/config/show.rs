@@ -604,7 +604,8 @@ fn filters(filters: &plan::Filters) -> String {
         })
     };
     let plan::Filters { families, bad_method, scanner_ua, headers, body, patterns } = filters;
-    let bad_uri = families.of(plan::Family::Traversal);
+    // Where there are no patterns, theirs is what bad-uri is.
+    let bad_uri = families.of(if patterns.is_empty() { plan::Family::Own } else { plan::Family::Traversal });
     let mut pairs = vec![("bad-uri", mode(bad_uri)), ("bad-method", mode(*bad_method)), ("scanner-ua", mode(*scanner_ua))];
     for family in plan::Family::ALL {
         let of = families.of(family);

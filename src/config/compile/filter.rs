@@ -28,11 +28,32 @@ pub fn compile(value: Either<List<file::FilterWord>, file::FilterTable>, c: &mut
         Either::This(words) => {
             let mut filters = Filters::new(FilterMode::Off, FilterMode::Off, FilterMode::Off);
             for At { value, .. } in words.0 {
-                match value {
-                    file::FilterWord::BadUri => filters.families = FamilyModes::all(FilterMode::Enforce),
-                    file::FilterWord::BadMethod => filters.bad_method = FilterMode::Enforce,
-                    file::FilterWord::ScannerUa => filters.scanner_ua = FilterMode::Enforce,
-                }
+                let family = match value {
+                    file::FilterWord::BadUri => {
+                        filters.families = FamilyModes::all(FilterMode::Enforce);
+                        continue;
+                    }
+                    file::FilterWord::BadMethod => {
+                        filters.bad_method = FilterMode::Enforce;
+                        continue;
+                    }
+                    file::FilterWord::ScannerUa => {
+                        filters.scanner_ua = FilterMode::Enforce;
+                        continue;
+                    }
+                    file::FilterWord::Traversal => Family::Traversal,
+                    file::FilterWord::DotFile => Family::DotFile,
+                    file::FilterWord::Extension => Family::Extension,
+                    file::FilterWord::Probe => Family::Probe,
+                    file::FilterWord::Sql => Family::Sql,
+                    file::FilterWord::Xss => Family::Xss,
+                    file::FilterWord::Command => Family::Command,
+                    file::FilterWord::Template => Family::Template,
+                    file::FilterWord::Code => Family::Code,
+                    file::FilterWord::Inclusion => Family::Inclusion,
+                    file::FilterWord::Splitting => Family::Splitting,
+                };
+                filters.families.set(family, FilterMode::Enforce);
             }
             filters
         }

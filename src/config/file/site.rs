@@ -29,7 +29,11 @@ words! {
 }
 
 words! {
-    FilterWord { BadUri = "bad-uri", BadMethod = "bad-method", ScannerUa = "scanner-ua", }
+    FilterWord {
+        BadUri = "bad-uri", BadMethod = "bad-method", ScannerUa = "scanner-ua",
+        Traversal = "traversal", DotFile = "dot-file", Extension = "extension", Probe = "probe", Sql = "sql", Xss = "xss", Command = "command",
+        Template = "template", Code = "code", Inclusion = "inclusion", Splitting = "splitting",
+    }
 }
 
 words! {
@@ -99,7 +103,7 @@ table! {
         client_ca: FilePath,
         /// "strict", "off", or a table laid over the strict set; a value of "" removes. Default: strict.
         headers: Either<HeadersWord, Named<Text>>,
-        /// Default: bad-uri.
+        /// A list names what is enforced, everything else is off; a table gives each its mode. Default: bad-uri.
         filters: Either<List<FilterWord>, FilterTable>,
         /// Every zone that must admit a request.
         zone: OneOrMore<Text>,
