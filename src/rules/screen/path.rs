@@ -57,7 +57,7 @@ fn judge_segment(segment: &[u8], before: &[u8], last: bool, depth: usize, watch:
         10 => is(b"web.config") || is(b"id_ed25519"),
         _ => false,
     };
-    if watched(Family::Probe) && probe::segment(segment, watch) {
+    if watched(Family::Probe) && probe::segment(segment, depth, watch) {
         return Some(Family::Probe);
     }
     if hidden && watched(Family::DotFile) {

@@ -4,7 +4,10 @@
 
 use super::Watch;
 
-/// Segments anywhere in a path.
+/// Whoever looks around asks near the root; deeper, a name is somebody's file or article: a `Dockerfile` in a repository that is shown.
+const DEEPEST: usize = 2;
+
+/// Segments near the root of a path.
 const SEGMENTS: &[&str] = &[
     // Files that a deployment leaves behind.
     "dockerfile",
@@ -77,7 +80,6 @@ const SEGMENTS: &[&str] = &[
     "_async",
     "bea_wls_internal",
     "struts2-showcase",
-    "struts",
     "jbossws",
     "jbossmq-httpil",
     "uddiexplorer",
@@ -91,7 +93,6 @@ const SEGMENTS: &[&str] = &[
     "_wdt",
     "php-fpm_status",
     "fpm-status",
-    "telescope",
     "wlwmanifest.xml",
     "pearcmd",
     // Windows and Exchange.
@@ -114,9 +115,7 @@ const SEGMENTS: &[&str] = &[
     "+cscoe+",
     "+cscot+",
     "dana-na",
-    "remote_access",
     "setup.cgi",
-    "luci",
     "soap.cgi",
     "tmui",
     "sslvpn_websession",
@@ -131,7 +130,6 @@ const SEGMENTS: &[&str] = &[
     "_cluster",
     "nmaplowercheck",
     "evil.txt",
-    "sdk",
     "nice ports",
     "wallet.dat",
     "id_rsa.pub",
@@ -187,6 +185,9 @@ const ENDS: &[&str] = &[
     "/cvs/root",
     "/invokefunction",
     "/evox/about",
+    "/telescope/requests",
+    "/app/etc/local.xml",
+    "/storage/logs/laravel.log",
     "/pages/doenterpagevariables.action",
     "/pages/createpage-entervariables.action",
     "/self/environ",
@@ -258,9 +259,9 @@ const LENGTHS: [u32; 256] = {
 };
 
 /// Whether a segment is one that is asked for by those who look around.
-pub(super) fn segment(segment: &[u8], watch: &Watch<'_>) -> bool {
+pub(super) fn segment(segment: &[u8], depth: usize, watch: &Watch<'_>) -> bool {
     let [first, ..] = segment else { return false };
-    if segment.len() >= 32 || LENGTHS[usize::from(*first)] & 1 << segment.len() == 0 {
+    if depth > DEEPEST || segment.len() >= 32 || LENGTHS[usize::from(*first)] & 1 << segment.len() == 0 {
         return false;
     }
     let is = |name: &&str| segment.eq_ignore_ascii_case(name.as_bytes());
@@ -297,11 +298,12 @@ mod tests {
         let extensions = ["php".to_owned()];
         let php = Watch { extensions: &extensions, ..none };
         for name in ["Dockerfile", "_ignition", "HNAP1", "+CSCOE+", "server-status", "phpMyAdmin"] {
-            assert!(segment(name.as_bytes(), &none), "{name}");
+            assert!(segment(name.as_bytes(), 1, &none), "{name}");
+            assert!(!segment(name.as_bytes(), 3, &none), "{name}, deep");
         }
-        assert!(!segment(b"phpmyadmin", &php) && !segment(b"wp-admin", &php) && segment(b"_ignition", &php));
-        for honest in ["", "docker", "status", "settings", "admin", "manager", "web", "wp-content", "health"] {
-            assert!(!segment(honest.as_bytes(), &none), "{honest}");
+        assert!(!segment(b"phpmyadmin", 1, &php) && !segment(b"wp-admin", 1, &php) && segment(b"_ignition", 1, &php));
+        for honest in ["", "docker", "status", "settings", "admin", "manager", "web", "wp-content", "health", "sdk", "telescope", "luci"] {
+            assert!(!segment(honest.as_bytes(), 1, &none), "{honest}");
         }
         for probe in [
             "/actuator/env",
