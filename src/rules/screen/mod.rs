@@ -178,6 +178,7 @@ impl Screen {
     #[must_use]
     pub fn judge_body(&self, kind: &BodyKind, body: &[u8], families: Families) -> Option<Family> {
         let laid_out = body::lay_out(kind, body);
+        // Files may have zero bytes, and JSON writes them in another way.
         if families.has(Family::Splitting) && *kind == BodyKind::Form && laid_out.windows(3).any(|at| at == b"%00") {
             return Some(Family::Splitting);
         }
@@ -197,16 +198,13 @@ impl Screen {
         if families.has(Family::Inclusion) && traits & SCHEME != 0 && address::inward(&text) {
             return Some(Family::Inclusion);
         }
-        let also = |family: Family, view: Option<Vec<u8>>, needs: u8| {
-            let only = Families::NONE.with(family);
-            view.filter(|_| families.has(family) && traits & needs != 0).and_then(|view| all(&view, only, needs))
+        let seen_as = |family: Family, view: fn(&[u8]) -> Option<Vec<u8>>, needs: u8| {
+            if !families.has(family) || traits & needs == 0 {
+                return None;
+            }
+            all(&view(&text)?, Families::NONE.with(family), needs)
         };
-        if traits & SHELL != 0
-            && let Some(family) = also(Family::Command, decode::unquote(&text), SHELL)
-        {
-            return Some(family);
-        }
-        also(Family::Sql, decode::uncomment(&text), SQL)
+        seen_as(Family::Command, decode::unquote, SHELL).or_else(|| seen_as(Family::Sql, decode::uncomment, SQL))
     }
 }
 
@@ -266,8 +264,7 @@ fn spell_out(pattern: &str) -> String {
     out
 }
 
-/// Whether no byte of the target can be part of anything but names, numbers and their separators; and no pair of bytes of one of the few words that are known
-/// without other bytes (`__proto__`, `=.env`, `classloader`, `=ro0ab`).
+/// Whether no byte of the target can be part of anything but names, numbers and their separators, and its query has none of [`WORDS`].
 fn is_plain(path: &[u8], query: &[u8]) -> bool {
     let plain = path.iter().fold(true, |plain, byte| plain & (CLASS[usize::from(*byte)] & PATH != 0));
     plain
@@ -297,10 +294,7 @@ static WORDS: LazyLock<Regex> = LazyLock::new(|| {
         r"commons\.collections",
         "proxycommand",
         "=--?[a-z]",
-        r"&\(",
         "=metadata",
-        "=unix",
-        "secret_key",
     ];
     RegexBuilder::new(&words.join("|"))
         .unicode(false)
