@@ -37,7 +37,17 @@ impl Inspection {
     pub fn new(route: &GateRoute, headers: &HeaderMap) -> Option<Self> {
         let most = usize::try_from(route.body_screen?.0).ok()?;
         let kind = headers.get_all(header::CONTENT_TYPE).iter().find_map(|kind| BodyKind::of(kind.as_bytes()))?;
-        Some(Self { kind, most, held: BytesMut::new(), share: Share(0), over: false, refused: false, seen: None, unsent: false, of: 0 })
+        Some(Self {
+            kind,
+            most,
+            held: BytesMut::new(),
+            share: Share::of(&HELD),
+            over: false,
+            refused: false,
+            seen: None,
+            unsent: false,
+            of: 0,
+        })
     }
 
     /// A piece that came before there is an upstream. Whether it takes another.
@@ -128,21 +138,28 @@ impl Inspection {
 const MOST_HELD: usize = 64 << 20;
 static HELD: AtomicUsize = AtomicUsize::new(0);
 
-/// A body's part of [`HELD`].
+/// A body's part of what all hold.
 #[derive(Debug)]
-struct Share(usize);
+struct Share {
+    mine: usize,
+    all: &'static AtomicUsize,
+}
 
 impl Share {
+    fn of(all: &'static AtomicUsize) -> Self {
+        Self { mine: 0, all }
+    }
+
     fn grow(&mut self, by: usize) -> Result<(), StatusCode> {
-        self.0 += by;
-        if HELD.fetch_add(by, Relaxed) + by > MOST_HELD {
+        self.mine += by;
+        if self.all.fetch_add(by, Relaxed) + by > MOST_HELD {
             return Err(StatusCode::SERVICE_UNAVAILABLE);
         }
         Ok(())
     }
 
     fn drop_all(&mut self) {
-        HELD.fetch_sub(std::mem::take(&mut self.0), Relaxed);
+        self.all.fetch_sub(std::mem::take(&mut self.mine), Relaxed);
     }
 }
 
@@ -245,10 +262,11 @@ mod tests {
 
     #[test]
     fn what_all_bodies_hold_is_bounded_and_given_back() {
-        let mut share = Share(0);
+        static ALL: AtomicUsize = AtomicUsize::new(0);
+        let mut share = Share::of(&ALL);
         assert_eq!(share.grow(MOST_HELD / 2), Ok(()));
-        assert_eq!(Share(0).grow(MOST_HELD), Err(StatusCode::SERVICE_UNAVAILABLE));
+        assert_eq!(Share::of(&ALL).grow(MOST_HELD), Err(StatusCode::SERVICE_UNAVAILABLE));
         drop(share);
-        assert!(HELD.load(Relaxed) < MOST_HELD / 2, "given back, of those that were refused as well");
+        assert_eq!(ALL.load(Relaxed), 0, "given back, of those that were refused as well");
     }
 }
