@@ -1,9 +1,6 @@
 //! A request before a route that is not for everyone.
 
-use std::{
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
-    time::Duration,
-};
+use std::time::Duration;
 
 use http::{HeaderValue, StatusCode, header};
 use pingora::{Result, proxy::Session};
@@ -15,6 +12,7 @@ use super::{
         gate::Verdict,
         reply::Reply,
     },
+    report::Seldom,
     request, wait,
 };
 use crate::{ipc::why::Fault, plan::ban::Offence, vocab::chain};
@@ -82,15 +80,10 @@ async fn ask(session: &mut Session, exchange: &mut Exchange, forward: &Forward) 
 
 /// At most one line a second.
 fn tell(exchange: &Exchange, forward: &Forward, error: &str) {
-    static LAST: AtomicU64 = AtomicU64::new(0);
-    static HELD: AtomicU64 = AtomicU64::new(0);
-    let now = exchange.live.now().as_secs() + 1;
-    if LAST.swap(now, Relaxed) == now {
-        HELD.fetch_add(1, Relaxed);
-        return;
-    }
+    static TOLD: Seldom = Seldom::new();
+    let Some(more) = TOLD.may(exchange.live.now()) else { return };
     let site = exchange.site().map(|site| &*site.name);
-    tracing::warn!(site, server = %forward.server(), error, more = HELD.swap(0, Relaxed), "auth could not be asked, nobody comes in");
+    tracing::warn!(site, server = %forward.server(), error, more, "auth could not be asked, nobody comes in");
 }
 
 fn welcome(exchange: &mut Exchange, user: HeaderValue) -> Verdict {
