@@ -368,6 +368,35 @@ fn authorities_of_ones_own_and_names_on_demand_mean_what_is_written() {
 }
 
 #[test]
+fn filters_are_what_a_list_names_or_what_a_table_says_beside_the_default() {
+    use plan::{
+        Family,
+        FilterMode::{Enforce, Observe, Off},
+    };
+    let filters = |written: &str| {
+        let plan = good(&format!("[[site]]\nhost = \"a\"\ntls = \"off\"\n{written}\nroute = {{ \"/\" = {{ respond = \"x\" }} }}"));
+        shows_itself(&plan);
+        plan.sites[0].filters.clone()
+    };
+    let modes = |filters: &plan::Filters| {
+        let of = |family| filters.families.of(family);
+        (of(Family::Sql), of(Family::Xss), of(Family::Traversal), filters.bad_method)
+    };
+    for (written, expected) in [
+        ("", (Enforce, Enforce, Enforce, Off)),
+        ("filters = []", (Off, Off, Off, Off)),
+        ("filters = [\"bad-uri\", \"bad-method\"]", (Enforce, Enforce, Enforce, Enforce)),
+        ("filters = [\"sql\", \"bad-method\"]", (Enforce, Off, Off, Enforce)),
+        ("filters = [\"traversal\", \"xss\"]", (Off, Enforce, Enforce, Off)),
+        ("filters = { sql = \"observe\" }", (Observe, Enforce, Enforce, Off)),
+        ("filters = { bad-uri = \"off\", xss = \"observe\" }", (Off, Observe, Off, Off)),
+        ("filters = { body = \"64KB\", patterns = [\"^/x\"], own = \"observe\", headers = false }", (Enforce, Enforce, Enforce, Off)),
+    ] {
+        assert_eq!(modes(&filters(written)), expected, "{written}");
+    }
+}
+
+#[test]
 fn headers_lie_over_the_strict_set_and_nothing_removes() {
     let plan = good(
         "[[site]]\nhost = \"a\"\ntls = \"off\"\nheaders = { X-Frame-Options = \"SAMEORIGIN\", X-XSS-Protection = \"\", X-New = \"1\" }\nroute = { \"/\" = { respond = \"x\" } }",
