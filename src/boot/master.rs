@@ -1,154 +1,63 @@
 //! The master put together: what `gateway -c FILE` is, from the first line of the configuration to the exit code.
 
-use std::{error::Error as StdError, fs, io, os::fd::OwnedFd, path::Path, sync::Arc, time::Duration};
+use std::{error::Error as StdError, fs, path::Path, sync::Arc, time::Duration};
 
-use thiserror::Error;
 use tokio::{
     net::UnixListener,
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, watch},
     task::JoinSet,
-    time::{sleep, timeout},
+    time::timeout,
 };
 
 use crate::{
-    config::{complaint::Complaints, load},
-    ipc::{
-        control::{Answer, Failure},
-        message::{Generation, Role},
-    },
+    config::load,
+    ipc::message::Generation,
     master::{
         child,
         clock::Clock,
-        control::{self, ControlError},
+        control,
         deploy::{self, Deployer},
         edge_link::{self, EdgeLink, Program, Setting},
         handle::Handle,
-        handoff::{self, TakeOverError, UpgradeError},
+        handoff,
         herald::Herald,
         jobs::{self, Jobs},
         materials,
         nursery::{Nursery, Strangers},
         obituary::Register,
         output::{Files, Output},
-        places::{PlaceError, Places},
+        places::Places,
         releases::{Ledger, Moment, Overlay},
-        reload::{self, Conductor, InForce, Load, Score},
-        sockets::{BindError, Sockets},
+        reload::{Conductor, InForce, Load, Score},
+        shutdown::{self, MARGIN},
+        sockets::Sockets,
         status,
-        supervisor::{self, Message, Supervisor, Table},
+        supervisor::{self, Message, Supervisor},
         switches::Switchboard,
+        table::Table,
         tickets,
-        upgrade::{self, Go, Upgrader},
+        upgrade::{self, Upgrader},
     },
     plan::{Plan, access},
-    store::{
-        atomic,
-        lock::{LockError, StateLock},
-        releases::Releases,
-    },
-    telemetry::log::{self, InstallError},
+    store::{atomic, lock::StateLock, releases::Releases},
+    telemetry::log,
 };
 
+mod fatal;
+mod post;
 mod signals;
 mod takeover;
 
 #[cfg(test)]
 mod tests;
 
-use signals::{Held, Signals, Stop};
+pub use fatal::Fatal;
+use fatal::os;
+use post::Post;
+use signals::Signals;
 use takeover::TakeOver;
 pub use takeover::{Refusal, self_check};
 pub use upgrade::REFUSED;
-
-/// After everything has been told to stop: until what is left is killed.
-const MARGIN: Duration = Duration::from_secs(2);
-
-/// Why the master did not start, or does not go on.
-#[derive(Debug, Error)]
-pub enum Fatal {
-    #[error("{0}")]
-    Configuration(Complaints),
-    #[error(transparent)]
-    Lock(#[from] LockError),
-    #[error(transparent)]
-    Place(#[from] PlaceError),
-    #[error(transparent)]
-    Bind(#[from] BindError),
-    #[error(transparent)]
-    Control(#[from] ControlError),
-    #[error(transparent)]
-    Log(#[from] InstallError),
-    #[error(transparent)]
-    TakeOver(#[from] TakeOverError),
-    #[error("{what}")]
-    Os {
-        what: &'static str,
-        #[source]
-        source: io::Error,
-    },
-    #[error("go on: a part of the master ended")]
-    Broken,
-}
-
-impl Fatal {
-    /// How to mend it.
-    #[must_use]
-    pub fn advice(&self) -> Option<&'static str> {
-        match self {
-            Self::Lock(error) => error.advice(),
-            Self::Place(error) => error.advice(),
-            Self::Bind(error) => error.advice(),
-            Self::Control(error) => error.advice(),
-            Self::TakeOver(error) => error.advice(),
-            Self::Configuration(_) | Self::Log(_) | Self::Os { .. } | Self::Broken => None,
-        }
-    }
-
-    /// 78 a bad configuration, 77 no permission, 1 otherwise.
-    #[must_use]
-    pub fn exit_code(&self) -> u8 {
-        let denied = |source: &io::Error| source.kind() == io::ErrorKind::PermissionDenied;
-        match self {
-            Self::Configuration(_) => 78,
-            Self::Bind(BindError::Denied { .. }) => 77,
-            Self::Place(PlaceError::Make { source, .. }) | Self::Control(ControlError::Open { source, .. }) | Self::Os { source, .. }
-                if denied(source) =>
-            {
-                77
-            }
-            Self::Lock(_)
-            | Self::Place(_)
-            | Self::Bind(_)
-            | Self::Control(_)
-            | Self::Log(_)
-            | Self::TakeOver(_)
-            | Self::Os { .. }
-            | Self::Broken => 1,
-        }
-    }
-
-    /// What to print: the configuration's complaints as they are, anything else in one sentence with its causes.
-    #[must_use]
-    pub fn story(&self) -> String {
-        if let Self::Configuration(complaints) = self {
-            return complaints.to_string();
-        }
-        let mut text = format!("could not {self}");
-        let mut cause = self.source();
-        while let Some(error) = cause {
-            text.push_str(&format!(": {error}"));
-            cause = error.source();
-        }
-        if let Some(advice) = self.advice() {
-            text.push_str(&format!("\n  {advice}"));
-        }
-        text
-    }
-}
-
-fn os(what: &'static str) -> impl FnOnce(io::Error) -> Fatal {
-    move |source| Fatal::Os { what, source }
-}
 
 /// Runs until TERM or INT. Returns when everything has stopped.
 pub fn run(config: &Path) -> Result<(), Fatal> {
@@ -441,11 +350,11 @@ async fn conduct(parts: Parts) -> Result<(), Fatal> {
         Err(Fatal::Broken)
     } else {
         tracing::info!("stopping");
-        stop(&mut signals.stop, &handle).await;
+        shutdown::orderly(&handle, signals.stop.wait()).await;
         Ok(())
     };
     nursery.kill_all();
-    let _ = timeout(MARGIN, all_gone(&nursery)).await;
+    let _ = timeout(MARGIN, shutdown::all_gone(&nursery)).await;
     tasks.shutdown().await;
     let status = format!("{:#}\n", sources.json());
     if let Err(error) = atomic::publish(&places.status(), status.as_bytes(), 0o644) {
@@ -455,154 +364,4 @@ async fn conduct(parts: Parts) -> Result<(), Fatal> {
     tracing::info!("gateway ends");
     output.finish(MARGIN);
     result
-}
-
-/// What the run loop acts on.
-struct Post<'a> {
-    handle: &'a Handle,
-    output: &'a Output,
-    herald: &'a Herald,
-    upgrader: &'a Arc<Upgrader>,
-}
-
-impl Post<'_> {
-    /// Until somebody wants us to stop; true: a part of us broke. `client` asked the binary before for this one.
-    async fn watch_over(
-        &self,
-        tasks: &mut JoinSet<()>,
-        signals: &mut Signals,
-        gone: &mut mpsc::Receiver<Go>,
-        mut client: Option<OwnedFd>,
-    ) -> bool {
-        let mut facts = self.handle.edge.facts();
-        let mut losses = facts.clone();
-        let before = facts.borrow().restarts;
-        let mut announced = false;
-        let mut errands = JoinSet::new();
-        let mut watchdog = self.herald.watchdog.map(tokio::time::interval);
-        loop {
-            tokio::select! {
-                ended = tasks.join_next() => {
-                    let why = ended.and_then(Result::err).map_or_else(|| "it returned".to_owned(), |error| error.to_string());
-                    tracing::error!(why, "a part of the master ended, stopping everything");
-                    return true;
-                }
-                () = signals.stop.wait() => return false,
-                _ = signals.hup.recv() => {
-                    // Full: as many reloads wait already.
-                    let _ = self.handle.reloads.try_send(reload::Ask::Reload { reply: None });
-                }
-                _ = signals.usr1.recv() => {
-                    tracing::info!("opening log files again");
-                    self.output.reopen();
-                }
-                _ = signals.usr2.recv() => {
-                    let _ = self.handle.reloads.try_send(reload::Ask::Upgrade(upgrade::Ask { client: None, reply: None }));
-                }
-                Some(go) = gone.recv() => {
-                    if self.go(go, signals).await == Then::Stop {
-                        return false;
-                    }
-                }
-                _ = facts.wait_for(|facts| facts.ready), if !announced => {
-                    announced = true;
-                    let text = announcement(&self.handle.sources.score.borrow());
-                    eprintln!("{text}");
-                    self.herald.ready(&text);
-                    if let Some(client) = client.take() {
-                        let message = format!("upgraded to {}: pid {}, the edge before drains", env!("CARGO_PKG_VERSION"), std::process::id());
-                        errands.spawn(reply(client, Answer::Done { result: serde_json::json!({ "message": message }) }));
-                    }
-                }
-                _ = losses.wait_for(|facts| facts.restarts > before), if client.is_some() => {
-                    let error = "gateway was upgraded, but its new edge did not come up: the one before serves on while it is tried again";
-                    if let Some(client) = client.take() {
-                        errands.spawn(reply(client, Answer::Failed { error: error.to_owned(), kind: Failure::Refused }));
-                    }
-                }
-                Some(_) = errands.join_next() => {}
-                () = beat(&mut watchdog) => self.herald.alive(),
-            }
-        }
-    }
-
-    /// Does not come back where the upgrade is done.
-    async fn go(&self, go: Go, signals: &mut Signals) -> Then {
-        let Go { client, file_in_force, reloads, failed } = go;
-        let mut held = Held { stop: false };
-        let hold = async || {
-            held = signals.hold(reloads).await;
-            if held.stop { Err(UpgradeError::Stopping) } else { Ok(()) }
-        };
-        tracing::info!(program = %self.upgrader.program.display(), "upgrade: the self-check is good, becoming it");
-        let error = self.upgrader.go(client.as_ref(), file_in_force, hold, signals::release).await;
-        // The conductor may be gone at the end of all.
-        let _ = failed.send(error);
-        if held.stop { Then::Stop } else { Then::GoOn }
-    }
-}
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Then {
-    GoOn,
-    Stop,
-}
-
-/// A client that has gone is no error.
-async fn reply(client: OwnedFd, answer: Answer) {
-    let _ = control::answer(client, &answer).await;
-}
-
-/// Never, where nobody wants to hear.
-async fn beat(watchdog: &mut Option<tokio::time::Interval>) {
-    match watchdog {
-        Some(watchdog) => drop(watchdog.tick().await),
-        None => std::future::pending().await,
-    }
-}
-
-/// Which addresses are served, in one line.
-fn announcement(score: &Score) -> String {
-    let named = |role: Role, scheme: &str| {
-        let of = score.sockets.open.iter().filter(move |open| open.role == role);
-        of.map(|open| format!("{scheme}://{}", open.bound)).collect::<Vec<_>>()
-    };
-    let served = [named(Role::Http, "http"), named(Role::Https, "https")].concat().join(", ");
-    let served = if served.is_empty() { "no address".to_owned() } else { served };
-    let admin = named(Role::Admin, "http").first().map(|admin| format!(", status on {admin}")).unwrap_or_default();
-    format!("gateway {} serves {served}{admin}", env!("CARGO_PKG_VERSION"))
-}
-
-/// The edge drains, then the apps stop in reverse order, and jobs beside both; a second signal or the total deadline ends it at once.
-async fn stop(again: &mut Stop, handle: &Handle) {
-    let plan = handle.sources.score.borrow().plan.clone();
-    let drain = plan.timeouts.drain;
-    let slowest = plan.apps.values().map(|app| app.stop.timeout).max().unwrap_or_default();
-    handle.deploys.stop();
-    let apps = async {
-        handle.edge.shutdown(drain).await;
-        let (done, all) = oneshot::channel();
-        let _ = handle.supervisor.send(Message::StopAll { done }).await;
-        let _ = all.await;
-    };
-    let jobs = async {
-        let (done, all) = oneshot::channel();
-        let _ = handle.jobs.send(jobs::Message::StopAll { done }).await;
-        let _ = all.await;
-    };
-    let orderly = async { tokio::join!(apps, jobs) };
-    tokio::select! {
-        ((), ()) = orderly => return,
-        () = again.wait() => tracing::warn!("told twice, stopping now"),
-        () = sleep(drain + slowest + MARGIN) => tracing::error!("not everything stopped in time, killing what is left"),
-    }
-    handle.edge.kill_now().await;
-    let _ = handle.supervisor.send(Message::KillAll).await;
-    let _ = handle.jobs.send(jobs::Message::KillAll).await;
-}
-
-async fn all_gone(nursery: &Nursery) {
-    while !nursery.is_empty() {
-        sleep(Duration::from_millis(10)).await;
-    }
 }

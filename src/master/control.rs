@@ -32,7 +32,7 @@ use super::{
     handle::Handle,
     output::hub::News,
     reload::{self, ReloadError},
-    supervisor::{Order, Word},
+    words::{Order, Word},
 };
 use crate::{
     ipc::{

@@ -28,7 +28,9 @@ use super::{
     output::Output,
     releases::{Ledger, origin},
     reload::Score,
-    supervisor::{self, Table, Word},
+    supervisor,
+    table::Table,
+    words::Word,
 };
 use crate::{
     ipc::message::InstanceState,

@@ -14,9 +14,10 @@ use super::{
     output::Output,
     reload::{self, ReloadError},
     status::Sources,
-    supervisor::{Message, Order, Word},
+    supervisor::Message,
     switches::{SwitchError, Switchboard},
     upgrade,
+    words::{Order, Word},
 };
 use crate::{
     ipc::{

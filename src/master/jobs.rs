@@ -30,8 +30,9 @@ use super::{
     obituary::Register,
     output::{Output, Tail},
     places::Places,
-    supervisor::{Notice, Order, Table, Word},
+    table::Table,
     usage,
+    words::{Notice, Order, Word},
 };
 use crate::{
     ipc::message::{Duty, Incarnation, Instance, InstanceId, InstanceState},

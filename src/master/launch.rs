@@ -33,7 +33,7 @@ use super::{
     obituary::Register,
     output::{Awaited, Kept, Output, Tail},
     places::Places,
-    supervisor::Notice,
+    words::Notice,
 };
 use crate::{
     ipc::message::InstanceId,

@@ -21,13 +21,16 @@ pub mod output;
 pub mod places;
 pub mod releases;
 pub mod reload;
+pub mod shutdown;
 pub mod sockets;
 pub mod status;
 pub mod supervisor;
 pub mod switches;
+pub mod table;
 pub mod tickets;
 pub mod upgrade;
 mod usage;
+pub mod words;
 
 #[cfg(test)]
 pub mod tests;

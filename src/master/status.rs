@@ -9,7 +9,7 @@ use super::{
     clock::{Clock, rfc3339},
     edge_link::Facts,
     reload::Score,
-    supervisor::Table,
+    table::Table,
 };
 use crate::{
     ipc::message::{AppTable, Instance, InstanceId, Role},

@@ -4,19 +4,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    num::NonZeroU16,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
-use nix::unistd::Pid;
 use tokio::{
     sync::{
         mpsc::{self, UnboundedReceiver, UnboundedSender, unbounded_channel},
-        oneshot, watch,
+        watch,
     },
     time::Instant,
 };
@@ -25,176 +20,39 @@ use super::{
     child::{SpawnError, stop_signal},
     clock::Clock,
     edge_link,
-    handoff::{Bag, UpgradeError},
-    launch::{Addresses, Notify, Started, Workshop},
+    launch::{Addresses, Started, Workshop},
     nursery::Nursery,
     obituary::Register,
-    output::{Output, Tail},
+    output::Output,
     places::Places,
+    table::Table,
     usage,
+    words::{Notice, Order, Word},
 };
 use crate::{
-    ipc::message::{AppTable, Duty, Health, Incarnation, Instance, InstanceId, InstanceState, Tally},
-    plan::{self, App, AppPort},
-    rules::restart::{self, Effect, Event, Exit, Life, Reason, Report, State},
-    vocab::{AppName, ServerAddr, units::duration_text},
+    ipc::message::{Health, Incarnation, InstanceId, Tally},
+    plan::{self, App},
+    rules::restart::{Effect, Event, Life, Reason, State},
+    vocab::AppName,
 };
+
+pub mod carried;
+mod message;
+mod report;
+mod rows;
+mod stopping;
+mod track;
+mod waiter;
+
+pub use message::{Message, Show, Shown};
+use stopping::Stopping;
+use track::{Process, Track};
+use waiter::{Waiter, Wish};
 
 /// Between two looks at what processes use.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// For the answers of a new release where nothing says how long a start may take.
 const WARM_WITHIN: Duration = Duration::from_secs(30);
-
-/// What others ask of the supervisor.
-#[derive(Debug)]
-pub enum Message {
-    Command {
-        app: AppName,
-        order: Order,
-        tell: mpsc::Sender<Word>,
-    },
-    /// The apps of a configuration that is now in force.
-    Apps(BTreeMap<AppName, App>),
-    /// A new release beside the old one; it is back if the new one fails. `tell` hears how it goes, and last `Done` or `Failed`.
-    Deploy {
-        app: AppName,
-        spec: Arc<App>,
-        tell: mpsc::Sender<Word>,
-    },
-    Health {
-        id: InstanceId,
-        incarnation: Incarnation,
-        health: Health,
-    },
-    Drained {
-        id: InstanceId,
-        incarnation: Incarnation,
-    },
-    /// Whether an instance that is not in rotation yet has answered what it was asked.
-    Warmed {
-        id: InstanceId,
-        incarnation: Incarnation,
-        result: Result<(), String>,
-    },
-    /// How many requests the instances have had.
-    Tallies(Vec<Tally>),
-    EdgeDied,
-    /// All apps in reverse order, one after the other.
-    StopAll {
-        done: oneshot::Sender<()>,
-    },
-    KillAll,
-    /// Shows all of it as it stands, between two events.
-    Export(Show),
-    /// Whoever waits for an order is told that he must look for himself.
-    HangUp,
-}
-
-/// Is given the supervisor's state and may not come back: a process that executes another binary does not.
-pub struct Show(pub Box<dyn FnOnce(Shown) + Send>);
-
-/// The state and the descriptors in it, or why it cannot be handed over now.
-pub type Shown = Result<(Carried, Bag), UpgradeError>;
-
-impl std::fmt::Debug for Show {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Show")
-    }
-}
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Order {
-    Start,
-    Stop,
-    Restart,
-    /// So many processes, until the configuration asks for another number.
-    Scale(NonZeroU16),
-}
-
-/// To whoever waits for an order. A full inbox loses progress, never the end.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Word {
-    Progress(String),
-    Done(String),
-    Failed(String),
-}
-
-/// What a process of ours tells; unbounded, because each process tells at most twice.
-#[derive(Debug)]
-pub enum Notice {
-    Exited {
-        id: InstanceId,
-        incarnation: u64,
-        exit: Exit,
-    },
-    /// It wrote the awaited line, or notified.
-    Seen {
-        id: InstanceId,
-        incarnation: u64,
-    },
-    /// WATCHDOG=1. `told` is cleared when it has been heard: one of a process at a time.
-    Pinged {
-        id: InstanceId,
-        incarnation: u64,
-        told: Arc<AtomicBool>,
-    },
-}
-
-pub mod carried;
-
-use carried::Carried;
-
-/// The state of all apps, for the edge and for people.
-#[derive(Clone, Debug, Default)]
-pub struct Table {
-    /// Counts changes of state; what processes use is not one.
-    pub version: u64,
-    pub apps: AppTable,
-}
-
-/// A process of an instance.
-#[derive(Default)]
-struct Process {
-    n: u16,
-    pid: Option<Pid>,
-    addr: Option<ServerAddr>,
-    tail: Option<Arc<Tail>>,
-    notify: Option<Notify>,
-    cpu_ms: u64,
-    memory_bytes: u64,
-}
-
-struct Waiter {
-    wish: Wish,
-    tell: mpsc::Sender<Word>,
-}
-
-/// What somebody waits for.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Wish {
-    Up,
-    Stopped,
-    Restarted,
-    Deployed,
-}
-
-struct Track {
-    life: Life,
-    /// By incarnation.
-    processes: BTreeMap<u64, Process>,
-    /// How many processes a person asked for, and how many the configuration did at that time.
-    scaled: Option<(NonZeroU16, NonZeroU16)>,
-    waiters: Vec<Waiter>,
-    /// Removed by a reload and added by a later one before it was gone.
-    again: Option<Arc<App>>,
-    removed: bool,
-}
-
-struct Stopping {
-    queue: VecDeque<AppName>,
-    current: Option<AppName>,
-    done: Option<oneshot::Sender<()>>,
-}
 
 pub struct Supervisor {
     clock: Clock,
@@ -352,24 +210,6 @@ impl Supervisor {
 
     fn names(&self) -> Vec<AppName> {
         self.tracks.keys().cloned().collect()
-    }
-
-    /// The next app's turn when the one before is at rest.
-    fn go_on_stopping(&mut self) {
-        while let Some(Stopping { queue, current, done }) = &mut self.stopping {
-            let busy = current.as_ref().and_then(|app| self.tracks.get(app)).is_some_and(|track| !track.life.is_at_rest());
-            if busy {
-                return;
-            }
-            *current = queue.pop_front();
-            let Some(app) = current.clone() else {
-                if let Some(done) = done.take() {
-                    let _ = done.send(());
-                }
-                return;
-            };
-            self.step(&app, Event::Stop);
-        }
     }
 
     fn command(&mut self, app: &AppName, order: Order, tell: mpsc::Sender<Word>) {
@@ -620,179 +460,6 @@ impl Supervisor {
             self.nursery.signal(pid, stop_signal(track.life.spec_of(n, incarnation).stop.signal))
         }
     }
-
-    fn report(&mut self, app: &AppName, report: &Report) {
-        let Some(track) = self.tracks.get_mut(app) else { return };
-        let last_line = |n: &u16| {
-            let tail = track.processes.values().rev().find(|process| process.n == *n).and_then(|process| process.tail.as_ref());
-            tail.and_then(|tail| tail.lines().pop()).unwrap_or_default()
-        };
-        let text = match report {
-            Report::Ready { n, took } => {
-                tracing::info!(%app, instance = n, took_ms = millis(*took), "ready");
-                format!("{app}.{n} is ready after {} ms", millis(*took))
-            }
-            Report::Again { n, why, delay } => {
-                tracing::warn!(%app, instance = n, why, delay_ms = millis(*delay), last_line = last_line(n), "ended, will be started again");
-                let last = last_line(n);
-                let last = if last.is_empty() { last } else { format!(", its last words: {last}") };
-                format!("{app}.{n} ended: {why}; it is started again in {} ms{last}", millis(*delay))
-            }
-            Report::Ended { n, why } => {
-                tracing::info!(%app, instance = n, why, "ended, and stays so");
-                format!("{app}.{n} ended: {why}")
-            }
-            Report::Stopped { n } => {
-                tracing::info!(%app, instance = n, "stopped");
-                format!("{app}.{n} is stopped")
-            }
-            Report::Unhealthy { n, why } => {
-                tracing::warn!(%app, instance = n, why, "unhealthy");
-                format!("{app}.{n} is unhealthy: {why}")
-            }
-            Report::Stubborn { n } => {
-                tracing::warn!(%app, instance = n, "did not stop in time, killing its group");
-                format!("{app}.{n} did not stop in time and is killed")
-            }
-            Report::BudgetSpent { exits } => {
-                tracing::error!(%app, exits, "keeps failing: one try a minute from now on, until one holds or `gateway start`");
-                format!("{app} keeps failing: {exits} exits; from now on one try a minute")
-            }
-            Report::Recovered => {
-                tracing::info!(%app, "has recovered");
-                format!("{app} has recovered")
-            }
-            Report::RollDone => format!("all of {app} are new"),
-            Report::RollAborted { n, why } => {
-                tracing::error!(%app, instance = n, why, "restart given up, the rest stays as it is");
-                format!("the restart of {app} was given up at instance {n}: {why}")
-            }
-            Report::NoRoom { n, why } => {
-                tracing::warn!(%app, instance = n, why, "no memory for two: the old one goes first, requests are held meanwhile");
-                format!("{app}.{n}: {why}: the old one goes first, requests are held meanwhile")
-            }
-            Report::Recycling { n, why } => {
-                tracing::info!(%app, instance = n, why, "is replaced");
-                format!("{app}.{n} is replaced: {why}")
-            }
-            Report::RecycleFailed { n, why } => {
-                tracing::error!(%app, instance = n, why, last_line = last_line(n), "its replacement did not come up: the old one goes on for now");
-                format!("the replacement of {app}.{n} did not come up: {why}")
-            }
-            Report::Warmed { n } => format!("{app}.{n} is warm"),
-            Report::Switched { guard } if guard.is_zero() => format!("switched: the new release of {app} serves"),
-            Report::Switched { guard } => {
-                tracing::info!(%app, guard_ms = millis(*guard), "the new release serves, the old one stands by");
-                format!("switched: the new release of {app} serves, the old one stands by for {}", duration_text(*guard))
-            }
-            Report::DeployDone => {
-                tracing::info!(%app, "deployed");
-                format!("{app} is deployed")
-            }
-            Report::DeployFailed { why } => {
-                tracing::error!(%app, why, "deploy failed, the old release serves");
-                format!("the deploy of {app} failed, the old release serves: {why}")
-            }
-        };
-        track.waiters.retain(|waiter| waiter.hears(report, &text));
-    }
-
-    fn publish(&mut self) {
-        if !std::mem::take(&mut self.changed) {
-            return;
-        }
-        let apps = self.rows();
-        self.table.send_modify(|table| {
-            table.version += 1;
-            table.apps.put_apps(apps);
-        });
-    }
-
-    fn rows(&self) -> AppTable {
-        let mut instances = Vec::new();
-        let mut restarts = BTreeMap::new();
-        for (app, track) in &self.tracks {
-            restarts.insert(app.clone(), track.life.restarts().map(|(reason, count)| (reason.as_str().to_owned(), count)).collect());
-            for view in track.life.view() {
-                let process = track.processes.get(&view.incarnation);
-                instances.push(Instance {
-                    id: InstanceId { app: app.clone(), n: view.n },
-                    incarnation: Incarnation(view.incarnation),
-                    state: state(view.state),
-                    duty: duty(view.duty),
-                    release: view.release,
-                    since_ms: self.clock.wall(view.since),
-                    pid: process.and_then(|p| p.pid).map(|pid| pid.as_raw().cast_unsigned()),
-                    addr: process.and_then(|p| p.addr.clone()),
-                    restarts: view.restarts,
-                    last_exit: view.last_exit.map(|(why, at)| (why, self.clock.wall(at))),
-                    last_restart_ms: view.last_restart.map(|at| self.clock.wall(at)),
-                    due_ms: view.due.map(|at| self.clock.wall(at)),
-                    cpu_ms: process.map_or(0, |p| p.cpu_ms),
-                    memory_bytes: process.map_or(0, |p| p.memory_bytes),
-                });
-            }
-        }
-        AppTable { instances, restarts, edge_restarts: self.edge_restarts, jobs: BTreeMap::new() }
-    }
-
-    fn look(&mut self) {
-        let mut weights = Vec::new();
-        for (app, track) in &mut self.tracks {
-            for (incarnation, process) in &mut track.processes {
-                if let Some(usage) = process.pid.and_then(usage::of) {
-                    process.cpu_ms = usage.cpu_ms;
-                    process.memory_bytes = usage.memory_bytes;
-                    weights.push((app.clone(), Event::Weighed { n: process.n, incarnation: *incarnation, bytes: usage.memory_bytes }));
-                }
-            }
-        }
-        for (app, event) in weights {
-            self.step(&app, event);
-        }
-        let apps = self.rows();
-        self.table.send_if_modified(|table| {
-            let before = table.apps.clone();
-            table.apps.put_apps(apps);
-            table.apps != before
-        });
-    }
-}
-
-impl Process {
-    /// As it is now, not as it was at the last look.
-    fn memory(&self) -> Option<u64> {
-        Some(self.pid.and_then(usage::of)?.memory_bytes)
-    }
-}
-
-impl Track {
-    fn scale(&mut self, procs: NonZeroU16) -> Result<Arc<App>, String> {
-        let spec = self.life.settled_spec();
-        if self.life.is_deploying() {
-            return Err("a deploy of it is under way".to_owned());
-        }
-        if let AppPort::Fixed { first } = spec.port
-            && first.get().checked_add(procs.get() - 1).is_none()
-        {
-            return Err(format!("{procs} processes from port {first} on would need ports beyond 65535"));
-        }
-        let configured = self.scaled.map_or(spec.procs, |(_, configured)| configured);
-        self.scaled = (procs != configured).then_some((procs, configured));
-        let mut spec = (**spec).clone();
-        spec.procs = procs;
-        Ok(Arc::new(spec))
-    }
-
-    /// Whether it is as `spec` of the configuration wants it. A number of processes that was asked for by hand stays while the configuration's is the same.
-    fn is_at(&mut self, spec: &mut Arc<App>) -> bool {
-        match self.scaled {
-            Some((asked, configured)) if configured == spec.procs => Arc::make_mut(spec).procs = asked,
-            Some(_) => self.scaled = None,
-            None => {}
-        }
-        **self.life.settled_spec() == **spec
-    }
 }
 
 /// Why there is no memory for one more process of this size, if there is not.
@@ -815,87 +482,6 @@ fn in_order(mut apps: BTreeMap<AppName, App>) -> Vec<(AppName, App)> {
         ordered.extend(apps.remove_entry(&next));
     }
     ordered
-}
-
-impl Waiter {
-    /// False: it has heard the end.
-    fn hears(&self, report: &Report, text: &str) -> bool {
-        let failed = || Some(Word::Failed(text.to_owned()));
-        let done = || Some(Word::Done(text.to_owned()));
-        let end = match (self.wish, report) {
-            (Wish::Restarted, Report::RollDone) | (Wish::Deployed, Report::DeployDone) => done(),
-            (Wish::Restarted, Report::RollAborted { .. })
-            | (Wish::Deployed, Report::DeployFailed { .. })
-            | (Wish::Up, Report::Again { .. } | Report::BudgetSpent { .. }) => failed(),
-            (
-                Wish::Up | Wish::Stopped | Wish::Restarted | Wish::Deployed,
-                Report::Ready { .. }
-                | Report::Again { .. }
-                | Report::Ended { .. }
-                | Report::Stopped { .. }
-                | Report::Unhealthy { .. }
-                | Report::Stubborn { .. }
-                | Report::BudgetSpent { .. }
-                | Report::Recovered
-                | Report::NoRoom { .. }
-                | Report::RollDone
-                | Report::RollAborted { .. }
-                | Report::Recycling { .. }
-                | Report::RecycleFailed { .. }
-                | Report::Warmed { .. }
-                | Report::Switched { .. }
-                | Report::DeployDone
-                | Report::DeployFailed { .. },
-            ) => None,
-        };
-        match end {
-            Some(end) => {
-                // There is room: progress leaves the last place free.
-                let _ = self.tell.try_send(end);
-                false
-            }
-            None => {
-                // A client that does not read loses words, not the supervisor's time.
-                if self.tell.capacity() > 1 {
-                    let _ = self.tell.try_send(Word::Progress(text.to_owned()));
-                }
-                !self.tell.is_closed()
-            }
-        }
-    }
-
-    fn is_over(&self, life: &Life) -> bool {
-        let end = match self.wish {
-            Wish::Up => life.are(&[State::Ready, State::Exited]).then_some("all instances are up"),
-            Wish::Stopped => life.is_at_rest().then_some("all instances are stopped"),
-            Wish::Restarted | Wish::Deployed => None,
-        };
-        if let Some(text) = end {
-            let _ = self.tell.try_send(Word::Done(text.to_owned()));
-        }
-        end.is_some() || self.tell.is_closed()
-    }
-}
-
-fn state(state: State) -> InstanceState {
-    match state {
-        State::Stopped => InstanceState::Stopped,
-        State::Starting => InstanceState::Starting,
-        State::Ready => InstanceState::Ready,
-        State::Draining => InstanceState::Draining,
-        State::Stopping => InstanceState::Stopping,
-        State::Exited => InstanceState::Exited,
-        State::Backoff => InstanceState::Backoff,
-        State::Cooldown => InstanceState::Cooldown,
-    }
-}
-
-fn duty(duty: restart::Duty) -> Duty {
-    match duty {
-        restart::Duty::Serves => Duty::Serves,
-        restart::Duty::OnTrial => Duty::OnTrial,
-        restart::Duty::StandsBy => Duty::StandsBy,
-    }
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -18,7 +18,9 @@ use crate::{
         output::{Files, Output},
         places::Places,
         sockets::Sockets,
-        supervisor::{Message, Order, Supervisor, Table, Wiring, Word},
+        supervisor::{Message, Supervisor, Wiring},
+        table::Table,
+        words::{Order, Word},
     },
     plan::{
         App, AppLimits, AppPort, DeployPolicy, Ready, Recycle, RestartPolicy, Rotation, Stop, UpstreamTimeouts,

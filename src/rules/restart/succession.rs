@@ -10,7 +10,7 @@ use std::{sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::{After, Cell, Duty, Effect, KILL_AGAIN, Life, Phase, Reason, Report, State, View, recycle::AGAIN};
+use super::{After, Cell, Duty, Effect, Life, Phase, Reason, Report, State, View, ending::KILL_AGAIN, recycle::AGAIN};
 use crate::{
     plan::{App, AppPort, Ready},
     vocab::units::duration_text,

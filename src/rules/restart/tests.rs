@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    plan::{AppLimits, DeployPolicy, Live, Recycle, RestartPolicy, Rotation, Stop, UpstreamTimeouts, app::StopSignal},
+    plan::{AppLimits, AppPort, DeployPolicy, Live, Recycle, RestartPolicy, Rotation, Stop, UpstreamTimeouts, app::StopSignal},
     vocab::{ByteSize, Pace},
 };
 

@@ -1,0 +1,85 @@
+//! What becomes of an app, in the words of the log and of whoever waits.
+
+use super::{Supervisor, millis};
+use crate::{
+    rules::restart::Report,
+    vocab::{AppName, units::duration_text},
+};
+
+impl Supervisor {
+    pub(super) fn report(&mut self, app: &AppName, report: &Report) {
+        let Some(track) = self.tracks.get_mut(app) else { return };
+        let last_line = |n: &u16| {
+            let tail = track.processes.values().rev().find(|process| process.n == *n).and_then(|process| process.tail.as_ref());
+            tail.and_then(|tail| tail.lines().pop()).unwrap_or_default()
+        };
+        let text = match report {
+            Report::Ready { n, took } => {
+                tracing::info!(%app, instance = n, took_ms = millis(*took), "ready");
+                format!("{app}.{n} is ready after {} ms", millis(*took))
+            }
+            Report::Again { n, why, delay } => {
+                tracing::warn!(%app, instance = n, why, delay_ms = millis(*delay), last_line = last_line(n), "ended, will be started again");
+                let last = last_line(n);
+                let last = if last.is_empty() { last } else { format!(", its last words: {last}") };
+                format!("{app}.{n} ended: {why}; it is started again in {} ms{last}", millis(*delay))
+            }
+            Report::Ended { n, why } => {
+                tracing::info!(%app, instance = n, why, "ended, and stays so");
+                format!("{app}.{n} ended: {why}")
+            }
+            Report::Stopped { n } => {
+                tracing::info!(%app, instance = n, "stopped");
+                format!("{app}.{n} is stopped")
+            }
+            Report::Unhealthy { n, why } => {
+                tracing::warn!(%app, instance = n, why, "unhealthy");
+                format!("{app}.{n} is unhealthy: {why}")
+            }
+            Report::Stubborn { n } => {
+                tracing::warn!(%app, instance = n, "did not stop in time, killing its group");
+                format!("{app}.{n} did not stop in time and is killed")
+            }
+            Report::BudgetSpent { exits } => {
+                tracing::error!(%app, exits, "keeps failing: one try a minute from now on, until one holds or `gateway start`");
+                format!("{app} keeps failing: {exits} exits; from now on one try a minute")
+            }
+            Report::Recovered => {
+                tracing::info!(%app, "has recovered");
+                format!("{app} has recovered")
+            }
+            Report::RollDone => format!("all of {app} are new"),
+            Report::RollAborted { n, why } => {
+                tracing::error!(%app, instance = n, why, "restart given up, the rest stays as it is");
+                format!("the restart of {app} was given up at instance {n}: {why}")
+            }
+            Report::NoRoom { n, why } => {
+                tracing::warn!(%app, instance = n, why, "no memory for two: the old one goes first, requests are held meanwhile");
+                format!("{app}.{n}: {why}: the old one goes first, requests are held meanwhile")
+            }
+            Report::Recycling { n, why } => {
+                tracing::info!(%app, instance = n, why, "is replaced");
+                format!("{app}.{n} is replaced: {why}")
+            }
+            Report::RecycleFailed { n, why } => {
+                tracing::error!(%app, instance = n, why, last_line = last_line(n), "its replacement did not come up: the old one goes on for now");
+                format!("the replacement of {app}.{n} did not come up: {why}")
+            }
+            Report::Warmed { n } => format!("{app}.{n} is warm"),
+            Report::Switched { guard } if guard.is_zero() => format!("switched: the new release of {app} serves"),
+            Report::Switched { guard } => {
+                tracing::info!(%app, guard_ms = millis(*guard), "the new release serves, the old one stands by");
+                format!("switched: the new release of {app} serves, the old one stands by for {}", duration_text(*guard))
+            }
+            Report::DeployDone => {
+                tracing::info!(%app, "deployed");
+                format!("{app} is deployed")
+            }
+            Report::DeployFailed { why } => {
+                tracing::error!(%app, why, "deploy failed, the old release serves");
+                format!("the deploy of {app} failed, the old release serves: {why}")
+            }
+        };
+        track.waiters.retain(|waiter| waiter.hears(report, &text));
+    }
+}

@@ -1,0 +1,46 @@
+//! What the supervisors of apps and jobs are told and tell: orders, the words to whoever waits, what a process lets be known.
+
+use std::{
+    num::NonZeroU16,
+    sync::{Arc, atomic::AtomicBool},
+};
+
+use crate::{ipc::message::InstanceId, rules::restart::Exit};
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Order {
+    Start,
+    Stop,
+    Restart,
+    /// So many processes, until the configuration asks for another number.
+    Scale(NonZeroU16),
+}
+
+/// To whoever waits for an order. A full inbox loses progress, never the end.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Word {
+    Progress(String),
+    Done(String),
+    Failed(String),
+}
+
+/// What a process of ours tells; unbounded, because each process tells at most twice.
+#[derive(Debug)]
+pub enum Notice {
+    Exited {
+        id: InstanceId,
+        incarnation: u64,
+        exit: Exit,
+    },
+    /// It wrote the awaited line, or notified.
+    Seen {
+        id: InstanceId,
+        incarnation: u64,
+    },
+    /// WATCHDOG=1. `told` is cleared when it has been heard: one of a process at a time.
+    Pinged {
+        id: InstanceId,
+        incarnation: u64,
+        told: Arc<AtomicBool>,
+    },
+}
