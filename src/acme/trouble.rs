@@ -12,7 +12,11 @@ use super::{
     explain::{self, Explained, Problem, Silence},
     order::OrderError,
 };
-use crate::{plan::Challenge, rules::renewal::Failure, vocab::chain};
+use crate::{
+    plan::Challenge,
+    rules::renewal::Failure,
+    vocab::{causes, chain},
+};
 
 /// `directory`: of the CA that was asked; `again`: when it will hear us again, by its Retry-After.
 #[must_use]
@@ -98,8 +102,7 @@ fn acme(error: &instant_acme::Error, name: Option<&str>, challenge: Option<Chall
 
 fn silence(host: &str, error: &(dyn StdError + 'static)) -> Explained {
     let mut said = error.to_string();
-    let mut cause = Some(error);
-    while let Some(here) = cause {
+    for here in causes(error) {
         if let Some(Wordless(status)) = here.downcast_ref() {
             return explain::silence(host, &Silence::Status(*status));
         }
@@ -119,11 +122,10 @@ fn silence(host: &str, error: &(dyn StdError + 'static)) -> Explained {
         }
         let text = here.to_string();
         if text.contains("dns error") || text.contains("failed to lookup address") {
-            let why = here.source().map_or_else(|| text.clone(), ToString::to_string);
+            let why = causes(here).nth(1).map_or_else(|| text.clone(), ToString::to_string);
             return explain::silence(host, &Silence::Dns(&why));
         }
         said = text;
-        cause = here.source();
     }
     explain::silence(host, &Silence::Broken(&said))
 }

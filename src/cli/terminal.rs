@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::exit::Exit;
+use crate::vocab::chain;
 
 /// Text of others without anything that a terminal would obey: control bytes, and marks that turn the direction of writing, are spelled out.
 ///
@@ -123,16 +124,9 @@ pub fn say(line: &str) {
 }
 
 /// `error: could not …`, its causes, and what can be done about it.
-pub fn complain(error: &dyn Error, advice: Option<&str>) {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        // Writing to a String cannot fail.
-        let _ = write!(text, ": {cause}");
-        source = cause.source();
-    }
+pub fn complain(error: &(dyn Error + 'static), advice: Option<&str>) {
     let paint = Paint::stderr();
-    say(&format!("{} could not {}", paint.with(Tone::Bad, "error:"), escape(&text)));
+    say(&format!("{} could not {}", paint.with(Tone::Bad, "error:"), escape(&chain(error))));
     if let Some(advice) = advice {
         say(&format!("{} {advice}", paint.with(Tone::Bold, "help:")));
     }

@@ -31,6 +31,7 @@ use thiserror::Error;
 use crate::{
     plan::{AppLimits, app::StopSignal},
     rules::restart::Exit,
+    vocab::story,
 };
 
 /// Who a process becomes.
@@ -242,16 +243,7 @@ impl SpawnError {
     /// The whole story in one line.
     #[must_use]
     pub fn story(&self) -> String {
-        let mut text = format!("could not {self}");
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            text.push_str(&format!(": {error}"));
-            cause = error.source();
-        }
-        if let Some(advice) = self.advice() {
-            text.push_str(&format!(" ({advice})"));
-        }
-        text
+        story(self, self.advice())
     }
 }
 

@@ -31,7 +31,7 @@ use super::{
     deploy::Wish,
     handle::Handle,
     output::hub::News,
-    reload::{self, ReloadError},
+    reload::ReloadError,
     words::{Order, Word},
 };
 use crate::{
@@ -187,7 +187,7 @@ async fn converse(stream: UnixStream, handle: Handle) -> io::Result<()> {
                     ReloadError::Configuration(_) | ReloadError::Fixed { .. } => Failure::Configuration,
                     ReloadError::Bind(_) | ReloadError::Edge(_) | ReloadError::Stopping => Failure::Refused,
                 };
-                speaker.say(&Answer::Failed { error: reload::story(&error), kind }).await
+                speaker.say(&Answer::Failed { error: error.story(), kind }).await
             }
         },
         Request::Upgrade => {

@@ -13,11 +13,9 @@ use tokio::{
 
 use super::{elders::Elders, nursery::Nursery, output::Output, supervisor, table::Table};
 use crate::{
-    ipc::{
-        link::LinkError,
-        message::{Incarnation, InstanceId, Materials, Switches, TicketKeys},
-    },
+    ipc::message::{Incarnation, InstanceId, Materials, Switches, TicketKeys},
     rules::restart::Exit,
+    vocab::story,
 };
 
 mod carried;
@@ -180,14 +178,14 @@ impl EdgeLink {
                         edge.patience = Instant::now() + Duration::from_secs(1);
                     }
                     Err(error) => {
-                        tracing::error!(error = story(&error), "edge speaks wrongly, killing it");
+                        tracing::error!(error = story(&error, None), "edge speaks wrongly, killing it");
                         open = false;
                         self.nursery.kill_group(edge.pid);
                     }
                 },
                 Some(sent) = edge.writer.join_next() => {
                     if let Ok(Err(error)) = sent {
-                        tracing::debug!(error = story(&error), "edge cannot be spoken to");
+                        tracing::debug!(error = story(&error, None), "edge cannot be spoken to");
                     }
                     edge.patience = edge.patience.min(Instant::now() + Duration::from_secs(1));
                 }
@@ -333,14 +331,4 @@ impl EdgeLink {
         let result = Err("the edge ended before it had asked".to_owned());
         let _ = self.supervisor.send(supervisor::Message::Warmed { id, incarnation, result }).await;
     }
-}
-
-fn story(error: &LinkError) -> String {
-    let mut text = format!("could not {error}");
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    text
 }

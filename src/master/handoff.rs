@@ -40,7 +40,7 @@ use super::{
 use crate::{
     ipc::{fds, message::Role},
     plan::Plan,
-    vocab::AppName,
+    vocab::{AppName, story},
 };
 
 /// Of the state. One more than the last whenever what was written before would be misread.
@@ -120,16 +120,7 @@ impl UpgradeError {
     /// The whole story in one line.
     #[must_use]
     pub fn story(&self) -> String {
-        let mut text = format!("could not {self}");
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            text.push_str(&format!(": {error}"));
-            cause = error.source();
-        }
-        if let Some(advice) = self.advice() {
-            text.push_str(&format!(" ({advice})"));
-        }
-        text
+        story(self, self.advice())
     }
 }
 

@@ -26,11 +26,11 @@ use tokio::{
 };
 
 use super::{
-    cgroup::{Cage, CgroupError, Cgroups, Short},
+    cgroup::{Cage, Cgroups, Short},
     child::{self, Launch, MemoryCap, SpawnError},
     usage,
 };
-use crate::{rules::restart::Exit, vocab::chain};
+use crate::{rules::restart::Exit, vocab::story};
 
 /// How long the rest of a group may take to vanish after KILL before its owner is told all the same.
 const LINGER: Duration = Duration::from_secs(1);
@@ -282,14 +282,18 @@ impl Inner {
             }
             Err(error) => {
                 let every_s = WEIGH_EVERY.as_secs();
-                tracing::warn!(every_s, why = story(&error), "memory_max is looked at now and then: cgroups cannot be had");
+                tracing::warn!(every_s, why = story(&error, error.advice()), "memory_max is looked at now and then: cgroups cannot be had");
                 None
             }
         });
         match cgroups.as_ref().map(|cgroups| cgroups.cage(&cap.name, cap.max)) {
             Some(Ok(cage)) => Memory::Caged { cage, max: cap.max },
             Some(Err(error)) => {
-                tracing::warn!(process = cap.name, why = story(&error), "no cgroup for this one, its memory is looked at now and then");
+                tracing::warn!(
+                    process = cap.name,
+                    why = story(&error, error.advice()),
+                    "no cgroup for this one, its memory is looked at now and then"
+                );
                 Memory::Weighed { cap, kill_at: None }
             }
             None => Memory::Weighed { cap, kill_at: None },
@@ -391,11 +395,6 @@ impl Inner {
             self.watch(group);
         }
     }
-}
-
-fn story(error: &CgroupError) -> String {
-    let cure = error.advice().map(|advice| format!(" ({advice})")).unwrap_or_default();
-    format!("could not {}{cure}", chain(error))
 }
 
 impl Guard {

@@ -23,6 +23,7 @@ use crate::{
         Plan,
         diff::{NeedsRestart, diff},
     },
+    vocab::story,
 };
 
 /// Reads the configuration again; brought by the composition root.
@@ -98,7 +99,7 @@ impl Conductor {
                             self.herald.ready(&format!("configuration {} is in force", generation.0));
                         }
                         Err(error) => {
-                            tracing::error!(error = story(error), "reload refused, nothing was changed");
+                            tracing::error!(error = error.story(), "reload refused, nothing was changed");
                             self.herald.ready("reload refused, the configuration before is in force");
                         }
                     }
@@ -197,28 +198,15 @@ struct Prepared {
     print: Print,
 }
 
-/// The error and its causes, as one text.
-#[must_use]
-pub fn story(error: &ReloadError) -> String {
-    let mut text = match error {
-        ReloadError::Configuration(complaints) => complaints.to_string(),
-        ReloadError::Fixed(_) | ReloadError::Bind(_) | ReloadError::Edge(_) | ReloadError::Stopping => format!("could not {error}"),
-    };
-    let mut cause = match error {
-        ReloadError::Configuration(_) => None,
-        ReloadError::Fixed(_) | ReloadError::Bind(_) | ReloadError::Edge(_) | ReloadError::Stopping => error.source(),
-    };
-    while let Some(source) = cause {
-        text.push_str(&format!(": {source}"));
-        cause = source.source();
+impl ReloadError {
+    /// The error with its causes, and how to mend it.
+    #[must_use]
+    pub fn story(&self) -> String {
+        match self {
+            Self::Configuration(complaints) => complaints.to_string(),
+            Self::Fixed(fixed) => story(self, Some(fixed.advice())),
+            Self::Bind(bind) => story(self, bind.advice()),
+            Self::Edge(_) | Self::Stopping => story(self, None),
+        }
     }
-    let advice = match error {
-        ReloadError::Bind(bind) => bind.advice(),
-        ReloadError::Fixed(fixed) => Some(fixed.advice()),
-        ReloadError::Configuration(_) | ReloadError::Edge(_) | ReloadError::Stopping => None,
-    };
-    if let Some(advice) = advice {
-        text.push_str(&format!(" ({advice})"));
-    }
-    text
 }

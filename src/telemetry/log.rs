@@ -5,7 +5,7 @@
 
 use std::{
     error::Error as StdError,
-    fmt::{self, Debug, Write as _},
+    fmt::{self, Debug},
     sync::{
         Arc,
         atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
@@ -31,7 +31,10 @@ use tracing_subscriber::{
 };
 
 use super::access::quoted;
-use crate::plan::{LogFormat, LogLevel};
+use crate::{
+    plan::{LogFormat, LogLevel},
+    vocab::chain,
+};
 
 /// Why the log could not be set up.
 #[derive(Debug, Error)]
@@ -248,14 +251,7 @@ impl Visit for Fields {
     }
 
     fn record_error(&mut self, field: &Field, value: &(dyn StdError + 'static)) {
-        let mut text = value.to_string();
-        let mut cause = value.source();
-        while let Some(error) = cause {
-            // A String takes all that is written to it.
-            let _ = write!(text, ": {error}");
-            cause = error.source();
-        }
-        self.rest.push((field.name(), Value::Text(text)));
+        self.rest.push((field.name(), Value::Text(chain(value))));
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {

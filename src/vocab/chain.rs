@@ -1,16 +1,23 @@
 //! An error with its causes, on one line: how every room tells of one.
 
+use std::{error::Error, iter};
+
+/// The error, its cause, the cause of that.
+pub fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    iter::successors(Some(error), |error| (*error).source())
+}
+
 /// `error: cause: cause of that`
 #[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        text.push_str(": ");
-        text.push_str(&source.to_string());
-        cause = source.source();
-    }
-    text
+pub fn chain(error: &(dyn Error + 'static)) -> String {
+    causes(error).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+/// `could not error: cause (cure)`
+#[must_use]
+pub fn story(error: &(dyn Error + 'static), cure: Option<&str>) -> String {
+    let cure = cure.map(|cure| format!(" ({cure})")).unwrap_or_default();
+    format!("could not {}{cure}", chain(error))
 }
 
 #[cfg(test)]
@@ -23,6 +30,9 @@ mod tests {
         #[error("write x")]
         struct Outer(#[source] std::io::Error);
         let inner = std::io::Error::other(Outer(std::io::ErrorKind::NotFound.into()));
-        assert_eq!(chain(&Outer(inner)), "write x: write x: entity not found");
+        let error = Outer(inner);
+        assert_eq!(chain(&error), "write x: write x: entity not found");
+        assert_eq!(story(&error, None), "could not write x: write x: entity not found");
+        assert_eq!(story(&error, Some("make room")), "could not write x: write x: entity not found (make room)");
     }
 }

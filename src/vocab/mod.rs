@@ -12,7 +12,7 @@ pub mod secret;
 pub mod units;
 
 pub use addr::{ServerAddr, ServerAddrError};
-pub use chain::chain;
+pub use chain::{causes, chain, story};
 pub use host::{Host, HostError, HostPattern};
 pub use name::{AppName, NameError, UpstreamName, ZoneName};
 pub use origin::{OriginError, OriginPattern};

@@ -1,6 +1,6 @@
 //! Why the master did not start, or does not go on.
 
-use std::{error::Error as _, io};
+use std::io;
 
 use thiserror::Error;
 
@@ -9,6 +9,7 @@ use crate::{
     master::{control::ControlError, handoff::TakeOverError, places::PlaceError, sockets::BindError},
     store::lock::LockError,
     telemetry::log::InstallError,
+    vocab::story,
 };
 
 /// Why the master did not start, or does not go on.
@@ -81,12 +82,7 @@ impl Fatal {
         if let Self::Configuration(complaints) = self {
             return complaints.to_string();
         }
-        let mut text = format!("could not {self}");
-        let mut cause = self.source();
-        while let Some(error) = cause {
-            text.push_str(&format!(": {error}"));
-            cause = error.source();
-        }
+        let mut text = story(self, None);
         if let Some(advice) = self.advice() {
             text.push_str(&format!("\n  {advice}"));
         }

@@ -19,6 +19,7 @@ use crate::{
     },
     plan::Plan,
     store::{lock::StateLock, releases::Releases},
+    vocab::story,
 };
 
 /// What the rooms take over when they are made.
@@ -43,20 +44,10 @@ impl Refusal {
     /// What to print: the complaints as they are, anything else in one sentence with its causes.
     #[must_use]
     pub fn story(&self) -> String {
-        let error = match self {
-            Self::Configuration(complaints) => return complaints.to_string(),
-            Self::TakeOver(error) => error,
-        };
-        let mut text = format!("could not {error}");
-        let mut cause = std::error::Error::source(error);
-        while let Some(error) = cause {
-            text.push_str(&format!(": {error}"));
-            cause = error.source();
+        match self {
+            Self::Configuration(complaints) => complaints.to_string(),
+            Self::TakeOver(error) => story(error, error.advice()),
         }
-        if let Some(advice) = error.advice() {
-            text.push_str(&format!(" ({advice})"));
-        }
-        text
     }
 }
 
