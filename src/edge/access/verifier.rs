@@ -15,7 +15,7 @@ use std::{
 use aws_lc_rs::{hmac, rand::SystemRandom};
 use tokio::sync::oneshot;
 
-use crate::rules::password::Stored;
+use crate::{rules::password::Stored, vocab::Network};
 
 /// Verifications at a time, on a machine with so many cores.
 const THREADS: usize = 2;
@@ -23,7 +23,7 @@ const THREADS: usize = 2;
 const NICE: i32 = 10;
 /// Verifications that wait.
 const WAITING: usize = 64;
-/// Of these, of one client: an IPv4 address or an IPv6 /64.
+/// Of these, of one client, by his [`Network`].
 const OF_ONE: u32 = 4;
 /// Requests that wait for one and the same verification.
 const SHARING: usize = 1024;
@@ -71,7 +71,7 @@ struct Desk {
     /// Those who wait, by what is verified or waits to be.
     asked: HashMap<Mark, Vec<oneshot::Sender<bool>>>,
     /// How many of `jobs` are whose.
-    of_clients: HashMap<IpAddr, u32>,
+    of_clients: HashMap<Network, u32>,
     good: Memory,
     bad: Memory,
     closed: bool,
@@ -79,7 +79,7 @@ struct Desk {
 
 struct Job {
     mark: Mark,
-    client: IpAddr,
+    client: Network,
     password: Box<[u8]>,
     stored: Arc<Stored>,
     known: bool,
@@ -130,7 +130,7 @@ impl Verifier {
     pub fn ask(&self, client: IpAddr, question: &Question<'_>) -> Answer {
         let mark = self.shared.mark(question);
         let now = Instant::now();
-        let client = whose(client);
+        let client = Network::of(client);
         let mut desk = self.shared.desk();
         if desk.good.has(&mark, now) {
             return Answer::Known(true);
@@ -239,14 +239,6 @@ impl Shared {
     }
 }
 
-/// Whose turn it is: many addresses of one /64 are one client.
-fn whose(client: IpAddr) -> IpAddr {
-    match client.to_canonical() {
-        IpAddr::V4(ip) => IpAddr::V4(ip),
-        IpAddr::V6(ip) => IpAddr::V6((ip.to_bits() >> 64 << 64).into()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -341,9 +333,18 @@ mod tests {
 
     #[test]
     fn addresses_of_one_network_are_one_client() {
-        let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
-        assert_eq!(whose(ip("2001:db8:1:2::1")), whose(ip("2001:db8:1:2:ffff::9")));
-        assert_ne!(whose(ip("2001:db8:1:2::1")), whose(ip("2001:db8:1:3::1")));
-        assert_eq!(whose(ip("::ffff:203.0.113.1")), client(1));
+        let (verifier, stored) = (Verifier::default(), Arc::new(Stored::parse(SLOW).expect("a hash")));
+        let ip = |network: u16, n: u16| IpAddr::from([0x2001, 0xdb8, 1, network, 0, 0, 0, n]);
+        let mut waiting = Vec::new();
+        let mut busy = 0;
+        for n in 0..50 {
+            match ask(&verifier, &stored, ip(2, n), &format!("guess {n}")) {
+                Answer::Waits(answer) => waiting.push(answer),
+                Answer::Busy => busy += 1,
+                Answer::Known(_) => panic!("nothing is known yet"),
+            }
+        }
+        assert!(busy > 0, "50 addresses of one network have a share each");
+        assert!(matches!(ask(&verifier, &stored, ip(3, 1), "guess"), Answer::Waits(_)), "another network is not touched");
     }
 }

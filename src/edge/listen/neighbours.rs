@@ -1,7 +1,6 @@
 //! Connections by where they come from: nobody takes all the seats of a listener.
 //!
-//! Shape: an address is here as long as a connection of it is open, so there are never more than `max_connections`.
-//!        IPv6 counts by /64, which is what one subscriber has; an IPv4-mapped address as IPv4.
+//! Shape: a [`Network`] is here as long as a connection of it is open, so there are never more than `max_connections`.
 
 use std::{
     collections::HashMap,
@@ -9,24 +8,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use crate::vocab::Network;
+
 /// Threads that accept are few, and each holds a lock for one look-up.
 const SHARDS: usize = 32;
-
-/// Half of an IPv6 address, or all of an IPv4 one.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-enum Network {
-    V4(u32),
-    V6(u64),
-}
-
-impl Network {
-    fn of(ip: IpAddr) -> Self {
-        match ip.to_canonical() {
-            IpAddr::V4(ip) => Self::V4(ip.to_bits()),
-            IpAddr::V6(ip) => Self::V6((ip.to_bits() >> 64) as u64),
-        }
-    }
-}
 
 type Counts = HashMap<Network, u32, ahash::RandomState>;
 

@@ -1,12 +1,14 @@
-//! Whom a ban is for: an IPv4 address, or a /64 of IPv6.
+//! Whom a ban is for: a [`Network`] that a client may have.
 
 use std::{
     fmt,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv6Addr},
 };
 
 use ipnet::IpNet;
 use thiserror::Error;
+
+use crate::vocab::Network;
 
 /// One client, in 64 bits: the upper half of an IPv6 address, or an IPv4 address below a prefix that is multicast and thus nobody's.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -35,12 +37,9 @@ impl Who {
         if ip.is_unspecified() || ip.is_multicast() {
             return None;
         }
-        match ip {
-            IpAddr::V4(ip) => Some(Self(V4 | u64::from(ip.to_bits()))),
-            IpAddr::V6(ip) => {
-                let prefix = (ip.to_bits() >> 64) as u64;
-                (prefix & NOBODY != NOBODY).then_some(Self(prefix))
-            }
+        match Network::of(ip) {
+            Network::V4(bits) => Some(Self(V4 | u64::from(bits))),
+            Network::V6(prefix) => (prefix & NOBODY != NOBODY).then_some(Self(prefix)),
         }
     }
 
@@ -72,24 +71,24 @@ impl Who {
     /// The address, or the first of the /64.
     #[must_use]
     pub fn address(self) -> IpAddr {
-        match self.0 & V4 {
-            V4 => Ipv4Addr::from_bits(self.0 as u32).into(),
-            _ => Ipv6Addr::from_bits(u128::from(self.0) << 64).into(),
-        }
+        self.network().first()
+    }
+
+    fn network(self) -> Network {
+        if self.0 & V4 == V4 { Network::V4(self.0 as u32) } else { Network::V6(self.0) }
     }
 }
 
 impl fmt::Display for Who {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.address() {
-            IpAddr::V4(ip) => ip.fmt(f),
-            IpAddr::V6(ip) => write!(f, "{ip}/64"),
-        }
+        self.network().fmt(f)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use proptest::prelude::*;
 
     use super::*;

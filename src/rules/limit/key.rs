@@ -12,6 +12,8 @@ use std::{
     net::IpAddr,
 };
 
+use crate::vocab::Network;
+
 /// 64 bits of a keyed hash: among 100,000 keys two share a cell with probability 3 × 10⁻¹⁰.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Print(pub(super) u64);
@@ -34,13 +36,9 @@ impl KeyHash {
         Self(state.build_hasher())
     }
 
-    /// IPv6 counts by /64, an IPv4-mapped address as IPv4.
     #[must_use]
     pub fn ip(mut self, ip: IpAddr) -> Self {
-        match ip.to_canonical() {
-            IpAddr::V4(ip) => (4u8, ip.to_bits()).hash(&mut self.0),
-            IpAddr::V6(ip) => (6u8, (ip.to_bits() >> 64) as u64).hash(&mut self.0),
-        }
+        (4u8, Network::of(ip)).hash(&mut self.0);
         self
     }
 
