@@ -21,7 +21,7 @@ use crate::{
     ipc::message::{Generation, Materials},
     plan::{
         Plan,
-        diff::{NeedsRestart, diff},
+        diff::{NeedsRestart, reloadable},
     },
     vocab::story,
 };
@@ -183,7 +183,7 @@ impl Conductor {
         };
         let ((materials, print), plan, overlay) =
             tokio::task::spawn_blocking(read).await.map_err(|_| ReloadError::Stopping)?.map_err(ReloadError::Configuration)?;
-        diff(&now.plan, &plan).reloadable()?;
+        reloadable(&now.plan, &plan)?;
         let sockets = Sockets::bind(&plan, &now.sockets)?;
         Ok(Prepared { plan: Arc::new(plan), overlay, sockets: Arc::new(sockets), materials, print })
     }

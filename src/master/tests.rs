@@ -1,90 +1,23 @@
 //! What the tests of the room share.
 
-use std::{collections::BTreeMap, num::NonZeroUsize, time::Duration};
+use std::time::Duration;
 
+pub use crate::plan::testing::plan;
 use crate::{
     ipc::message::{TicketKey, TicketKeys},
-    plan::{
-        Action, FilterMode, Filters, Limits, Listen, Log, LogFormat, LogLevel, PathMatch, Plan, Rotation, Route, Site, SiteTls, Timeouts,
-        TlsPolicy, TlsVersion,
-    },
-    vocab::{ByteSize, HostPattern, Pace, Secret},
+    plan::{Route, Site, SiteTls, testing},
+    vocab::{ByteSize, HostPattern, Secret},
 };
-
-const FILTERS: Filters = Filters::new(FilterMode::Off, FilterMode::Off, FilterMode::Off);
-
-/// A plan that serves nothing.
-pub fn plan() -> Plan {
-    let wait = Duration::from_secs(10);
-    let some = std::num::NonZeroU32::new(100).expect("some");
-    Plan {
-        files: Vec::new(),
-        state: "/nowhere".into(),
-        run: "/nowhere".into(),
-        user: "nobody".into(),
-        workers: NonZeroUsize::MIN,
-        trusted_proxies: Vec::new(),
-        listen: Listen { http: Vec::new(), https: Vec::new(), proxy_protocol: false, max_connections: some, max_connections_per_ip: None },
-        timeouts: Timeouts { header: wait, idle: wait, body: wait, send: wait, drain: wait },
-        limits: Limits {
-            headers: ByteSize(1),
-            header_count: some,
-            uri: ByteSize(1),
-            body: ByteSize(1),
-            streams: some,
-            resets: Pace::new(1, wait).expect("valid"),
-        },
-        tls: TlsPolicy { min: TlsVersion::V1_2, acme: crate::plan::Acme::none() },
-        admin: None,
-        log: Log {
-            level: LogLevel::Info,
-            format: LogFormat::Text,
-            dir: None,
-            access: None,
-            rotate: Rotation { size: ByteSize(1 << 20), age: None, keep: 2, compress: false },
-        },
-        apps: BTreeMap::new(),
-        upstreams: BTreeMap::new(),
-        zones: BTreeMap::new(),
-        users: BTreeMap::new(),
-        ban: None,
-        sites: Vec::new(),
-    }
-}
 
 /// A site that answers 404, over `tls`.
 pub fn site(tls: SiteTls) -> Site {
     let route = Route {
-        path: PathMatch::Prefix("/".into()),
-        action: Action::NotFound,
-        strip: None,
-        rewrite: None,
-        zones: Vec::new(),
         methods: vec![http::Method::GET],
-        request_headers: Vec::new(),
-        response_headers: Vec::new(),
         body_limit: ByteSize(1),
-        filters: FILTERS,
-        extensions: Vec::new(),
         allow: vec!["10.0.0.0/8".parse().expect("valid")],
-        deny: Vec::new(),
-        auth: None,
-        cors: None,
+        ..testing::route()
     };
-    Site {
-        name: "example.com".into(),
-        hosts: vec![HostPattern::parse("*.example.com").expect("valid")],
-        redirected: Vec::new(),
-        canonical: None,
-        tls,
-        client_ca: None,
-        headers: Vec::new(),
-        filters: FILTERS,
-        allow: Vec::new(),
-        deny: Vec::new(),
-        maintenance: Default::default(),
-        routes: vec![route],
-    }
+    Site { hosts: vec![HostPattern::parse("*.example.com").expect("valid")], tls, routes: vec![route], ..testing::site("example.com") }
 }
 
 mod children;

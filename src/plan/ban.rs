@@ -108,21 +108,8 @@ impl From<Offence> for String {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
-
-    /// As the contract's example has it.
-    pub(crate) fn ban() -> Ban {
-        Ban {
-            points: [(Offence::BadUri, 5), (Offence::Zone, 2), (Offence::Status(401), 2), (Offence::Status(404), 1)].into(),
-            max: NonZeroU32::new(10).expect("not zero"),
-            find_time: Duration::from_secs(600),
-            ban_time: Duration::from_secs(3600),
-            grow: true,
-            ignore: Vec::new(),
-            mode: BanMode::Enforce,
-        }
-    }
 
     #[test]
     fn an_offence_is_read_as_it_is_written_and_nothing_else_is_one() {

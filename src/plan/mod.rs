@@ -1,7 +1,7 @@
 //! The whole validated intent, immutable: what `config::compile` makes of the text and every shell works from.
 //!
 //! Pure. Cannot be wrong: every value was parsed at the door, every name resolves, no two listeners overlap.
-//! Shape: travels to the edge over ipc as it is; compared by `diff` on reload.
+//! Shape: travels to the edge over ipc as it is; what a reload may change of it says `diff`.
 
 use std::{collections::BTreeMap, num::NonZeroUsize, path::PathBuf};
 
@@ -21,6 +21,8 @@ pub mod log;
 pub mod maintenance;
 pub mod route;
 pub mod site;
+#[cfg(test)]
+pub mod testing;
 pub mod upstream;
 pub mod zone;
 

@@ -285,6 +285,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::plan::testing;
 
     fn routes(paths: &[&str]) -> Routes {
         let paths: Vec<PathMatch> = paths
@@ -362,15 +363,7 @@ mod tests {
             name: hosts[0].into(),
             hosts: hosts.iter().map(|text| HostPattern::parse(text).expect("a pattern")).collect(),
             redirected: redirected.iter().map(host).collect(),
-            canonical: None,
-            tls: crate::plan::SiteTls::Off,
-            client_ca: None,
-            headers: vec![],
-            filters: crate::plan::Filters::new(crate::plan::FilterMode::Off, crate::plan::FilterMode::Off, crate::plan::FilterMode::Off),
-            allow: vec![],
-            deny: vec![],
-            maintenance: Default::default(),
-            routes: vec![],
+            ..testing::site("example.com")
         }
     }
 

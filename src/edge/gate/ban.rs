@@ -193,7 +193,7 @@ mod tests {
     }
 
     fn sentry(warden: &Arc<Warden>, change: impl FnOnce(&mut plan::Ban)) -> Sentry {
-        let mut ban = plan::ban::tests::ban();
+        let mut ban = plan::testing::ban();
         change(&mut ban);
         Sentry::of(Some(&ban), &["10.0.0.0/8".parse().expect("a net")], warden.clone())
     }

@@ -7,10 +7,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    plan::{Action, Family, FilterMode, Filters, Limits, PathMatch, RateHeaders, Route, Site, SiteTls, Zone, ZoneKey, ZoneMode},
+    plan::{Family, FilterMode, Filters, RateHeaders, Route, Site, SiteTls, Zone, ZoneKey, ZoneMode, testing},
     rules::{header as rule, screen::Screen},
     telemetry::Metrics,
-    vocab::{ByteSize, Host, HostPattern, Pace, ZoneName},
+    vocab::{ByteSize, Host, Pace, ZoneName},
 };
 
 mod zones;
@@ -95,7 +95,7 @@ impl Request {
     }
 
     fn sane(&self) -> Result<(), u16> {
-        status(self.ask(|ask| sanity(ask, &limits())))
+        status(self.ask(|ask| sanity(ask, &testing::limits())))
     }
 }
 
@@ -106,54 +106,13 @@ fn status(verdict: Verdict) -> Result<(), u16> {
     }
 }
 
-fn limits() -> Limits {
-    let many = |n| NonZeroU32::new(n).expect("not zero");
-    Limits {
-        headers: ByteSize(16 << 10),
-        header_count: many(100),
-        uri: ByteSize(8 << 10),
-        body: ByteSize(10 << 20),
-        streams: many(100),
-        resets: Pace::parse("100r/10s").expect("a pace"),
-    }
-}
-
 fn route() -> Route {
     let filters = Filters::new(FilterMode::Enforce, FilterMode::Enforce, FilterMode::Enforce);
-    Route {
-        path: PathMatch::Prefix("/".into()),
-        action: Action::NotFound,
-        strip: None,
-        rewrite: None,
-        zones: vec![],
-        methods: vec![],
-        request_headers: vec![],
-        response_headers: vec![],
-        body_limit: ByteSize(1000),
-        filters,
-        extensions: vec![],
-        allow: vec![],
-        deny: vec![],
-        auth: None,
-        cors: None,
-    }
+    Route { filters, ..testing::route() }
 }
 
 fn site() -> Site {
-    Site {
-        name: "example.com".into(),
-        hosts: vec![HostPattern::parse("example.com").expect("a host")],
-        redirected: vec![],
-        canonical: None,
-        tls: SiteTls::Internal,
-        client_ca: None,
-        headers: vec![],
-        filters: route().filters,
-        allow: vec![],
-        deny: vec![],
-        maintenance: Default::default(),
-        routes: vec![],
-    }
+    Site { tls: SiteTls::Internal, filters: route().filters, ..testing::site("example.com") }
 }
 
 /// A site and a route made ready, and where the counters are.
@@ -169,18 +128,7 @@ impl Gates {
         let zone = |name: &str| {
             let name = ZoneName::parse(name).expect("a name");
             let key = if name.as_str() == "key" { ZoneKey::Header(HeaderName::from_static("x-key")) } else { ZoneKey::Ip };
-            let spec = Zone {
-                key: vec![key],
-                rate: Some(Pace::parse("10r/s").expect("a pace")),
-                burst: 20,
-                delay: 20,
-                concurrent: None,
-                status: StatusCode::TOO_MANY_REQUESTS,
-                count: vec![],
-                headers: None,
-                mode: ZoneMode::Enforce,
-                max_keys: NonZeroU32::new(1000).expect("not zero"),
-            };
+            let spec = Zone { key: vec![key], burst: 20, delay: 20, ..testing::zone() };
             (name, spec)
         };
         let zones = ZoneSet::of(&[zone("api"), zone("key")].into(), None, &metrics);

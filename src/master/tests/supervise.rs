@@ -22,11 +22,8 @@ use crate::{
         table::Table,
         words::{Order, Word},
     },
-    plan::{
-        App, AppLimits, AppPort, DeployPolicy, Ready, Recycle, RestartPolicy, Rotation, Stop, UpstreamTimeouts,
-        app::{Policy, StopSignal},
-    },
-    vocab::{AppName, ByteSize, Pace, Secret, ServerAddr},
+    plan::{App, AppPort, Ready, RestartPolicy, Stop, app::StopSignal, testing},
+    vocab::{AppName, Secret, ServerAddr},
 };
 
 const SHORT: Duration = Duration::from_millis(300);
@@ -37,39 +34,11 @@ fn name(text: &str) -> AppName {
 
 /// A worker that runs a shell script in the scene's directory.
 pub fn app(script: &str) -> App {
-    let second = Duration::from_secs(1);
     App {
         command: ["sh", "-c", script].map(str::to_owned).to_vec(),
-        dir: None,
-        user: None,
-        group: None,
-        env: BTreeMap::new(),
-        procs: NonZeroU16::MIN,
-        port: AppPort::None,
-        ready: Ready::Started,
-        live: None,
-        restart: RestartPolicy {
-            policy: Policy::Always,
-            delay: Duration::from_millis(20),
-            max_delay: Duration::from_millis(200),
-            budget: Pace::new(3, Duration::from_secs(60)).expect("valid"),
-            success: Vec::new(),
-            give_up: Vec::new(),
-        },
+        restart: RestartPolicy { delay: Duration::from_millis(20), max_delay: Duration::from_millis(200), ..testing::app().restart },
         stop: Stop { signal: StopSignal::Term, timeout: SHORT, drain: Duration::from_secs(5) },
-        limits: AppLimits::default(),
-        umask: None,
-        recycle: Recycle::default(),
-        hold: None,
-        memory_max: None,
-        after: Vec::new(),
-        schedule: None,
-        before: Vec::new(),
-        watchdog: None,
-        deploy: DeployPolicy { warm: Vec::new(), guard: Duration::from_secs(30), errors: 0.05, before_timeout: Duration::from_secs(600) },
-        release: None,
-        log: Rotation { size: ByteSize(1 << 20), age: None, keep: 1, compress: false },
-        timeouts: UpstreamTimeouts { connect: second, read: second, send: second, idle: second },
+        ..testing::worker()
     }
 }
 

@@ -1,15 +1,7 @@
-use std::{collections::BTreeMap, num::NonZeroU16};
-
 use proptest::prelude::*;
 
 use super::*;
-use crate::{
-    plan::{
-        AppLimits, AppPort, DeployPolicy, Ready, Recycle, RestartPolicy, Rotation, Stop, UpstreamTimeouts,
-        app::{Policy, StopSignal},
-    },
-    vocab::{ByteSize, Pace},
-};
+use crate::plan::{RestartPolicy, app::Policy, testing};
 
 fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
@@ -17,39 +9,11 @@ fn secs(n: u64) -> Duration {
 
 /// A job that takes `timeout` at most and is given 20 s to stop; exit 3 is no failure.
 fn spec(cron: &str, timeout: Option<Duration>) -> Arc<App> {
-    let second = secs(1);
     Arc::new(App {
         command: vec!["backup".into()],
-        dir: None,
-        user: None,
-        group: None,
-        env: BTreeMap::new(),
-        procs: NonZeroU16::MIN,
-        port: AppPort::None,
-        ready: Ready::Started,
-        live: None,
-        restart: RestartPolicy {
-            policy: Policy::OnFailure,
-            delay: second,
-            max_delay: second,
-            budget: Pace::new(5, secs(60)).expect("a pace"),
-            success: vec![3],
-            give_up: Vec::new(),
-        },
-        stop: Stop { signal: StopSignal::Term, timeout: secs(20), drain: second },
-        limits: AppLimits::default(),
-        umask: None,
-        recycle: Recycle::default(),
-        hold: None,
-        memory_max: None,
-        after: Vec::new(),
+        restart: RestartPolicy { policy: Policy::OnFailure, success: vec![3], ..testing::app().restart },
         schedule: Some(Schedule { cron: cron.into(), zone: Some("Europe/Rome".into()), timeout }),
-        before: Vec::new(),
-        watchdog: None,
-        deploy: DeployPolicy { warm: Vec::new(), guard: second, errors: 0.0, before_timeout: second },
-        release: None,
-        log: Rotation { size: ByteSize(1), age: None, keep: 1, compress: false },
-        timeouts: UpstreamTimeouts { connect: second, read: second, send: second, idle: second },
+        ..testing::worker()
     })
 }
 

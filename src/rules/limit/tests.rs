@@ -12,7 +12,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    plan::{Zone, ZoneKey, ZoneMode},
+    plan::{Zone, ZoneKey, ZoneMode, testing},
     vocab::Pace,
 };
 
@@ -21,18 +21,7 @@ mod crowd;
 mod turn;
 
 fn zone(rate: &str, burst: u32, max_keys: u32) -> Zone {
-    Zone {
-        key: vec![ZoneKey::Ip],
-        rate: Some(Pace::parse(rate).expect("a pace")),
-        burst,
-        delay: burst,
-        concurrent: None,
-        status: StatusCode::TOO_MANY_REQUESTS,
-        count: vec![],
-        headers: None,
-        mode: ZoneMode::Enforce,
-        max_keys: NonZeroU32::new(max_keys).expect("not zero"),
-    }
+    Zone { rate: Some(testing::pace(rate)), burst, delay: burst, max_keys: NonZeroU32::new(max_keys).expect("not zero"), ..testing::zone() }
 }
 
 /// At most so many at once, at any pace.

@@ -9,8 +9,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    plan::{AppLimits, AppPort, DeployPolicy, Live, Recycle, RestartPolicy, Rotation, Stop, UpstreamTimeouts, app::StopSignal},
-    vocab::{ByteSize, Pace},
+    plan::{AppPort, Live, RestartPolicy, testing},
+    vocab::Pace,
 };
 
 const fn secs(seconds: u64) -> Duration {
@@ -23,37 +23,10 @@ const fn ms(millis: u64) -> Duration {
 
 fn spec(procs: u16) -> App {
     App {
-        command: vec!["app".into()],
-        dir: None,
-        user: None,
-        group: None,
-        env: BTreeMap::new(),
         procs: NonZeroU16::new(procs).expect("some"),
         port: AppPort::Socket,
-        ready: Ready::Tcp { timeout: secs(30) },
         live: Some(Live { path: "/".into(), interval: secs(10), timeout: secs(5), fail: NonZeroU32::MIN, pass: NonZeroU32::MIN }),
-        restart: RestartPolicy {
-            policy: Policy::Always,
-            delay: ms(250),
-            max_delay: secs(30),
-            budget: Pace::new(3, secs(60)).expect("valid"),
-            success: Vec::new(),
-            give_up: Vec::new(),
-        },
-        stop: Stop { signal: StopSignal::Term, timeout: secs(20), drain: secs(15) },
-        limits: AppLimits::default(),
-        umask: None,
-        recycle: Recycle::default(),
-        hold: None,
-        memory_max: None,
-        after: Vec::new(),
-        schedule: None,
-        before: Vec::new(),
-        watchdog: None,
-        deploy: DeployPolicy { warm: Vec::new(), guard: Duration::from_secs(30), errors: 0.05, before_timeout: Duration::from_secs(600) },
-        release: None,
-        log: Rotation { size: ByteSize(1), age: None, keep: 1, compress: false },
-        timeouts: UpstreamTimeouts { connect: secs(5), read: secs(60), send: secs(30), idle: secs(4) },
+        ..testing::app()
     }
 }
 

@@ -11,18 +11,7 @@ fn name(text: &str) -> ZoneName {
 
 /// Two at once, and one more each minute.
 fn zone(key: &[ZoneKey]) -> Zone {
-    Zone {
-        key: key.to_vec(),
-        rate: Some(Pace::parse("1r/m").expect("a pace")),
-        burst: 1,
-        delay: 1,
-        concurrent: None,
-        status: StatusCode::TOO_MANY_REQUESTS,
-        count: vec![],
-        headers: None,
-        mode: ZoneMode::Enforce,
-        max_keys: NonZeroU32::new(1000).expect("not zero"),
-    }
+    Zone { key: key.to_vec(), rate: Some(testing::pace("1r/m")), burst: 1, delay: 1, ..testing::zone() }
 }
 
 /// Gates with these zones alone, in this order on the route.
