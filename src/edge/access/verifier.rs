@@ -3,12 +3,14 @@
 //! Shape: bounded in threads, in what waits, in what one client may have waiting, and in what is remembered; beyond a bound the answer is [`Answer::Busy`].
 //!        Whoever asks what is being verified already waits for that. What was right and what was wrong is kept apart, so that guesses push nobody out.
 //!        Kept is a keyed hash of name, password and stored hash: no password, and nothing that outlives a change of the file.
+//!        A verification that panics is a wrong password that is not remembered, and its thread goes on; a thread that could not be started is tried again.
 //! Units: the threads have niceness [`NICE`], so that they take what the threads that serve leave.
 
 use std::{
     collections::{HashMap, VecDeque},
     net::IpAddr,
-    sync::{Arc, Condvar, Mutex, MutexGuard, Once, PoisonError},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -53,7 +55,6 @@ pub enum Answer {
 /// The pool. Its threads are started by the first question, and end with it.
 pub struct Verifier {
     shared: Arc<Shared>,
-    started: Once,
 }
 
 /// A question, in a form that tells nothing.
@@ -61,6 +62,8 @@ type Mark = [u8; 32];
 
 struct Shared {
     key: hmac::Key,
+    /// Whether a password is the stored one: [`Stored::fits`], but for tests.
+    judge: fn(&Stored, &[u8]) -> bool,
     desk: Mutex<Desk>,
     bell: Condvar,
 }
@@ -74,6 +77,10 @@ struct Desk {
     of_clients: HashMap<Network, u32>,
     good: Memory,
     bad: Memory,
+    /// That run, or are being started.
+    threads: usize,
+    /// It was said that one could not be started.
+    complained: bool,
     closed: bool,
 }
 
@@ -112,9 +119,7 @@ impl Memory {
 
 impl Default for Verifier {
     fn default() -> Self {
-        let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())
-            .expect("the generator of aws-lc is seeded because TLS has been set up with it");
-        Self { shared: Arc::new(Shared { key, desk: Mutex::default(), bell: Condvar::new() }), started: Once::new() }
+        Self::with(Stored::fits)
     }
 }
 
@@ -126,6 +131,12 @@ impl Drop for Verifier {
 }
 
 impl Verifier {
+    fn with(judge: fn(&Stored, &[u8]) -> bool) -> Self {
+        let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())
+            .expect("the generator of aws-lc is seeded because TLS has been set up with it");
+        Self { shared: Arc::new(Shared { key, judge, desk: Mutex::default(), bell: Condvar::new() }) }
+    }
+
     /// What is known of the question; else it is put to the threads.
     pub fn ask(&self, client: IpAddr, question: &Question<'_>) -> Answer {
         let mark = self.shared.mark(question);
@@ -157,19 +168,26 @@ impl Verifier {
         desk.of_clients.insert(client, of_client + 1);
         desk.asked.insert(mark, vec![tell]);
         desk.jobs.push_back(Job { mark, client, password: (*password).into(), stored: Arc::clone(stored), known: *known });
+        let running = desk.threads;
+        desk.threads = running.max(threads());
         drop(desk);
-        self.started.call_once(|| self.start());
+        (running..threads()).for_each(|n| self.start(n));
         self.shared.bell.notify_one();
         Answer::Waits(answer)
     }
 
-    fn start(&self) {
-        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS);
-        for n in 0..threads {
-            let shared = self.shared.clone();
-            let started = std::thread::Builder::new().name(format!("password-{n}")).spawn(move || shared.work());
-            if let Err(error) = started {
-                tracing::error!(%error, "a thread that verifies passwords could not be started");
+    fn start(&self, n: usize) {
+        let shared = self.shared.clone();
+        let started = std::thread::Builder::new().name(format!("password-{n}")).spawn(move || shared.work());
+        let mut desk = self.shared.desk();
+        match started {
+            Ok(_) => desk.complained = false,
+            Err(error) => {
+                // The next question tries again.
+                desk.threads -= 1;
+                if !std::mem::replace(&mut desk.complained, true) {
+                    tracing::error!(%error, "a thread that verifies passwords could not be started");
+                }
             }
         }
     }
@@ -201,13 +219,15 @@ impl Shared {
         }
         while let Some(job) = self.next() {
             let Job { mark, client: _, password, stored, known } = job;
-            let right = stored.fits(&password) & known;
+            // It touches nothing of ours: whoever catches it finds all as it was.
+            let judged = catch_unwind(AssertUnwindSafe(|| (self.judge)(&stored, &password)));
+            let right = judged.as_ref().is_ok_and(|fits| *fits) & known;
             let mut desk = self.desk();
             let now = Instant::now();
-            if right {
-                desk.good.keep(mark, now, GOOD_FOR);
-            } else {
-                desk.bad.keep(mark, now, BAD_FOR);
+            match judged {
+                Ok(_) if right => desk.good.keep(mark, now, GOOD_FOR),
+                Ok(_) => desk.bad.keep(mark, now, BAD_FOR),
+                Err(_) => tracing::error!("a password could not be verified: its verification panicked; the log has where"),
             }
             for waits in desk.asked.remove(&mark).unwrap_or_default() {
                 // Whoever has left needs no answer.
@@ -237,6 +257,11 @@ impl Shared {
             desk.asked.remove(&job.mark);
         }
     }
+}
+
+/// How many there are to be.
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).min(THREADS)
 }
 
 #[cfg(test)]
@@ -313,6 +338,24 @@ mod tests {
         let again = Instant::now();
         let _ = stored.fits(b"alone");
         assert!(one < again.elapsed() * 20, "{one:?}");
+    }
+
+    #[tokio::test]
+    async fn a_verification_that_panics_ends_no_thread_and_is_not_remembered() {
+        fn judge(_: &Stored, password: &[u8]) -> bool {
+            assert!(!password.starts_with(b"poison"), "on purpose");
+            password == b"right"
+        }
+        let (verifier, stored) = (Verifier::with(judge), Arc::new(Stored::parse(SLOW).expect("a hash")));
+        // More often than there are threads, and the last twice.
+        for n in (0..3 * THREADS).chain([0]) {
+            match ask(&verifier, &stored, client(1), &format!("poison {n}")) {
+                Answer::Waits(answer) => assert_eq!(answer.await, Ok(false)),
+                Answer::Known(_) | Answer::Busy => panic!("it is asked each time"),
+            }
+        }
+        let Answer::Waits(answer) = ask(&verifier, &stored, client(1), "right") else { panic!("it is to wait") };
+        assert_eq!(tokio::time::timeout(Duration::from_secs(20), answer).await.expect("a thread is left"), Ok(true));
     }
 
     #[test]
