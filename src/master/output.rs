@@ -11,7 +11,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU8, AtomicU32, Ordering::Relaxed},
+        atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
         mpsc::{SyncSender, sync_channel},
     },
     time::Duration,
@@ -70,6 +70,8 @@ pub struct Output {
     hub: Arc<Hub>,
     /// Where the files of apps are.
     dir: Arc<Mutex<Option<PathBuf>>>,
+    /// Records of the access log that came here and could not be written.
+    access_lost: Arc<AtomicU64>,
 }
 
 /// What is written, where, and how it is put aside.
@@ -230,7 +232,9 @@ impl Output {
         let queue: Arc<Queue<Order>> = Arc::default();
         let shape = Arc::new(AtomicU8::new(Shape::of(files) as u8));
         let (streams, incoming) = unbounded_channel();
-        let mut writer = Writer { files: files.clone(), open: BTreeMap::new(), gzip: file::start_gzip()? };
+        let access_lost: Arc<AtomicU64> = Arc::default();
+        let mut writer =
+            Writer { files: files.clone(), open: BTreeMap::new(), gzip: file::start_gzip()?, access_lost: access_lost.clone() };
         std::thread::Builder::new().name("log-writer".into()).stack_size(512 * 1024).spawn({
             let queue = queue.clone();
             move || writer.run(&queue)
@@ -242,7 +246,7 @@ impl Output {
             let sinks = Sinks { queue: queue.clone(), shape: shape.clone(), hub: hub.clone() };
             move || runtime.block_on(read_all(incoming, sinks))
         })?;
-        Ok(Self { queue, streams, shape, hub, dir: Arc::new(Mutex::new(files.dir.clone())) })
+        Ok(Self { queue, streams, shape, hub, dir: Arc::new(Mutex::new(files.dir.clone())), access_lost })
     }
 
     /// Where `tracing` writes.
@@ -355,6 +359,12 @@ impl Output {
     pub fn finish(&self, within: Duration) {
         let _ = flush(&self.queue, within);
         self.queue.close();
+    }
+
+    /// Records of the access log that could not be written since the start: the disk is full, or the file cannot be had.
+    #[must_use]
+    pub fn access_lost(&self) -> u64 {
+        self.access_lost.load(Relaxed)
     }
 
     /// Waits until everything queued so far is written; false: it was not within that time. Blocks.
@@ -596,21 +606,14 @@ struct Writer {
     files: Files,
     open: BTreeMap<Target, LogFile>,
     gzip: SyncSender<PathBuf>,
+    access_lost: Arc<AtomicU64>,
 }
 
 impl Writer {
     fn run(&mut self, queue: &Queue<Order>) {
         loop {
             match queue.take() {
-                Item::Lines { target, batches, dropped } => {
-                    if dropped > 0 {
-                        let note = format!("gateway: {dropped} lines were dropped here: they came faster than they could be written\n");
-                        self.write(&target, note.as_bytes());
-                    }
-                    for batch in batches {
-                        self.write(&target, &batch);
-                    }
-                }
+                Item::Lines { target, batches, dropped } => self.write_all(&target, batches, dropped),
                 Item::Order(Order::Files(files)) => {
                     self.files = *files;
                     let old = std::mem::take(&mut self.open);
@@ -634,10 +637,19 @@ impl Writer {
     }
 
     fn drain(&mut self, queue: &Queue<Order>) {
-        for (target, batches) in queue.take_lines() {
-            for batch in batches {
-                self.write(&target, &batch);
-            }
+        for (target, batches, dropped) in queue.take_lines() {
+            self.write_all(&target, batches, dropped);
+        }
+    }
+
+    /// What is left of a lane, after a word of what is not.
+    fn write_all(&mut self, target: &Target, batches: VecDeque<Vec<u8>>, dropped: u64) {
+        if dropped > 0 {
+            let note = format!("gateway: {dropped} lines were dropped here: they came faster than they could be written\n");
+            self.write(target, note.as_bytes());
+        }
+        for batch in batches {
+            self.write(target, &batch);
         }
     }
 
@@ -658,13 +670,16 @@ impl Writer {
     }
 
     fn write(&mut self, target: &Target, lines: &[u8]) {
-        if let Some(file) = self.open.get_mut(target) {
-            return file.write(lines);
+        if !self.open.contains_key(target)
+            && let Some((path, rotation)) = self.place(target)
+        {
+            self.open.insert(target.clone(), LogFile::new(path, rotation, self.gzip.clone()));
         }
-        if let Some((path, rotation)) = self.place(target) {
-            let mut file = LogFile::new(path, rotation, self.gzip.clone());
-            file.write(lines);
-            self.open.insert(target.clone(), file);
+        if let Some(file) = self.open.get_mut(target) {
+            let lost = file.write(lines);
+            if *target == Target::Access {
+                self.access_lost.fetch_add(lost, Relaxed);
+            }
             return;
         }
         // Whoever reads them may be gone.

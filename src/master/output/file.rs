@@ -55,17 +55,23 @@ impl LogFile {
         self.rotation = rotation;
     }
 
-    /// Whole lines. What cannot be written is counted and said in the file later; the reason goes to stderr once.
-    pub fn write(&mut self, lines: &[u8]) {
-        if !self.has_room() {
-            self.lost += count(lines);
-            return self.complain("less than 5 % of the disk is free");
-        }
-        if let Err(error) = self.try_write(lines) {
-            self.lost += count(lines);
-            self.file = None;
-            self.complain(&error.to_string());
-        }
+    /// Whole lines. What cannot be written is counted and said in the file later; the reason goes to stderr once. Gives how many could not.
+    pub fn write(&mut self, lines: &[u8]) -> u64 {
+        let why = if self.has_room() {
+            match self.try_write(lines) {
+                Ok(()) => return 0,
+                Err(error) => {
+                    self.file = None;
+                    error.to_string()
+                }
+            }
+        } else {
+            "less than 5 % of the disk is free".to_owned()
+        };
+        let lost = count(lines);
+        self.lost += lost;
+        self.complain(&why);
+        lost
     }
 
     fn try_write(&mut self, lines: &[u8]) -> io::Result<()> {

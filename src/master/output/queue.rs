@@ -146,11 +146,11 @@ impl<O> Queue<O> {
         }
     }
 
-    /// Everything that is there now, without waiting.
-    pub fn take_lines(&self) -> Vec<(Target, VecDeque<Vec<u8>>)> {
+    /// Everything that is there now, without waiting, and how many lines before it were dropped.
+    pub fn take_lines(&self) -> Vec<(Target, VecDeque<Vec<u8>>, u64)> {
         let lanes = std::mem::take(&mut self.lock().lanes);
         self.emptied.notify_waiters();
-        lanes.into_iter().map(|(target, lane)| (target, lane.batches)).collect()
+        lanes.into_iter().map(|(target, lane)| (target, lane.batches, lane.dropped)).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, State<O>> {

@@ -107,6 +107,41 @@ fn a_flood_never_blocks_the_one_who_writes_it() {
 }
 
 #[test]
+fn a_look_at_the_past_does_not_take_away_the_count_of_lines_that_were_dropped() {
+    let dir = tempfile::tempdir().expect("dir");
+    let output = Output::start(&files(Some(dir.path()), LogFormat::Text)).expect("started");
+    let web = id("web").app;
+    let block = [vec![b'x'; 99], vec![b'\n']].concat().repeat(655);
+    let flood = std::sync::atomic::AtomicBool::new(true);
+    std::thread::scope(|scope| {
+        // As `gateway logs` does, all the while.
+        scope.spawn(|| {
+            while flood.load(Ordering::SeqCst) {
+                output.flush(Duration::from_secs(20));
+            }
+        });
+        (0..1600).for_each(|_| output.queue.push(&Target::App(web.clone()), &block));
+        flood.store(false, Ordering::SeqCst);
+    });
+    assert!(output.flush(Duration::from_secs(20)));
+    let text = text(&dir.path().join("web.log"));
+    let dropped: u64 = text.lines().filter_map(|l| l.strip_prefix("gateway: ")?.split(' ').next()?.parse::<u64>().ok()).sum();
+    let written = text.lines().filter(|l| l.starts_with('x')).count() as u64;
+    assert!(dropped > 0, "nothing was dropped: the test shows nothing");
+    assert_eq!(written + dropped, 1600 * 655, "every line is there or counted");
+}
+
+#[test]
+fn access_records_that_cannot_be_written_are_counted() {
+    let dir = tempfile::tempdir().expect("dir");
+    std::os::unix::fs::symlink("/dev/full", dir.path().join("access.log")).expect("a disk that is full");
+    let output = Output::start(&files(Some(dir.path()), LogFormat::Text)).expect("started");
+    let (access, _log) = output.edge_pipes().expect("pipes");
+    fs::File::from(access).write_all(b"one\ntwo\nthree\n").expect("written");
+    until("three are lost", || output.access_lost() == 3);
+}
+
+#[test]
 fn the_edge_writes_its_log_and_the_access_log() {
     let dir = tempfile::tempdir().expect("dir");
     let output = Output::start(&files(Some(dir.path()), LogFormat::Text)).expect("started");
