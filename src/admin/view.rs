@@ -154,6 +154,9 @@ pub struct Job {
     pub schedule: String,
     pub zone: Option<String>,
     pub last: Option<Run>,
+    /// When a run succeeded last.
+    #[serde(default)]
+    pub last_success: Option<String>,
     /// By result, the times without a run among them.
     pub runs: Counts,
 }
@@ -550,7 +553,7 @@ pub fn apps(table: &AppTable) -> Vec<App> {
 impl Job {
     #[must_use]
     pub fn new(record: &Record) -> Self {
-        let Record { cron, zone, until_ms: _, running_ms: _, last, counts } = record;
+        let Record { cron, zone, until_ms: _, running_ms: _, last, succeeded_ms, counts } = record;
         let at = |ms: i64| moment(u64::try_from(ms).unwrap_or(0));
         let last = last.as_ref().map(|job::Run { started_ms, ended_ms, took_ms, outcome, exit, lines }| Run {
             started: at(*started_ms),
@@ -560,7 +563,7 @@ impl Job {
             exit: exit.clone(),
             lines: lines.clone(),
         });
-        Self { schedule: cron.clone(), zone: zone.clone(), last, runs: *counts }
+        Self { schedule: cron.clone(), zone: zone.clone(), last, last_success: succeeded_ms.map(at), runs: *counts }
     }
 }
 

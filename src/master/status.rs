@@ -83,12 +83,12 @@ fn apps(table: &AppTable) -> Value {
 
 /// Without the lines that it wrote: whoever may enter STATE may read this file.
 fn job(record: &Record) -> Value {
-    let Record { cron, zone, until_ms: _, running_ms: _, last, counts } = record;
+    let Record { cron, zone, until_ms: _, running_ms: _, last, succeeded_ms, counts } = record;
     let moment = |ms: i64| rfc3339(u64::try_from(ms).unwrap_or(0));
     let last = last.as_ref().map(|Run { started_ms, ended_ms, took_ms, outcome, exit, lines: _ }| {
         json!({ "started": moment(*started_ms), "ended": moment(*ended_ms), "took_ms": took_ms, "outcome": outcome, "exit": exit })
     });
-    json!({ "schedule": cron, "zone": zone, "last": last, "runs": counts })
+    json!({ "schedule": cron, "zone": zone, "last": last, "last_success": succeeded_ms.map(moment), "runs": counts })
 }
 
 fn row(instance: &Instance) -> Value {

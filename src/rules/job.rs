@@ -54,6 +54,9 @@ pub struct Record {
     /// When the run that goes began.
     pub running_ms: Option<i64>,
     pub last: Option<Run>,
+    /// When a run succeeded last.
+    #[serde(default)]
+    pub succeeded_ms: Option<i64>,
     pub counts: Counts,
 }
 
@@ -447,7 +450,10 @@ impl Job {
         };
         let counts = &mut self.record.counts;
         match outcome {
-            Outcome::Succeeded => counts.succeeded += 1,
+            Outcome::Succeeded => {
+                counts.succeeded += 1;
+                self.record.succeeded_ms = Some(run.ended_ms);
+            }
             Outcome::Failed => counts.failed += 1,
             Outcome::Stopped => counts.stopped += 1,
         }

@@ -22,17 +22,19 @@ use super::{
         TlsMetrics, UpstreamMetrics, ZoneCounts, ZoneMetrics,
     },
     metric::{
-        ACCESS_DROPPED, ACME_ORDERS, APP_CPU, APP_HELD, APP_HOLD, APP_MEMORY, APP_RESTARTS, APP_RUNS, APP_STATE, APP_UP, BAN_REQUESTS,
-        BANS, BANS_ALL, BUILD, CERT_AT_RISK, CERT_NOT_AFTER, CONNECTIONS, CONNECTIONS_ALL, EDGE_RESTARTS, FILTER_FAMILIES, FILTER_HITS,
-        GENERATION, HTTP_DURATION, HTTP_IN_FLIGHT, HTTP_RECEIVED, HTTP_REQUESTS, HTTP_SENT, Kind, Metric, NODE_AVAILABLE, NODE_CPU,
-        NODE_DISK, NODE_LOAD, NODE_MEMORY, REFUSED, RELOADS, TABLE, TLS_DURATION, TLS_HANDSHAKES, UPSTREAM_FLIGHT, UPSTREAM_PANIC,
-        UPSTREAM_REQS, UPSTREAM_RETRIES, UPSTREAM_TIME, UPSTREAM_UP, ZONE_KEYS, ZONE_REQUESTS, ZONE_WAITING,
+        ACCESS_DROPPED, ACME_ORDERS, APP_CPU, APP_HELD, APP_HOLD, APP_LAST_SUCCESS, APP_MEMORY, APP_RESTARTS, APP_RUNS, APP_STATE, APP_UP,
+        BAN_REQUESTS, BANS, BANS_ALL, BUILD, CERT_AT_RISK, CERT_NOT_AFTER, CONNECTIONS, CONNECTIONS_ALL, EDGE_RESTARTS, FILTER_FAMILIES,
+        FILTER_HITS, GENERATION, HTTP_DURATION, HTTP_IN_FLIGHT, HTTP_RECEIVED, HTTP_REQUESTS, HTTP_SENT, Kind, Metric, NODE_AVAILABLE,
+        NODE_CPU, NODE_DISK, NODE_DISK_TOTAL, NODE_LOAD, NODE_MEMORY, REFUSED, RELOADS, TABLE, TLS_DURATION, TLS_HANDSHAKES,
+        UPSTREAM_FLIGHT, UPSTREAM_PANIC, UPSTREAM_REQS, UPSTREAM_RETRIES, UPSTREAM_TIME, UPSTREAM_UP, ZONE_KEYS, ZONE_REQUESTS,
+        ZONE_WAITING,
     },
     node::NodeSample,
     registry::{Facts, Metrics, living, lock},
 };
 use crate::{
     ipc::message::{AppTable, Duty, Instance, InstanceState},
+    rules::restart::Reason,
     vocab::{AppName, UpstreamName, ZoneName},
 };
 
@@ -52,9 +54,13 @@ impl Metrics {
             rooms(&living(&mut handles.rooms), &mut page);
             upstreams(&living(&mut handles.upstreams), &living(&mut handles.servers), &mut page);
         }
-        facts(&lock(&self.facts), &mut page);
+        let access_lost = {
+            let known = lock(&self.facts);
+            facts(&known, &mut page);
+            known.access_lost
+        };
         acme(&self.acme, &mut page);
-        page.family(ACCESS_DROPPED, |f| f.count(&[], self.access_dropped.load(Relaxed)));
+        page.family(ACCESS_DROPPED, |f| f.count(&[], self.access_dropped.load(Relaxed).saturating_add(access_lost)));
         page.family(BUILD, |f| f.level(&[env!("CARGO_PKG_VERSION")], 1.0));
         node(&self.node.sample(), &mut page);
         let mut families = page.0;
@@ -71,7 +77,7 @@ impl Metrics {
 fn sites(sites: &BTreeMap<String, Arc<SiteMetrics>>, page: &mut Page) {
     page.family(HTTP_REQUESTS, |f| {
         for (site, metrics) in sites {
-            for (code, n) in metrics.codes.read() {
+            for (code, n) in with_usual(metrics.codes.read(), &OF_A_SITE) {
                 f.count(&[site, &code_text(code)], n);
             }
         }
@@ -148,7 +154,7 @@ fn upstreams(
     });
     page.family(UPSTREAM_REQS, |f| {
         for ((upstream, server), metrics) in servers {
-            for (code, n) in metrics.codes.read() {
+            for (code, n) in with_usual(metrics.codes.read(), &OF_A_SERVER) {
                 f.count(&[upstream.as_str(), server, &code_text(code)], n);
             }
         }
@@ -182,6 +188,7 @@ fn facts(facts: &Facts, page: &mut Page) {
         generation,
         reloads_done,
         reloads_refused,
+        access_lost: _,
     } = facts;
     // While an instance is replaced it has two processes: the series are of the one that serves, else of the newest.
     let mut shown = BTreeMap::new();
@@ -207,13 +214,21 @@ fn facts(facts: &Facts, page: &mut Page) {
         }
     });
     page.family(APP_RESTARTS, |f| {
-        for (app, reasons) in restarts {
-            reasons.iter().for_each(|(reason, n)| f.count(&[app.as_str(), reason], *n));
+        // A job is begun and never restarted.
+        for (app, reasons) in restarts.iter().filter(|(app, _)| !jobs.contains_key(*app)) {
+            for reason in Reason::ALL.map(Reason::as_str) {
+                f.count(&[app.as_str(), reason], reasons.get(reason).copied().unwrap_or(0));
+            }
         }
     });
     page.family(APP_RUNS, |f| {
         for (app, record) in jobs {
             record.counts.named().iter().for_each(|(result, n)| f.count(&[app.as_str(), result], *n));
+        }
+    });
+    page.family(APP_LAST_SUCCESS, |f| {
+        for (app, record) in jobs {
+            f.level(&[app.as_str()], record.succeeded_ms.unwrap_or(0) as f64 / 1000.0);
         }
     });
     page.family(APP_CPU, |f| {
@@ -247,7 +262,19 @@ fn node(sample: &NodeSample, page: &mut Page) {
     page.family(NODE_MEMORY, |f| f.level(&[], float(*memory_total)));
     page.family(NODE_AVAILABLE, |f| f.level(&[], float(*memory_available)));
     page.family(NODE_DISK, |f| disks.iter().for_each(|disk| f.level(&[&disk.mount.to_string_lossy()], float(disk.free))));
+    page.family(NODE_DISK_TOTAL, |f| disks.iter().for_each(|disk| f.level(&[&disk.mount.to_string_lossy()], float(disk.total))));
     page.family(NODE_LOAD, |f| f.level(&[], *load1));
+}
+
+/// Statuses that rules of alerts ask for: their counters stand from the start, for the first increase of one that is not there cannot be seen.
+const OF_A_SITE: [u16; 10] = [200, 301, 400, 403, 404, 429, 500, 502, 503, 504];
+const OF_A_SERVER: [u16; 5] = [200, 500, 502, 503, 504];
+
+/// Ascending, `other` last; these statuses are there even where none was counted.
+fn with_usual(counted: Vec<(Option<u16>, u64)>, usual: &[u16]) -> impl Iterator<Item = (Option<u16>, u64)> {
+    let mut all: BTreeMap<u32, (Option<u16>, u64)> = usual.iter().map(|code| (u32::from(*code), (Some(*code), 0))).collect();
+    all.extend(counted.into_iter().map(|(code, n)| (code.map_or(u32::MAX, u32::from), (code, n))));
+    all.into_values()
 }
 
 fn code_text(code: Option<u16>) -> String {

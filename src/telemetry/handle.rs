@@ -278,6 +278,11 @@ impl BanMetrics {
         }
     }
 
+    /// What somebody can be banned for: its counter stands from now on.
+    pub fn expect(&self, reason: String) {
+        lock(&self.made).entry(reason).or_default();
+    }
+
     /// How many are in force. Whoever asks for the metrics sets it just before.
     pub fn set_held(&self, held: u64) {
         self.held.store(held, Relaxed);

@@ -55,12 +55,13 @@ table! {
     UPSTREAM_FLIGHT  Gauge     "gateway_upstream_in_flight"                ["upstream" "server"] "Requests that wait for a server's answer.";
     UPSTREAM_RETRIES Counter   "gateway_upstream_retries_total"            ["upstream"] "Requests tried again on another server.";
     UPSTREAM_PANIC   Gauge     "gateway_upstream_panic"                    ["upstream"] "1 while every server is down and the last ones are used all the same.";
-    APP_UP           Gauge     "gateway_app_up"                            ["app" "instance"] "1 where the instance is ready.";
-    APP_STATE        Gauge     "gateway_app_state"                         ["app" "instance" "state"] "1 for the state that the instance is in, 0 for the others.";
+    APP_UP           Gauge     "gateway_app_up"                            ["app" "process"] "1 where the process is ready.";
+    APP_STATE        Gauge     "gateway_app_state"                         ["app" "process" "state"] "1 for the state that the process is in, 0 for the others.";
     APP_RESTARTS     Counter   "gateway_app_restarts_total"                ["app" "reason"] "Restarts of an app's instances.";
     APP_RUNS         Counter   "gateway_app_runs_total"                    ["app" "result"] "Runs of a scheduled app, and the times of its schedule without one.";
-    APP_CPU          Counter   "gateway_app_cpu_seconds_total"             ["app" "instance"] "CPU time of the running process.";
-    APP_MEMORY       Gauge     "gateway_app_memory_bytes"                  ["app" "instance"] "Resident memory of the running process.";
+    APP_LAST_SUCCESS Gauge     "gateway_app_last_success_timestamp_seconds" ["app"] "When a run of a scheduled app succeeded last; 0: none has yet.";
+    APP_CPU          Counter   "gateway_app_cpu_seconds_total"             ["app" "process"] "CPU time of the running process.";
+    APP_MEMORY       Gauge     "gateway_app_memory_bytes"                  ["app" "process"] "Resident memory of the running process.";
     APP_HELD         Gauge     "gateway_app_held_requests"                 ["app"] "Requests that wait for an instance to be ready.";
     APP_HOLD         Histogram "gateway_app_hold_seconds"                  ["app"] "How long requests have waited for an instance.";
     CERT_NOT_AFTER   Gauge     "gateway_certificate_not_after_timestamp_seconds" ["host"] "When the certificate that is served ends.";
@@ -69,11 +70,12 @@ table! {
     RELOADS          Counter   "gateway_config_reloads_total"              ["result"] "Reloads of the configuration.";
     GENERATION       Gauge     "gateway_config_generation"                 [] "Counts the configurations that were put in force.";
     EDGE_RESTARTS    Counter   "gateway_edge_restarts_total"               [] "How often the master had to start a new edge.";
-    ACCESS_DROPPED   Counter   "gateway_access_log_dropped_total"          [] "Access records lost because their reader was too slow.";
+    ACCESS_DROPPED   Counter   "gateway_access_log_dropped_total"          [] "Access records lost: their reader was too slow, or the disk full.";
     BUILD            Gauge     "gateway_build_info"                        ["version"] "Always 1.";
     NODE_CPU         Gauge     "gateway_node_cpu_usage_ratio"              [] "Share of all cores in use.";
     NODE_MEMORY      Gauge     "gateway_node_memory_total_bytes"           [] "Memory of the machine.";
     NODE_AVAILABLE   Gauge     "gateway_node_memory_available_bytes"       [] "Memory that programs can still have.";
     NODE_DISK        Gauge     "gateway_node_disk_free_bytes"              ["mount"] "Space that is still free.";
+    NODE_DISK_TOTAL  Gauge     "gateway_node_disk_total_bytes"             ["mount"] "Size of the file system.";
     NODE_LOAD        Gauge     "gateway_node_load1"                        [] "Processes that run or wait, averaged over a minute.";
 }

@@ -62,6 +62,7 @@ pub(super) struct Facts {
     pub(super) generation: u64,
     pub(super) reloads_done: u64,
     pub(super) reloads_refused: u64,
+    pub(super) access_lost: u64,
 }
 
 /// A name whose certificate is ordered from a CA.
@@ -199,6 +200,11 @@ impl Metrics {
 
     pub fn reload_refused(&self) {
         lock(&self.facts).reloads_refused += 1;
+    }
+
+    /// Records that the master had and could not write; it counts them.
+    pub fn access_lost(&self, lost: u64) {
+        lock(&self.facts).access_lost = lost;
     }
 
     pub fn access_dropped(&self) -> Arc<AtomicU64> {

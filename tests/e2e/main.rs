@@ -25,6 +25,7 @@ mod logs;
 mod many;
 mod pingora;
 mod real;
+mod records;
 mod reload;
 mod resume;
 mod rolling;

@@ -61,6 +61,8 @@ impl Sentry {
 
     /// It is in force now: those it exempts are freed, without `[ban]` all that were not banned by hand; points that were counted in another time are forgotten.
     pub fn takes_over(&self, old: Option<&Self>) {
+        let counted = self.law.iter().flat_map(|law| law.points.keys()).map(|offence| Reason::Offence(*offence));
+        counted.chain([Reason::Hand]).for_each(|reason| self.warden.metrics().expect(reason.to_string()));
         if !self.warden.is_idle() {
             self.warden.free_all_but(|who, sentence| self.is_law_for(sentence.reason) && !self.is_exempt(who.address()));
         }

@@ -88,6 +88,9 @@ pub enum Reason {
 }
 
 impl Reason {
+    pub const ALL: [Self; 9] =
+        [Self::Exit, Self::Signal, Self::Memory, Self::Unready, Self::Unhealthy, Self::Command, Self::Reload, Self::Recycle, Self::Deploy];
+
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

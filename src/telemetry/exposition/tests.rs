@@ -30,12 +30,13 @@ gateway_upstream_duration_seconds{upstream}
 gateway_upstream_in_flight{upstream,server}
 gateway_upstream_retries_total{upstream}
 gateway_upstream_panic{upstream}
-gateway_app_up{app,instance}
-gateway_app_state{app,instance,state}
+gateway_app_up{app,process}
+gateway_app_state{app,process,state}
 gateway_app_restarts_total{app,reason}
 gateway_app_runs_total{app,result}
-gateway_app_cpu_seconds_total{app,instance}
-gateway_app_memory_bytes{app,instance}
+gateway_app_last_success_timestamp_seconds{app}
+gateway_app_cpu_seconds_total{app,process}
+gateway_app_memory_bytes{app,process}
 gateway_app_held_requests{app}
 gateway_app_hold_seconds{app}
 gateway_certificate_not_after_timestamp_seconds{host}
@@ -49,6 +50,7 @@ gateway_node_cpu_usage_ratio{}
 gateway_node_memory_total_bytes{}
 gateway_node_memory_available_bytes{}
 gateway_node_disk_free_bytes{mount}
+gateway_node_disk_total_bytes{mount}
 gateway_node_load1{}
 ";
 
@@ -80,7 +82,11 @@ fn table() -> AppTable {
         edge_restarts: 3,
         jobs: BTreeMap::from([(
             AppName::parse("nightly").expect("valid"),
-            Record { counts: Counts { succeeded: 4, failed: 1, stopped: 0, skipped: 2, missed: 1 }, ..Record::default() },
+            Record {
+                counts: Counts { succeeded: 4, failed: 1, stopped: 0, skipped: 2, missed: 1 },
+                succeeded_ms: Some(1_700_000_000_500),
+                ..Record::default()
+            },
         )]),
     }
 }
@@ -171,6 +177,38 @@ fn every_metric_of_the_contract_is_in_the_table_with_help_and_the_right_suffix()
         assert!(*kind != Kind::Histogram || name.ends_with("_seconds"), "{name}");
         assert_eq!(TABLE.iter().filter(|other| other.name == *name).count(), 1, "{name} twice");
     }
+}
+
+#[test]
+fn no_label_is_one_that_prometheus_gives_to_every_target() {
+    for metric in TABLE {
+        assert!(!metric.labels.iter().any(|label| ["instance", "job"].contains(label)), "{}", metric.name);
+    }
+}
+
+#[test]
+fn the_first_failure_of_a_site_is_an_increase_and_no_new_series() {
+    let metrics = Metrics::new();
+    let site = metrics.site("a.test");
+    assert!(text(&metrics).contains(r#"gateway_http_requests_total{site="a.test",code="502"} 0"#));
+    site.done(502, Duration::ZERO, 0, 0);
+    site.done(777, Duration::ZERO, 0, 0);
+    let after = text(&metrics);
+    let codes: Vec<_> = after.lines().filter_map(|line| line.strip_prefix(r#"gateway_http_requests_total{site="a.test",code=""#)).collect();
+    let wanted = [
+        "200\"} 0",
+        "301\"} 0",
+        "400\"} 0",
+        "403\"} 0",
+        "404\"} 0",
+        "429\"} 0",
+        "500\"} 0",
+        "502\"} 1",
+        "503\"} 0",
+        "504\"} 0",
+        "other\"} 1",
+    ];
+    assert_eq!(codes, wanted);
 }
 
 #[test]
