@@ -293,19 +293,10 @@ pub enum ToEdge {
     Materials(Materials),
     /// The keys were rotated.
     Tickets(TicketKeys),
-    /// No new requests to it; `Drained` when the last is answered, or at the deadline.
-    Drain {
-        id: InstanceId,
-        incarnation: Incarnation,
-        within: Duration,
-    },
-    /// Ask an instance that is not in rotation yet for these paths; answered by `Warmed`.
-    Warm {
-        id: InstanceId,
-        incarnation: Incarnation,
-        paths: Vec<String>,
-        within: Duration,
-    },
+    /// Each is answered by `Drained`.
+    Drain(Vec<Drain>),
+    /// Each is answered by `Warmed`.
+    Warm(Vec<WarmUp>),
     /// From the control socket; answered by `Answer` with the same `ask`.
     Ask {
         ask: u64,
@@ -313,10 +304,29 @@ pub enum ToEdge {
     },
     /// A reload was refused before it came this far: counted in the metrics.
     ReloadRefused,
+    /// Records of the access log that the master could not write since it was started; whenever there are more.
+    AccessLost(u64),
     /// Stop accepting, finish what is in flight, exit 0.
     Shutdown {
         within: Duration,
     },
+}
+
+/// No new requests to a process; it is drained when the last is answered, or at the deadline.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Drain {
+    pub id: InstanceId,
+    pub incarnation: Incarnation,
+    pub within: Duration,
+}
+
+/// A process that is not in rotation yet is asked for these paths.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct WarmUp {
+    pub id: InstanceId,
+    pub incarnation: Incarnation,
+    pub paths: Vec<String>,
+    pub within: Duration,
 }
 
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]

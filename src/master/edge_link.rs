@@ -4,7 +4,7 @@
 //!        One that leaves, and those of the binary before, drain beside it as [`Elders`]; a drain of an instance is over when no elder may use it either.
 //!        A configuration is in force when the edge says so: a refusal, a death or silence leaves the one before.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -19,6 +19,7 @@ use crate::{
 };
 
 mod carried;
+mod errands;
 mod handle;
 mod hear;
 mod obey;
@@ -28,6 +29,7 @@ mod running;
 mod setting;
 
 pub use carried::Carried;
+use errands::Errands;
 use handle::Command;
 pub use handle::{Facts, Handle};
 pub use program::Program;
@@ -63,6 +65,7 @@ pub struct EdgeLink {
     /// The last that the edge had nothing against: what one that follows is given where newer ones are no good.
     good_materials: Materials,
     commands: mpsc::Receiver<Command>,
+    errands: Arc<Errands>,
     facts: watch::Sender<Facts>,
     trial: Option<Trial>,
     asks: HashMap<u64, oneshot::Sender<String>>,
@@ -92,8 +95,9 @@ pub struct Wiring {
 impl EdgeLink {
     #[must_use]
     pub fn new(wiring: Wiring, setting: Setting) -> (Self, Handle) {
-        // One command for each draining instance or control connection; full: `drain` says so, the others wait.
+        // One command for each control connection; full: the others wait.
         let (send, commands) = mpsc::channel(128);
+        let errands: Arc<Errands> = Arc::default();
         let (facts, facts_out) = watch::channel(Facts::default());
         let Wiring { program, nursery, output, table, supervisor, started_ms, tickets, switches } = wiring;
         let link = Self {
@@ -110,6 +114,7 @@ impl EdgeLink {
             good_materials: setting.materials.clone(),
             setting,
             commands,
+            errands: errands.clone(),
             facts,
             trial: None,
             asks: HashMap::new(),
@@ -119,7 +124,7 @@ impl EdgeLink {
             deaths: 0,
             stopping: None,
         };
-        (link, Handle { commands: send, facts: facts_out })
+        (link, Handle { commands: send, errands, facts: facts_out })
     }
 
     /// Until the handles are gone.
@@ -152,14 +157,22 @@ impl EdgeLink {
                 let _ = done.send(());
             }
         }
-        while let Some(command) = self.commands.recv().await {
-            self.answer_without_edge(command).await;
+        let errands = self.errands.clone();
+        loop {
+            tokio::select! {
+                command = self.commands.recv() => match command {
+                    Some(command) => self.answer_without_edge(command).await,
+                    None => break,
+                },
+                taken = errands.take() => self.return_errands(taken).await,
+            }
         }
     }
 
     /// Until it is gone.
     async fn live(&mut self, mut edge: Running) -> End {
         let mut open = true;
+        let errands = self.errands.clone();
         loop {
             let deadline = self.deadline(&edge);
             tokio::select! {
@@ -190,6 +203,7 @@ impl EdgeLink {
                     edge.patience = edge.patience.min(Instant::now() + Duration::from_secs(1));
                 }
                 () = self.elders.gone(), if !self.elders.is_empty() => self.elder_gone().await,
+                taken = errands.take() => self.send_errands(&edge, taken),
                 command = self.commands.recv() => match command {
                     Some(Command::Export { reply, thaw }) => self.show(&edge, reply, thaw).await,
                     Some(command) => self.obey(&edge, command),
@@ -305,10 +319,12 @@ impl EdgeLink {
     async fn wait_for_next(&mut self) -> End {
         let delay = DELAYS_MS[self.deaths.saturating_sub(1).min(DELAYS_MS.len() - 1)];
         let due = Instant::now() + Duration::from_millis(delay);
+        let errands = self.errands.clone();
         loop {
             tokio::select! {
                 biased;
                 () = tokio::time::sleep_until(due) => return End::Died,
+                taken = errands.take() => self.return_errands(taken).await,
                 command = self.commands.recv() => match command {
                     Some(Command::Apply { setting, reply }) => {
                         self.put_on_trial(*setting, reply, true);

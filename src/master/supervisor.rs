@@ -371,10 +371,7 @@ impl Supervisor {
                     }
                 }
                 for (n, incarnation, within) in drains.drain(..) {
-                    let id = InstanceId { app: app.clone(), n };
-                    if !self.edge.drain(id, Incarnation(incarnation), within) {
-                        events.push_back(Event::Drained { n, incarnation });
-                    }
+                    self.edge.drain(InstanceId { app: app.clone(), n }, Incarnation(incarnation), within);
                 }
             }
         }
@@ -447,8 +444,8 @@ impl Supervisor {
         let Some(track) = self.tracks.get(app) else { return Err("the app is gone".to_owned()) };
         let spec = track.life.spec_of(n, incarnation);
         let within = spec.ready.timeout().unwrap_or(WARM_WITHIN);
-        let asked = self.edge.warm(InstanceId { app: app.clone(), n }, Incarnation(incarnation), spec.deploy.warm.clone(), within);
-        if asked { Ok(()) } else { Err("the edge does not listen: it is down or busy".to_owned()) }
+        self.edge.warm(InstanceId { app: app.clone(), n }, Incarnation(incarnation), spec.deploy.warm.clone(), within);
+        Ok(())
     }
 
     fn signal(&self, app: &AppName, incarnation: u64, n: u16, kill: bool) {

@@ -24,7 +24,7 @@ use crate::{
     },
     ipc::{
         link::{Receiver, Sender},
-        message::{AppTable, Config, Incarnation, InstanceId, Materials, Query, ToEdge, ToMaster},
+        message::{AppTable, Config, Drain, Materials, Query, ToEdge, ToMaster, WarmUp},
         why::RequestId,
     },
     rules::jail::Who,
@@ -142,8 +142,9 @@ impl Office {
             ToEdge::Apps(table) => self.apps(table),
             ToEdge::Materials(materials) => self.materials(materials).await?,
             ToEdge::Tickets(keys) => self.base.tls.rotate_tickets(keys),
-            ToEdge::Drain { id, incarnation, within } => self.drain(id, incarnation, within),
-            ToEdge::Warm { id, incarnation, paths, within } => self.warm(id, incarnation, paths, within),
+            ToEdge::Drain(drains) => drains.into_iter().for_each(|drain| self.drain(drain)),
+            ToEdge::Warm(warm_ups) => warm_ups.into_iter().for_each(|warm_up| self.warm(warm_up)),
+            ToEdge::AccessLost(lost) => self.base.metrics.access_lost(lost),
             ToEdge::Ask { ask, query } => {
                 if let Some(json) = self.answer(ask, query) {
                     self.to_master.send(&ToMaster::Answer { ask, json }, &[]).await?;
@@ -214,7 +215,7 @@ impl Office {
         Ok(())
     }
 
-    fn drain(&mut self, id: InstanceId, incarnation: Incarnation, within: Duration) {
+    fn drain(&mut self, Drain { id, incarnation, within }: Drain) {
         let drained = self.common.live.load().pools.drained(&id, incarnation, within);
         let outbox = self.outbox.clone();
         self.tasks.spawn(async move {
@@ -224,7 +225,7 @@ impl Office {
         });
     }
 
-    fn warm(&mut self, id: InstanceId, incarnation: Incarnation, paths: Vec<String>, within: Duration) {
+    fn warm(&mut self, WarmUp { id, incarnation, paths, within }: WarmUp) {
         let warmed = self.common.live.load().pools.warm(&id, incarnation, paths, within);
         let outbox = self.outbox.clone();
         self.tasks.spawn(async move {

@@ -1,10 +1,10 @@
 //! The door of the edge's actor.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{ApplyError, Carried, Setting};
+use super::{ApplyError, Carried, Setting, errands::Errands};
 use crate::{
     ipc::message::{Incarnation, InstanceId, Materials, Query},
     master::handoff::{Bag, UpgradeError},
@@ -26,8 +26,6 @@ pub(super) enum Command {
     Apply { setting: Box<Setting>, reply: oneshot::Sender<Result<(), ApplyError>> },
     Ask { query: Query, reply: oneshot::Sender<String> },
     Materials(Materials),
-    Drain { id: InstanceId, incarnation: Incarnation, within: Duration },
-    Warm { id: InstanceId, incarnation: Incarnation, paths: Vec<String>, within: Duration },
     Refused,
     Shutdown { within: Duration, done: oneshot::Sender<()> },
     Export { reply: oneshot::Sender<Result<(Carried, Bag), UpgradeError>>, thaw: Option<oneshot::Receiver<()>> },
@@ -38,6 +36,7 @@ pub(super) enum Command {
 #[derive(Clone)]
 pub struct Handle {
     pub(super) commands: mpsc::Sender<Command>,
+    pub(super) errands: Arc<Errands>,
     pub(super) facts: watch::Receiver<Facts>,
 }
 
@@ -63,16 +62,14 @@ impl Handle {
         self.tell(Command::Materials(materials)).await;
     }
 
-    /// Takes an instance out of rotation; false: the edge cannot be told now, so it serves nobody either.
-    #[must_use]
-    pub fn drain(&self, id: InstanceId, incarnation: Incarnation, within: Duration) -> bool {
-        self.commands.try_send(Command::Drain { id, incarnation, within }).is_ok()
+    /// Takes a process out of rotation. The supervisor is told when it is: at once where there is no edge.
+    pub fn drain(&self, id: InstanceId, incarnation: Incarnation, within: Duration) {
+        self.errands.drain(id, incarnation, within);
     }
 
-    /// Has an instance asked for these paths before it serves; false: the edge cannot be told now.
-    #[must_use]
-    pub fn warm(&self, id: InstanceId, incarnation: Incarnation, paths: Vec<String>, within: Duration) -> bool {
-        self.commands.try_send(Command::Warm { id, incarnation, paths, within }).is_ok()
+    /// Has a process asked for these paths before it serves. The supervisor is told what came of it.
+    pub fn warm(&self, id: InstanceId, incarnation: Incarnation, paths: Vec<String>, within: Duration) {
+        self.errands.warm(id, incarnation, paths, within);
     }
 
     /// A reload was refused before the edge saw it.

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::{ApplyError, EdgeLink, running::Running, setting::Trial};
 use crate::{
-    ipc::message::{Build, ToMaster},
+    ipc::message::{Build, ToEdge, ToMaster},
     master::supervisor,
 };
 
@@ -79,10 +79,14 @@ impl EdgeLink {
                 }
             }
             ToMaster::Leaving => edge.leaving = true,
-            ToMaster::Alive { connections, in_flight } => self.facts.send_modify(|facts| {
-                facts.connections = connections;
-                facts.in_flight = in_flight;
-            }),
+            ToMaster::Alive { connections, in_flight } => {
+                self.facts.send_modify(|facts| (facts.connections, facts.in_flight) = (connections, in_flight));
+                let lost = self.output.access_lost();
+                if lost != edge.told_lost {
+                    edge.told_lost = lost;
+                    self.send(edge, ToEdge::AccessLost(lost), Vec::new());
+                }
+            }
         }
         true
     }

@@ -1,6 +1,6 @@
 //! What others ask of the edge, and what they hear where there is none.
 
-use std::time::Duration;
+use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use tokio::{sync::oneshot, time::Instant};
 
@@ -11,7 +11,10 @@ use super::{
     running::Running,
     setting::{APPLY_WITHIN, Trial, config},
 };
-use crate::{ipc::message::ToEdge, master::handoff::UpgradeError};
+use crate::{
+    ipc::message::{Drain, ToEdge, WarmUp},
+    master::handoff::UpgradeError,
+};
 
 impl EdgeLink {
     pub(super) async fn answer_without_edge(&mut self, command: Command) {
@@ -22,11 +25,9 @@ impl EdgeLink {
             // Dropped: who asks learns that nobody is there.
             Command::Ask { .. } | Command::KillNow => {}
             Command::Materials(materials) => self.setting.materials = materials,
-            Command::Drain { id, incarnation, .. } => self.drained(id, incarnation).await,
             Command::Export { reply, .. } => {
                 let _ = reply.send(Err(if self.stopping.is_some() { UpgradeError::Stopping } else { UpgradeError::EdgeDown }));
             }
-            Command::Warm { id, incarnation, .. } => self.not_warmed(id, incarnation).await,
             Command::Refused => self.setting.reloads.1 += 1,
             Command::Shutdown { done, .. } => {
                 let _ = done.send(());
@@ -41,18 +42,40 @@ impl EdgeLink {
         }
     }
 
+    pub(super) fn send(&self, edge: &Running, message: ToEdge, descriptors: Vec<Arc<OwnedFd>>) {
+        if edge.parcels.try_send(Parcel { message, descriptors }).is_err() {
+            tracing::error!("edge does not take its messages, killing it");
+            self.nursery.kill_group(edge.pid);
+        }
+    }
+
+    /// One message for each kind, however many they are.
+    pub(super) fn send_errands(&mut self, edge: &Running, (drains, warm_ups): (Vec<Drain>, Vec<WarmUp>)) {
+        self.drains.extend(drains.iter().map(|drain| (drain.id.clone(), drain.incarnation)));
+        self.warms.extend(warm_ups.iter().map(|warm_up| (warm_up.id.clone(), warm_up.incarnation)));
+        if !warm_ups.is_empty() {
+            self.send(edge, ToEdge::Warm(warm_ups), Vec::new());
+        }
+        if !drains.is_empty() {
+            self.send(edge, ToEdge::Drain(drains), Vec::new());
+        }
+    }
+
+    pub(super) async fn return_errands(&mut self, (drains, warm_ups): (Vec<Drain>, Vec<WarmUp>)) {
+        for Drain { id, incarnation, .. } in drains {
+            self.drained(id, incarnation).await;
+        }
+        for WarmUp { id, incarnation, .. } in warm_ups {
+            self.not_warmed(id, incarnation).await;
+        }
+    }
+
     pub(super) fn obey(&mut self, edge: &Running, command: Command) {
-        let send = |message, descriptors| {
-            if edge.parcels.try_send(Parcel { message, descriptors }).is_err() {
-                tracing::error!("edge does not take its messages, killing it");
-                self.nursery.kill_group(edge.pid);
-            }
-        };
         match command {
             Command::Apply { setting, reply } => {
                 if edge.ready {
                     let (config, descriptors) = config(&setting, &self.setting.sockets);
-                    send(ToEdge::Apply(Box::new(config)), descriptors);
+                    self.send(edge, ToEdge::Apply(Box::new(config)), descriptors);
                 } else {
                     // The one that is starting may be the one that cannot: the next gets the new configuration.
                     self.nursery.kill_group(edge.pid);
@@ -63,26 +86,18 @@ impl EdgeLink {
                 self.asks.retain(|_, reply| !reply.is_closed());
                 self.next_ask += 1;
                 self.asks.insert(self.next_ask, reply);
-                send(ToEdge::Ask { ask: self.next_ask, query }, Vec::new());
+                self.send(edge, ToEdge::Ask { ask: self.next_ask, query }, Vec::new());
             }
             Command::Materials(materials) => {
                 self.setting.materials.clone_from(&materials);
-                send(ToEdge::Materials(materials), Vec::new());
-            }
-            Command::Drain { id, incarnation, within } => {
-                self.drains.push((id.clone(), incarnation));
-                send(ToEdge::Drain { id, incarnation, within }, Vec::new());
-            }
-            Command::Warm { id, incarnation, paths, within } => {
-                self.warms.push((id.clone(), incarnation));
-                send(ToEdge::Warm { id, incarnation, paths, within }, Vec::new());
+                self.send(edge, ToEdge::Materials(materials), Vec::new());
             }
             Command::Refused => {
                 self.setting.reloads.1 += 1;
-                send(ToEdge::ReloadRefused, Vec::new());
+                self.send(edge, ToEdge::ReloadRefused, Vec::new());
             }
             Command::Shutdown { within, done } => {
-                send(ToEdge::Shutdown { within }, Vec::new());
+                self.send(edge, ToEdge::Shutdown { within }, Vec::new());
                 let at = Instant::now() + within + Duration::from_secs(1);
                 self.stopping.get_or_insert_with(|| (at, Vec::new())).1.push(done);
             }

@@ -33,7 +33,7 @@ pub(super) async fn write_all(
             biased;
             parcel = parcels.recv() => {
                 let Some(Parcel { message, descriptors }) = parcel else { return Ok(()) };
-                if matches!(message, ToEdge::Drain { .. }) && table.has_changed().unwrap_or(false) {
+                if matches!(message, ToEdge::Drain(_)) && table.has_changed().unwrap_or(false) {
                     let apps = table.borrow_and_update().apps.clone();
                     to_edge.send(&ToEdge::Apps(apps), &[]).await?;
                 }

@@ -51,6 +51,8 @@ pub(super) struct Running {
     pub(super) line: OwnedFd,
     /// It has said that it leaves.
     pub(super) leaving: bool,
+    /// How many records of the access log it knows to be lost.
+    pub(super) told_lost: u64,
 }
 
 impl EdgeLink {
@@ -116,7 +118,7 @@ impl EdgeLink {
             facts.ready = false;
         });
         let patience = now + READY_WITHIN;
-        let (greeted, ready, leaving) = (false, false, false);
-        Ok(Running { pid, exit, parcels, receiver, writer, since: now, greeted, ready, patience, on_trial, line, leaving })
+        let (greeted, ready, leaving, told_lost) = (false, false, false, 0);
+        Ok(Running { pid, exit, parcels, receiver, writer, since: now, greeted, ready, patience, on_trial, line, leaving, told_lost })
     }
 }

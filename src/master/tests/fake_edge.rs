@@ -6,7 +6,7 @@ use crate::{
     ipc::{
         fds,
         link::Link,
-        message::{Build, Health, Query, ToEdge, ToMaster},
+        message::{Build, Drain, Health, Query, ToEdge, ToMaster, WarmUp},
     },
     master::edge_link::Program,
 };
@@ -69,14 +69,24 @@ async fn play(vice: &str) {
                         }
                         None
                     }
-                    ToEdge::Drain { id, incarnation, .. } => Some(ToMaster::Drained { id, incarnation, in_flight: 0 }),
+                    ToEdge::Drain(drains) => {
+                        for Drain { id, incarnation, .. } in drains.into_iter().filter(|_| vice != "never-drained") {
+                            to_master.send(&ToMaster::Drained { id, incarnation, in_flight: 0 }, &[]).await.expect("sent");
+                        }
+                        None
+                    }
                     ToEdge::Ask { ask, query: Query::Renew(host) } => {
                         let json = serde_json::json!({ "error": format!("nothing renews {}", host.as_str()) }).to_string();
                         Some(ToMaster::Answer { ask, json })
                     }
                     ToEdge::Ask { ask, query } => Some(ToMaster::Answer { ask, json: format!("{{\"asked\":\"{query:?}\"}}") }),
-                    ToEdge::Warm { id, incarnation, .. } => Some(ToMaster::Warmed { id, incarnation, result: Ok(()) }),
-                    ToEdge::Materials(_) | ToEdge::Tickets(_) | ToEdge::ReloadRefused => None,
+                    ToEdge::Warm(warm_ups) => {
+                        for WarmUp { id, incarnation, .. } in warm_ups {
+                            to_master.send(&ToMaster::Warmed { id, incarnation, result: Ok(()) }, &[]).await.expect("sent");
+                        }
+                        None
+                    }
+                    ToEdge::AccessLost(_) | ToEdge::Materials(_) | ToEdge::Tickets(_) | ToEdge::ReloadRefused => None,
                     ToEdge::Shutdown { .. } if vice == "stubborn" => None,
                     ToEdge::Shutdown { .. } => return,
                 };

@@ -179,14 +179,42 @@ async fn a_silent_edge_is_killed_and_replaced() {
 async fn a_drain_is_answered_by_the_edge_or_by_its_absence() {
     let mut scene = Scene::ready("good").await;
     let id = InstanceId { app: AppName::parse("web").expect("valid"), n: 0 };
-    assert!(scene.edge.drain(id.clone(), Incarnation(1), Duration::from_secs(10)));
+    scene.edge.drain(id.clone(), Incarnation(1), Duration::from_secs(10));
     assert!(matches!(scene.heard.recv().await, Some(Message::Drained { incarnation: Incarnation(1), .. })));
     scene.edge.shutdown(Duration::from_secs(10)).await;
     assert!(scene.nursery.is_empty());
-    assert!(scene.edge.drain(id, Incarnation(2), Duration::from_secs(10)));
+    scene.edge.drain(id, Incarnation(2), Duration::from_secs(10));
     assert!(matches!(scene.heard.recv().await, Some(Message::Drained { incarnation: Incarnation(2), .. })));
     assert_eq!(scene.edge.ask(Query::Status, Duration::from_secs(10)).await, None);
     drop(scene.table.clone());
+}
+
+#[tokio::test]
+async fn drains_of_more_processes_than_any_queue_holds_are_not_taken_for_drained() {
+    // It drains for ever: whatever is told comes from us.
+    let mut scene = Scene::ready("never-drained").await;
+    let pid = scene.pid();
+    let id = |n| InstanceId { app: AppName::parse("web").expect("valid"), n };
+    for n in 0..1000 {
+        scene.edge.drain(id(n), Incarnation(1), Duration::from_secs(100));
+    }
+    // The question went after them: it has had them all, lives, and nobody was told anything.
+    assert!(scene.edge.ask(Query::Zones, Duration::from_secs(10)).await.is_some());
+    assert!(scene.heard.try_recv().is_err());
+    // And each is told of once the edge is gone.
+    let edge = scene.edge.clone();
+    let told = async {
+        let mut told = std::collections::BTreeSet::new();
+        while told.len() < 1000 {
+            if let Some(Message::Drained { id, .. }) = scene.heard.recv().await {
+                told.insert(id.n);
+            }
+        }
+    };
+    assert_eq!(scene.edge.facts().borrow().pid.map(u32::cast_signed), Some(pid));
+    tokio::time::timeout(Duration::from_secs(20), async { tokio::join!(edge.shutdown(Duration::from_secs(10)), told) })
+        .await
+        .expect("all are told");
 }
 
 #[tokio::test]
