@@ -345,7 +345,7 @@ async fn conduct(parts: Parts) -> Result<(), Fatal> {
 
     let post = Post { handle: &handle, output: &output, herald: &herald, upgrader: &upgrader };
     let broken = post.watch_over(&mut tasks, &mut signals, &mut gone, client.take()).await;
-    herald.stopping();
+    herald.stopping(shutdown::over_within(&handle));
     let result = if broken {
         Err(Fatal::Broken)
     } else {

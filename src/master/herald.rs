@@ -69,8 +69,9 @@ impl Herald {
         }
     }
 
-    pub fn stopping(&self) {
-        self.say("STOPPING=1\nSTATUS=stopping");
+    /// It may take so long, whatever the manager's own patience (TimeoutStopSec) is.
+    pub fn stopping(&self, within: Duration) {
+        self.say(&format!("STOPPING=1\nSTATUS=stopping\nEXTEND_TIMEOUT_USEC={}", within.as_micros()));
     }
 
     pub fn alive(&self) {

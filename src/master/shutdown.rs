@@ -5,15 +5,20 @@ use std::time::Duration;
 use tokio::{sync::oneshot, time::sleep};
 
 use super::{handle::Handle, jobs, nursery::Nursery, supervisor::Message};
+use crate::plan::waves;
 
 /// After everything has been told to stop: until what is left is killed.
 pub const MARGIN: Duration = Duration::from_secs(2);
 
-/// The edge drains, then the apps stop in reverse order, and jobs beside both; a second signal or the total deadline ends it at once.
+/// For what an orderly end takes beside the patience of edge and apps: an edge that is late, groups that vanish.
+const SLACK: Duration = Duration::from_secs(4);
+/// From the deadline to the end of the process: KILL, the last lines of logs.
+const LAST: Duration = Duration::from_secs(6);
+
+/// The edge drains, then the apps stop in waves, and jobs beside both; a second signal or the total deadline ends it at once.
 pub async fn orderly(handle: &Handle, again: impl Future<Output = ()>) {
-    let plan = handle.sources.score.borrow().plan.clone();
-    let drain = plan.timeouts.drain;
-    let slowest = plan.apps.values().map(|app| app.stop.timeout).max().unwrap_or_default();
+    let drain = handle.sources.score.borrow().plan.timeouts.drain;
+    let deadline = within(handle);
     handle.deploys.stop();
     let apps = async {
         handle.edge.shutdown(drain).await;
@@ -30,11 +35,23 @@ pub async fn orderly(handle: &Handle, again: impl Future<Output = ()>) {
     tokio::select! {
         ((), ()) = orderly => return,
         () = again => tracing::warn!("told twice, stopping now"),
-        () = sleep(drain + slowest + MARGIN) => tracing::error!("not everything stopped in time, killing what is left"),
+        () = sleep(deadline) => tracing::error!("not everything stopped in time, killing what is left"),
     }
     handle.edge.kill_now().await;
     let _ = handle.supervisor.send(Message::KillAll).await;
     let _ = handle.jobs.send(jobs::Message::KillAll).await;
+}
+
+/// How long an orderly end may take: after that, what is left is killed.
+fn within(handle: &Handle) -> Duration {
+    let plan = handle.sources.score.borrow().plan.clone();
+    waves::stop_within(&plan.apps, plan.timeouts.drain).saturating_add(SLACK)
+}
+
+/// When whoever waits for our end may lose patience.
+#[must_use]
+pub fn over_within(handle: &Handle) -> Duration {
+    within(handle).saturating_add(LAST)
 }
 
 /// Until no child is left.

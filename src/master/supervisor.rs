@@ -180,14 +180,7 @@ impl Supervisor {
                 self.edge_restarts += 1;
                 self.changed = true;
             }
-            Message::StopAll { done } => {
-                for track in self.tracks.values_mut() {
-                    track.again = None;
-                }
-                let mut queue = self.in_order();
-                queue.reverse();
-                self.stopping = Some(Stopping { queue: queue.into(), current: None, done: Some(done) });
-            }
+            Message::StopAll { done } => self.begin_stopping(done),
             Message::Export(Show(show)) => {
                 // What has been told already is part of the state.
                 while let Ok(notice) = self.notices.1.try_recv() {
@@ -327,12 +320,6 @@ impl Supervisor {
                 self.step(&app, Event::Start);
             }
         }
-    }
-
-    /// Every app after those that it needs.
-    fn in_order(&self) -> Vec<AppName> {
-        let apps = self.tracks.iter().map(|(app, track)| (app.clone(), (**track.life.spec()).clone())).collect();
-        in_order(apps).into_iter().map(|(app, _)| app).collect()
     }
 
     fn tick(&mut self) {

@@ -24,6 +24,7 @@ pub mod site;
 #[cfg(test)]
 pub mod testing;
 pub mod upstream;
+pub mod waves;
 pub mod zone;
 
 pub use access::{Auth, Basic, Forward, User};

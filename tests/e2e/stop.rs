@@ -72,7 +72,8 @@ async fn term_under_load_finishes_what_is_in_flight_and_exits_0() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn children_are_stopped_after_the_last_request_in_reverse_order() {
     let script = |name: &str| format!("[\"sh\", \"-c\", '''trap \"echo {name} >> order; exit 0\" TERM; while :; do sleep 0.05; done''']");
-    let mut gateway = Gateway::start(&config(&format!("[app.aa]\ncommand = {}\n[app.bb]\ncommand = {}\n", script("aa"), script("bb"))));
+    let mut gateway =
+        Gateway::start(&config(&format!("[app.aa]\ncommand = {}\n[app.bb]\ncommand = {}\nafter = [\"aa\"]\n", script("aa"), script("bb"))));
     gateway.wait_app("web", "ready");
     gateway.wait_app("aa", "ready");
     gateway.wait_app("bb", "ready");
@@ -93,6 +94,30 @@ async fn children_are_stopped_after_the_last_request_in_reverse_order() {
     assert_eq!(gateway.wait_end(secs(20)).code(), Some(0));
     let order = std::fs::read_to_string(gateway.dir().join("order")).unwrap_or_default();
     assert_eq!(order, "bb\naa\n", "the last started is the first stopped");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_apps_that_need_two_seconds_and_may_have_three_all_end_by_themselves() {
+    let script = |name: &str| {
+        format!(
+            "[\"bash\", \"-c\", '''trap \"echo {name} begins >> order; sleep 2; echo {name} ends >> order; exit 0\" TERM; while :; do sleep 0.05; done''']"
+        )
+    };
+    let app = |name: &str, after: &str| format!("[app.{name}]\ncommand = {}\nstop = {{ timeout = \"3s\" }}\n{after}\n", script(name));
+    let five: String = ["a1", "a2", "a3", "a4", "a5"].map(|name| app(name, "after = [\"db\"]")).concat();
+    let mut gateway = Gateway::start(&format!("{}{five}", app("db", "")));
+    for name in ["db", "a1", "a5"] {
+        gateway.wait_app(name, "ready");
+    }
+    gateway.signal(Signal::SIGTERM);
+    assert_eq!(gateway.wait_end(secs(30)).code(), Some(0), "{}", gateway.output());
+    let order = std::fs::read_to_string(gateway.dir().join("order")).unwrap_or_default();
+    let lines: Vec<&str> = order.lines().collect();
+    assert_eq!(lines.len(), 12, "all end by themselves: {order}\n{}", gateway.output());
+    assert!(lines[..5].iter().all(|line| line.ends_with("begins")), "all at once: {order}");
+    assert!(lines[5..10].iter().all(|line| line.ends_with("ends")), "{order}");
+    assert_eq!(lines[10..], ["db begins", "db ends"], "what they need goes after them");
+    assert!(!gateway.output().contains("killing"), "{}", gateway.output());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

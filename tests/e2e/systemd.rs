@@ -54,7 +54,8 @@ fn a_service_manager_hears_of_everything_that_concerns_it() {
     let env = std::fs::read_to_string(gateway.dir().join("env.txt")).expect("the app wrote it");
     assert!(!env.contains("NOTIFY_SOCKET") && !env.contains("WATCHDOG") && !env.contains("GATEWAY_HANDOFF"), "{env}");
     gateway.signal(Signal::SIGTERM);
-    hear(&socket, &["STOPPING=1"]);
+    // 30 s for the edge, 20 s for the app, 10 s beside them: longer than the manager's own patience, if that is what it takes.
+    hear(&socket, &["STOPPING=1", "EXTEND_TIMEOUT_USEC=60000000"]);
     assert_eq!(gateway.wait_end(secs(20)).code(), Some(0));
 }
 

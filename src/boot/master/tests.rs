@@ -147,7 +147,7 @@ fn as_ourselves() -> &'static str {
 
 #[test]
 fn term_stops_everything_in_order_and_ends_with_0() {
-    let mut gateway = Gateway::with(APPS);
+    let mut gateway = Gateway::with(&format!("{APPS}after = [\"alpha\"]\n"));
     gateway.apps_ready();
     let pids = gateway.pids();
     gateway.signal(Signal::SIGTERM);

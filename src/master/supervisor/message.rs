@@ -49,7 +49,7 @@ pub enum Message {
     /// How many requests the instances have had.
     Tallies(Vec<Tally>),
     EdgeDied,
-    /// All apps in reverse order, one after the other.
+    /// All apps, in waves: what others need stops after them.
     StopAll {
         done: oneshot::Sender<()>,
     },

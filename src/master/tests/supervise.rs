@@ -331,12 +331,14 @@ async fn a_restart_rolls_and_a_reload_touches_only_what_changed() {
 }
 
 #[tokio::test]
-async fn all_apps_stop_in_reverse_order() {
+async fn an_app_stops_after_those_that_need_it() {
     let script = |name: &str| app(&format!("trap 'echo {name} >> order; exit 0' TERM; echo {name} >> up; while :; do sleep 0.01; done"));
     let mut apps = [("a", script("a")), ("b", script("b")), ("c", script("c"))];
     for (_, app) in &mut apps {
         app.stop.timeout = Duration::from_secs(20);
     }
+    apps[1].1.after = vec![name("a")];
+    apps[2].1.after = vec![name("b")];
     let scene = Scene::new(&apps, false).await;
     until("all run", || scene.text("up").lines().count() == 3).await;
     let (done, stopped) = oneshot::channel();
