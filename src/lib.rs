@@ -67,7 +67,9 @@
 //!   as far as the engine can send it again, and held back on its way beyond that ([`edge::gate::body`]). The corpora that measure it (`tests/corpus`) are written by
 //!   another hand than the patterns, and a fifth of them is held out.
 //! - **D27** The arithmetic of the zones (GCRA) is our own, which governor did at first: it decides on one cell at once, and cannot hold the cells of several zones before it
-//!   takes of any, nor say when a turn comes, nor give one back.
+//!   takes of any, nor say when a turn comes, nor give one back. Where a pace is all that is asked, it is governor's: lines that strangers can cause
+//!   ([`telemetry::Seldom`]), tokens of `[admin]` that were guessed ([`admin::door`]). What an hour or a window may cost in all (names on demand, frames of an HTTP/2
+//!   connection) is counted, because a pace gives it twice.
 //!
 //! # Lexicon
 //! **site** a set of host names · **route** which of a site's requests go where · **upstream** servers to balance over · **server** one of them ·

@@ -101,25 +101,6 @@ pub async fn question(name: Host, ask: String, slot: Option<OwnedSemaphorePermit
     Ok(answer? == 200)
 }
 
-/// A warning that strangers can cause: said once a minute at most.
-#[derive(Debug, Default)]
-pub struct Seldom {
-    said: Option<i64>,
-    muted: u64,
-}
-
-impl Seldom {
-    /// `Some`: it is to be said now; and how often it was not since.
-    pub fn due(&mut self, now: i64) -> Option<u64> {
-        if self.said.is_some_and(|at| (0..60).contains(&now.saturating_sub(at))) {
-            self.muted = self.muted.saturating_add(1);
-            return None;
-        }
-        self.said = Some(now);
-        Some(std::mem::take(&mut self.muted))
-    }
-}
-
 async fn fetch(name: &Host, ask: &str) -> io::Result<u16> {
     let uri: Uri = ask.parse().map_err(io::Error::other)?;
     let host = uri.host().ok_or(io::ErrorKind::InvalidInput)?.trim_matches(['[', ']']).to_owned();
@@ -193,14 +174,6 @@ mod tests {
         assert_eq!(asker.known(&host("a.test"), "http://x/", 1000), None);
         assert_eq!((0..200).filter(|_| asker.may_order(1_000_000)).count(), AN_HOUR);
         assert!(asker.may_order(1000));
-    }
-
-    #[test]
-    fn a_flood_of_strangers_is_one_line_a_minute() {
-        let mut seldom = Seldom::default();
-        let said: Vec<u64> = (0..6000).filter_map(|n| seldom.due(1000 + n / 100)).collect();
-        assert_eq!(said, [0]);
-        assert_eq!(seldom.due(1060), Some(5999));
     }
 
     #[test]

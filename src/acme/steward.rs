@@ -24,7 +24,7 @@ use super::{
     attempt::{self, AttemptError, Bench, Job, Look, Outcome},
     challenge::Board,
     client::Transport,
-    demand::{Asker, Seldom},
+    demand::Asker,
     disk,
     handle::{Desk, Order},
     order,
@@ -43,7 +43,7 @@ use crate::{
         renewal::{Failure, Fault, Options, Why},
     },
     store::certs::{Certs, CertsError, Item},
-    telemetry::{AcmeMetrics, Ordered},
+    telemetry::{AcmeMetrics, Ordered, Seldom},
     vocab::{Host, HostPattern, chain},
 };
 
@@ -208,8 +208,8 @@ impl Steward {
             tasks: JoinSet::new(),
             asker: Asker::default(),
             waiting: HashMap::new(),
-            unanswered: Seldom::default(),
-            refused: Seldom::default(),
+            unanswered: Seldom::a_minute(),
+            refused: Seldom::a_minute(),
             seen: now(),
         };
         steward.take_sites();
@@ -624,7 +624,7 @@ impl Steward {
 
     fn answered(&mut self, name: Host, ask: String, answer: io::Result<bool>) -> bool {
         let yes = answer.unwrap_or_else(|error| {
-            if let Some(muted) = self.unanswered.due(now()) {
+            if let Some(muted) = self.unanswered.may() {
                 tracing::warn!(cert = %name, ask, error = %error, muted, "could not ask whether a name may have a certificate");
             }
             false
@@ -647,7 +647,7 @@ impl Steward {
         }
         // What is on disk already costs no order.
         if on_demand >= ON_DEMAND || !self.asker.may_order(now()) {
-            if let Some(muted) = self.refused.due(now()) {
+            if let Some(muted) = self.refused.may() {
                 tracing::warn!(cert = %name, on_demand, muted, "too many certificates on demand: this one is refused");
             }
             self.wards.remove(&name);

@@ -6,24 +6,24 @@
 use std::{
     collections::VecDeque,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
-use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, header, request};
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{
+    door::{Door, Entry},
     health::{self, Facts},
     page,
     view::{self, Component, Detailed, Health, HealthMetrics, Recent, Status, Traffic, Verdict},
 };
 use crate::{
     telemetry::{Totals, node::NodeSample},
-    vocab::Secret,
+    vocab::{Secret, lock},
 };
 
 /// What the edge tells about itself. Every answer is made of these, at the moment it is asked for.
@@ -120,7 +120,7 @@ impl Rates {
     const SPAN: Duration = Duration::from_secs(60);
 
     fn note(&self, now: Instant, totals: &Totals) {
-        let mut notes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut notes = lock(&self.0);
         // One beyond the span stays: the start of the minute.
         while notes.get(1).is_some_and(|(at, ..)| now.duration_since(*at) >= Self::SPAN) {
             notes.pop_front();
@@ -129,7 +129,7 @@ impl Rates {
     }
 
     fn read(&self, now: Instant, totals: &Totals) -> Option<Recent> {
-        let (at, requests, errors) = *self.0.lock().unwrap_or_else(PoisonError::into_inner).front()?;
+        let (at, requests, errors) = *lock(&self.0).front()?;
         let seconds = now.checked_duration_since(at)?.as_secs_f64();
         if seconds < 1.0 {
             return None;
@@ -144,7 +144,7 @@ impl Rates {
 pub struct Api {
     source: Arc<dyn Source>,
     listen: SocketAddr,
-    token: Option<Secret<String>>,
+    door: Option<Door>,
     rates: Rates,
 }
 
@@ -152,7 +152,7 @@ impl Api {
     /// `listen` is where the listener is bound; `token` is there unless that is loopback.
     #[must_use]
     pub fn new(source: Arc<dyn Source>, listen: SocketAddr, token: Option<Secret<String>>) -> Self {
-        let api = Self { source, listen, token, rates: Rates::default() };
+        let api = Self { source, listen, door: token.map(Door::new), rates: Rates::default() };
         api.tick();
         api
     }
@@ -163,8 +163,8 @@ impl Api {
     }
 
     #[must_use]
-    pub fn answer(&self, request: &request::Parts) -> Response<Bytes> {
-        let mut answer = self.refuse(request).unwrap_or_else(|| self.route(request.uri.path()));
+    pub fn answer(&self, request: &request::Parts, client: IpAddr) -> Response<Bytes> {
+        let mut answer = self.refuse(request, client).unwrap_or_else(|| self.route(request.uri.path()));
         let headers = answer.headers_mut();
         for (name, value) in [
             (header::CACHE_CONTROL, "no-store"),
@@ -182,8 +182,8 @@ impl Api {
         answer
     }
 
-    fn refuse(&self, request: &request::Parts) -> Option<Response<Bytes>> {
-        if self.token.is_none() && !self.knows_host(request) {
+    fn refuse(&self, request: &request::Parts, client: IpAddr) -> Option<Response<Bytes>> {
+        if self.door.is_none() && !self.knows_host(request) {
             return Some(error(
                 StatusCode::MISDIRECTED_REQUEST,
                 "this is not the host you asked for: use localhost or the address in [admin] listen",
@@ -194,14 +194,22 @@ impl Api {
             answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
             return Some(answer);
         }
-        let token = self.token.as_ref()?.reveal();
-        if bears(request.headers.get(header::AUTHORIZATION), token) {
-            return None;
+        match self.door.as_ref()?.admit(request.headers.get(header::AUTHORIZATION), client, Instant::now()) {
+            Entry::Open => None,
+            Entry::Wrong => {
+                let mut answer = error(StatusCode::UNAUTHORIZED, "the token of [admin] is needed: Authorization: Bearer TOKEN");
+                // A browser asks for a password then: the token.
+                answer
+                    .headers_mut()
+                    .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"gateway\", charset=\"UTF-8\""));
+                Some(answer)
+            }
+            Entry::Wait(wait) => {
+                let mut answer = error(StatusCode::TOO_MANY_REQUESTS, "too many wrong tokens came from your address: wait");
+                answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1));
+                Some(answer)
+            }
         }
-        let mut answer = error(StatusCode::UNAUTHORIZED, "the token of [admin] is needed: Authorization: Bearer TOKEN");
-        // A browser asks for a password then: the token.
-        answer.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"gateway\", charset=\"UTF-8\""));
-        Some(answer)
     }
 
     /// A page on the web can make a browser send requests here by a name of its own that points to 127.0.0.1, but not under one of our names.
@@ -275,27 +283,6 @@ fn code(verdict: Verdict) -> StatusCode {
         Verdict::Healthy | Verdict::Degraded => StatusCode::OK,
         Verdict::Unhealthy => StatusCode::SERVICE_UNAVAILABLE,
     }
-}
-
-/// Whether the header bears the token: as `Bearer`, or as the password of `Basic` with any user, which is what a browser can send.
-fn bears(header: Option<&HeaderValue>, token: &str) -> bool {
-    let Some((scheme, value)) = header.and_then(|value| value.to_str().ok()).and_then(|value| value.split_once(' ')) else { return false };
-    let value = value.trim();
-    if scheme.eq_ignore_ascii_case("bearer") {
-        return same(value.as_bytes(), token.as_bytes());
-    }
-    if !scheme.eq_ignore_ascii_case("basic") {
-        return false;
-    }
-    let Ok(pair) = BASE64_STANDARD.decode(value) else { return false };
-    let Some(colon) = pair.iter().position(|byte| *byte == b':') else { return false };
-    same(&pair[colon + 1..], token.as_bytes())
-}
-
-/// Takes the same time wherever the first difference is; the length of a token is no secret. An empty token opens nothing.
-fn same(given: &[u8], token: &[u8]) -> bool {
-    let differing = given.iter().zip(token).fold(0_u8, |sum, (a, b)| std::hint::black_box(sum | (a ^ b)));
-    differing == 0 && given.len() == token.len() && !token.is_empty()
 }
 
 fn text(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Response<Bytes> {

@@ -100,7 +100,7 @@ async fn serve(stream: TcpStream, peer: SocketAddr, api: Arc<Api>, mut closing: 
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         // A body is never read: hyper closes the connection where there is one.
         let (parts, _) = request.into_parts();
-        let answer: Response<Full<Bytes>> = api.answer(&parts).map(Full::new);
+        let answer: Response<Full<Bytes>> = api.answer(&parts, peer.ip()).map(Full::new);
         async move { Ok::<_, Infallible>(answer) }
     });
     let connection = http1::Builder::new()

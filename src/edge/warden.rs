@@ -7,8 +7,9 @@
 use std::{
     collections::HashMap,
     net::IpAddr,
+    num::NonZeroU32,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::{Duration, SystemTime},
@@ -20,7 +21,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     plan::{BanMode, ban::Offence},
     rules::jail::{Jail, Reason, Rule, Sentence, Who},
-    telemetry::{BanMetrics, Metrics},
+    telemetry::{BanMetrics, Metrics, Seldom},
+    vocab::lock,
 };
 
 pub mod ledger;
@@ -28,7 +30,7 @@ pub mod ledger;
 pub use ledger::Ledger;
 
 /// Lines a second about bans; more are counted on the next.
-const LINES: u32 = 10;
+const LINES: NonZeroU32 = NonZeroU32::new(10).expect("not zero because it is ten");
 
 /// See the head of this file.
 #[derive(Debug)]
@@ -41,15 +43,7 @@ pub struct Warden {
     changed: Notify,
     /// By the client at their end: how many, and how they are cut.
     tunnels: Mutex<HashMap<Who, (usize, CancellationToken)>>,
-    said: Mutex<Said>,
-}
-
-/// What was said in this second.
-#[derive(Debug, Default)]
-struct Said {
-    second: u64,
-    lines: u32,
-    held_back: u64,
+    told: Seldom,
 }
 
 /// What somebody did.
@@ -68,7 +62,7 @@ impl Warden {
             unwritten: AtomicBool::new(false),
             changed: Notify::new(),
             tunnels: Mutex::default(),
-            said: Mutex::default(),
+            told: Seldom::a_second(LINES),
         }
     }
 
@@ -188,7 +182,7 @@ impl Warden {
 
     fn tunnels(&self) -> MutexGuard<'_, HashMap<Who, (usize, CancellationToken)>> {
         // Nothing panics while it is held.
-        self.tunnels.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.tunnels)
     }
 
     fn is_unwritten(&self) {
@@ -197,23 +191,11 @@ impl Warden {
     }
 
     fn tell(&self, who: Who, sentence: &Sentence, points: u32, mode: BanMode) {
-        let second = now().as_secs();
-        let held_back = {
-            let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-            if said.second != second {
-                (said.second, said.lines) = (second, 0);
-            }
-            if said.lines >= LINES {
-                said.held_back += 1;
-                return;
-            }
-            said.lines += 1;
-            std::mem::take(&mut said.held_back)
-        };
+        let Some(more) = self.told.may() else { return };
         let (reason, until, times) = (sentence.reason, moment(sentence.until), sentence.times);
         match mode {
-            BanMode::Enforce => tracing::warn!(client = %who, %reason, points, %until, times, more = held_back, "client banned"),
-            BanMode::Observe => tracing::warn!(client = %who, %reason, points, %until, times, more = held_back, "client would be banned"),
+            BanMode::Enforce => tracing::warn!(client = %who, %reason, points, %until, times, more, "client banned"),
+            BanMode::Observe => tracing::warn!(client = %who, %reason, points, %until, times, more, "client would be banned"),
         }
     }
 }

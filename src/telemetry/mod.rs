@@ -9,6 +9,7 @@ pub mod log;
 pub mod metric;
 pub mod node;
 pub mod registry;
+mod seldom;
 
 pub use handle::{
     AcmeMetrics, BanMetrics, ConnectionGuard, FilterMetrics, Handshake, HoldMetrics, InFlight, ListenerMetrics, Ordered, Refusal,
@@ -16,3 +17,4 @@ pub use handle::{
 };
 pub use metric::NO_SITE;
 pub use registry::{LookedAfter, Metrics, Totals};
+pub use seldom::Seldom;

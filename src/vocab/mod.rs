@@ -5,6 +5,7 @@
 pub mod addr;
 pub mod chain;
 pub mod host;
+pub mod lock;
 pub mod name;
 pub mod network;
 pub mod origin;
@@ -15,6 +16,7 @@ pub mod units;
 pub use addr::{ServerAddr, ServerAddrError};
 pub use chain::{causes, chain, story};
 pub use host::{Host, HostError, HostPattern};
+pub use lock::lock;
 pub use name::{AppName, NameError, UpstreamName, ZoneName};
 pub use network::Network;
 pub use origin::{OriginError, OriginPattern};

@@ -4,6 +4,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering::Relaxed},
 };
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use http::Request;
 
 use super::*;
@@ -181,7 +182,7 @@ fn api(token: Option<&str>) -> (Arc<Fake>, Api) {
 }
 
 fn ask(api: &Api, request: http::request::Builder) -> Response<Bytes> {
-    api.answer(&request.body(()).expect("valid").into_parts().0)
+    api.answer(&request.body(()).expect("valid").into_parts().0, "192.0.2.7".parse().expect("valid"))
 }
 
 fn get(api: &Api, path: &str) -> Response<Bytes> {

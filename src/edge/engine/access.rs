@@ -1,6 +1,6 @@
 //! A request before a route that is not for everyone.
 
-use std::time::Duration;
+use std::{num::NonZeroU32, sync::LazyLock, time::Duration};
 
 use http::{HeaderValue, StatusCode, header};
 use pingora::{Result, proxy::Session};
@@ -12,10 +12,9 @@ use super::{
         gate::Verdict,
         reply::Reply,
     },
-    report::Seldom,
     request, wait,
 };
-use crate::{ipc::why::Fault, plan::ban::Offence, vocab::chain};
+use crate::{ipc::why::Fault, plan::ban::Offence, telemetry::Seldom, vocab::chain};
 
 /// A verification takes as long as its cost says, and others may be before it.
 const WITHIN: Duration = Duration::from_secs(10);
@@ -80,8 +79,8 @@ async fn ask(session: &mut Session, exchange: &mut Exchange, forward: &Forward) 
 
 /// At most one line a second.
 fn tell(exchange: &Exchange, forward: &Forward, error: &str) {
-    static TOLD: Seldom = Seldom::new();
-    let Some(more) = TOLD.may(exchange.live.now()) else { return };
+    static TOLD: LazyLock<Seldom> = LazyLock::new(|| Seldom::a_second(NonZeroU32::MIN));
+    let Some(more) = TOLD.may() else { return };
     let site = exchange.site().map(|site| &*site.name);
     tracing::warn!(site, server = %forward.server(), error, more, "auth could not be asked, nobody comes in");
 }

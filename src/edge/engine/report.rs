@@ -1,7 +1,8 @@
 //! What is left of a request when it is over: counters, its line in the access log, and a word in our own log where an upstream is in trouble.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    num::NonZeroU32,
+    sync::LazyLock,
     time::{Duration, SystemTime},
 };
 
@@ -20,7 +21,7 @@ use crate::{
     ipc::why::Fault,
     plan::{Family, UpstreamTimeouts},
     rules::header::HostBuf,
-    telemetry::{NO_SITE, access::AccessRecord},
+    telemetry::{NO_SITE, Seldom, access::AccessRecord},
 };
 
 /// The last hook of every request.
@@ -152,35 +153,13 @@ fn deadline(fault: Fault, timeouts: &UpstreamTimeouts) -> Option<Duration> {
     }
 }
 
-/// A line that is told at most once a second.
-pub struct Seldom {
-    last: AtomicU64,
-    kept_back: AtomicU64,
-}
-
-impl Seldom {
-    pub const fn new() -> Self {
-        Self { last: AtomicU64::new(0), kept_back: AtomicU64::new(0) }
-    }
-
-    /// How many were kept back since the last one; `None`: this one is too.
-    pub fn may(&self, now: Duration) -> Option<u64> {
-        let now = now.as_secs() + 1;
-        if self.last.swap(now, Relaxed) == now {
-            self.kept_back.fetch_add(1, Relaxed);
-            return None;
-        }
-        Some(self.kept_back.swap(0, Relaxed))
-    }
-}
-
 /// An upstream's failure: noted for the black box, and told in our log, at most one line a second: the metrics count them all.
 pub fn trouble(exchange: &mut Exchange, error: &Error, cause: Cause) {
     let fault = fault(error, cause);
     let deadline = exchange.pool().and_then(|pool| deadline(fault, pool.timeouts()));
     exchange.trouble = Some(Trouble { fault, deadline, detail: Some(error.to_string()) });
-    static TOLD: Seldom = Seldom::new();
-    let Some(more) = TOLD.may(exchange.live.now()) else { return };
+    static TOLD: LazyLock<Seldom> = LazyLock::new(|| Seldom::a_second(NonZeroU32::MIN));
+    let Some(more) = TOLD.may() else { return };
     let (upstream, server) = (exchange.pool().map(|pool| pool.name().as_str()), exchange.server());
     tracing::warn!(upstream, server, error = %error, more, "upstream failed");
 }
