@@ -6,7 +6,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex as Brief, PoisonError,
+        Arc, Mutex as Brief,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -30,7 +30,7 @@ use super::client::{Transport, is_bad_nonce};
 use crate::{
     plan::Eab,
     store::certs::{Certs, CertsError, Paper},
-    vocab::chain,
+    vocab::{chain, lock},
 };
 
 /// As often as a refused nonce is made good for, beyond what the library does.
@@ -132,7 +132,7 @@ impl Accounts {
 
     fn place(&self, directory: &str) -> Arc<Mutex<Option<Opened>>> {
         // Nothing panics while it is held.
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).entry(directory.to_owned()).or_default().clone()
+        lock(&self.open).entry(directory.to_owned()).or_default().clone()
     }
 
     /// What cannot be understood is made again: the key is in a file of its own, and who comes with the same key gets the same account.

@@ -6,9 +6,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
 
+use crate::vocab::lock;
 use arc_swap::ArcSwap;
 use rcgen::{CertificateParams, CustomExtension, DistinguishedName, KeyPair, SanType};
 use rustls::{
@@ -94,7 +95,7 @@ impl Board {
 
     fn change(&self, change: impl FnOnce(&mut Pending)) {
         // Nothing panics while it is held.
-        let _one = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one = lock(&self.writer);
         let mut pending = Pending::clone(&self.pending.load());
         change(&mut pending);
         self.pending.store(Arc::new(pending));

@@ -5,14 +5,17 @@
 
 use std::{
     io::{IsTerminal, stderr},
-    sync::{Mutex, PoisonError},
+    sync::Mutex,
     time::Duration,
 };
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::terminal::{Paint, Tone, escape, say};
-use crate::vocab::units::{duration_text, parse_duration};
+use crate::vocab::{
+    lock,
+    units::{duration_text, parse_duration},
+};
 
 const TICK: Duration = Duration::from_millis(100);
 
@@ -75,7 +78,7 @@ impl Display {
     pub fn word(&self, text: &str) {
         let text = escape(text);
         let Self::Live { bar, paint, now } = self else { return say(&text) };
-        let mut now = now.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut now = lock(now);
         let fact = |text: &str| bar.println(format!("{} {text}", paint.with(Tone::Good, "✓")));
         let mut begin = |next: Option<String>, most: Option<Duration>| {
             bar.set_message(next.clone().unwrap_or_default());

@@ -7,7 +7,7 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::PathBuf,
     pin::pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -33,6 +33,8 @@ use super::{
     Listen, Spec,
     route::{App, Outcome},
 };
+
+use crate::vocab::lock;
 
 const CONNECTIONS: usize = 8_192;
 const DRAIN_TIME: Duration = Duration::from_secs(10);
@@ -274,7 +276,7 @@ where
             Ok::<_, io::Error>(match app.answer(request).await? {
                 Outcome::Answer(answer) => answer,
                 Outcome::Upgrade(answer, on) => {
-                    *upgrade.lock().unwrap_or_else(PoisonError::into_inner) = Some(on);
+                    *lock(&upgrade) = Some(on);
                     answer
                 }
             })
@@ -289,7 +291,7 @@ where
             drop(connection.await);
         }
     }
-    let upgrade = upgrade.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let upgrade = lock(&upgrade).take();
     if let Some(upgrade) = upgrade
         && let Ok(stream) = upgrade.await
     {

@@ -5,7 +5,7 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use jiff::Timestamp;
@@ -14,7 +14,7 @@ use crate::{
     plan::App,
     rules::release::{Candidate, Choice, History, Release},
     store::releases::{ReadError, Releases, SaveError},
-    vocab::{AppName, chain::chain},
+    vocab::{AppName, chain::chain, lock},
 };
 
 /// Whether processes run already.
@@ -155,7 +155,7 @@ impl Ledger {
     }
 
     fn change(&self, app: &AppName, change: impl FnOnce(&mut History)) -> Result<(), SaveError> {
-        let _pen = self.pen.lock().unwrap_or_else(PoisonError::into_inner);
+        let _pen = lock(&self.pen);
         let history = {
             let mut inner = self.lock();
             let history = inner.histories.entry(app.clone()).or_default();
@@ -166,7 +166,7 @@ impl Ledger {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner)
     }
 }
 

@@ -6,7 +6,7 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use thiserror::Error;
@@ -16,6 +16,7 @@ use crate::{
     ipc::message::{Switch, Switches},
     plan::Plan,
     store::atomic::{self, PRIVATE, WriteError},
+    vocab::lock,
 };
 
 /// In STATE.
@@ -68,7 +69,7 @@ impl Switchboard {
     ///
     /// Errors: [`SwitchError`]; nothing has changed then.
     pub fn turn(&self, plan: &Plan, name: &str, on: bool) -> Result<(String, Switches), SwitchError> {
-        let _pen = self.pen.lock().unwrap_or_else(PoisonError::into_inner);
+        let _pen = lock(&self.pen);
         let by_host = |site: &&crate::plan::Site| site.hosts.iter().any(|host| host.to_string() == name);
         let found = plan.sites.iter().find(|site| site.name == name).or_else(|| plan.sites.iter().find(by_host));
         let Some(site) = found else {

@@ -5,7 +5,7 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::{
     ipc::message::{TicketKey, TicketKeys},
-    vocab::Secret,
+    vocab::{Secret, lock},
 };
 
 const ROTATE_EVERY: Duration = Duration::from_secs(6 * 3600);
@@ -48,7 +48,7 @@ pub struct Keys {
 impl Keys {
     #[must_use]
     pub fn export(&self) -> Carried {
-        let due = *self.due.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = *lock(&self.due);
         Carried { keys: self.seen.borrow().clone(), left: due.saturating_duration_since(Instant::now()) }
     }
 }
@@ -69,12 +69,12 @@ impl Rotator {
 
     /// Until nobody needs keys.
     pub async fn run(self) {
-        let first = *self.due.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = *lock(&self.due);
         let mut due = interval_at(first, ROTATE_EVERY);
         loop {
             tokio::select! {
                 at = due.tick() => {
-                    *self.due.lock().unwrap_or_else(PoisonError::into_inner) = at + ROTATE_EVERY;
+                    *lock(&self.due) = at + ROTATE_EVERY;
                     match fresh() {
                         Ok(key) => self.keys.send_modify(|keys| keys.previous = Some(std::mem::replace(&mut keys.current, key))),
                         Err(error) => tracing::error!(%error, "ticket keys kept as they were: no randomness"),

@@ -8,7 +8,7 @@ use std::{
     io::{self, Write as _},
     os::fd::{AsFd as _, OwnedFd},
     sync::{
-        Arc, Condvar, Mutex, PoisonError,
+        Arc, Condvar, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     thread::{self, Thread},
@@ -25,7 +25,10 @@ use super::{
     access::{AccessRecord, Stamp, write_combined, write_json},
     cell::Slots,
 };
-use crate::plan;
+use crate::{
+    plan,
+    vocab::lock::{lock, wait_for},
+};
 
 const FLUSH_SIZE: usize = 32 * 1024;
 const FLUSH_AGE: Duration = Duration::from_secs(1);
@@ -84,7 +87,7 @@ impl AccessWriter {
         let mut ended = lock(&self.ended);
         while !*ended {
             let Some(left) = deadline.checked_duration_since(Instant::now()) else { return };
-            ended = self.has_ended.wait_timeout(ended, left).unwrap_or_else(PoisonError::into_inner).0;
+            ended = wait_for(&self.has_ended, ended, left);
         }
     }
 
@@ -150,11 +153,6 @@ fn write_all(pipe: &mut File, mut bytes: &[u8]) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// A panic while the lock was held leaves at worst half a line.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The access log as one plan wants it, on the process's one way out.

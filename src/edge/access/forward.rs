@@ -9,7 +9,7 @@ use std::{
     net::IpAddr,
     pin::{Pin, pin},
     sync::{
-        Mutex, PoisonError,
+        Mutex,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     task::{Context, Poll},
@@ -39,7 +39,7 @@ use crate::{
         reply::Reply,
     },
     plan,
-    vocab::ServerAddr,
+    vocab::{ServerAddr, lock},
 };
 
 /// Questions at a time.
@@ -307,14 +307,14 @@ impl Forward {
     }
 
     fn take(&self) -> Option<Line> {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = lock(&self.kept);
         let now = Instant::now();
         kept.retain(|kept| now.duration_since(kept.since) < KEPT_FOR && !kept.line.sender.is_closed());
         kept.pop().map(|kept| kept.line)
     }
 
     fn keep(&self, line: Line) {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = lock(&self.kept);
         if kept.len() < KEPT {
             kept.push(Kept { line, since: Instant::now() });
         }

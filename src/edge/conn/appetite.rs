@@ -11,12 +11,13 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
 
+use crate::vocab::lock;
 use tokio::{
     sync::Notify,
     time::{Instant, timeout_at},
@@ -117,7 +118,7 @@ impl Appetite {
     }
 
     fn slots(&self) -> MutexGuard<'_, Vec<(u64, Stage)>> {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.slots)
     }
 }
 

@@ -5,10 +5,10 @@
 use std::{
     collections::HashMap,
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
-use crate::vocab::Network;
+use crate::vocab::{Network, lock};
 
 /// Threads that accept are few, and each holds a lock for one look-up.
 const SHARDS: usize = 32;
@@ -52,7 +52,7 @@ impl Neighbours {
     fn shard(&self, network: Network) -> MutexGuard<'_, Counts> {
         let at = self.hasher.hash_one(network) as usize % SHARDS;
         // Counts are whole between two statements, whoever panicked.
-        self.shards[at].lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.shards[at])
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
     fs, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::{Duration, SystemTime},
 };
 
@@ -23,7 +23,10 @@ use rustls::{
 };
 use thiserror::Error;
 
-use crate::{store::atomic, vocab::chain};
+use crate::{
+    store::atomic,
+    vocab::{chain, lock},
+};
 
 /// The CA's certificate, in its directory.
 pub const CERT: &str = "internal-ca.pem";
@@ -113,7 +116,7 @@ impl Authority {
         let now = SystemTime::now();
         let fresh = |leaf: &&Leaf| now.duration_since(leaf.made).is_ok_and(|age| age < LEAF_FRESH);
         // A panic while it was held leaves a map that is still whole.
-        let mut leaves = self.leaves.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut leaves = lock(&self.leaves);
         if let Some(leaf) = leaves.get(host).filter(fresh) {
             return Some(leaf.certified.clone());
         }

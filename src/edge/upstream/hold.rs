@@ -6,7 +6,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc, Mutex, Weak,
         atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -15,7 +15,7 @@ use std::{
 use tokio::sync::Notify;
 
 use super::pool::Pool;
-use crate::{plan::Hold, telemetry::HoldMetrics};
+use crate::{plan::Hold, telemetry::HoldMetrics, vocab::lock};
 
 /// Of one app, over all threads.
 #[derive(Debug)]
@@ -45,13 +45,13 @@ impl Room {
     }
 
     pub(super) fn is_of(&self, pool: &Arc<Pool>) {
-        *self.pool.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(pool);
+        *lock(&self.pool) = Arc::downgrade(pool);
     }
 
     /// `None`: the app is gone.
     #[must_use]
     pub fn pool(&self) -> Option<Arc<Pool>> {
-        self.pool.lock().unwrap_or_else(PoisonError::into_inner).upgrade()
+        lock(&self.pool).upgrade()
     }
 
     /// The instances have changed: whoever waits looks again.

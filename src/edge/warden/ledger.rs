@@ -6,7 +6,7 @@
 
 use std::{
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
+    sync::{Arc, Mutex, MutexGuard, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
@@ -18,7 +18,7 @@ use tokio::{
 use super::{Warden, now};
 use crate::{
     store::bans::{Bans, ReadError, Stamp},
-    vocab::chain,
+    vocab::{chain, lock},
 };
 
 const SWEEP: Duration = Duration::from_secs(1);
@@ -151,7 +151,7 @@ impl Ledger {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
     collections::BTreeMap,
     io,
     os::fd::{OwnedFd, RawFd},
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
+    sync::{Arc, Mutex, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::{sync::oneshot, time::timeout};
 
 use super::{Await, Awaited, Incoming, Kept, Kind, Output, Stream, Tail, lines::Cutter};
-use crate::{ipc::message::InstanceId, master::handoff::Bag};
+use crate::{ipc::message::InstanceId, master::handoff::Bag, vocab::lock};
 
 /// Pipes that are not read at present.
 pub struct Paused(Vec<Stream>);
@@ -90,8 +90,8 @@ impl Adopted {
     /// The tail of a process, filled with its last lines; and what it is to be looked through for.
     pub fn tail(&mut self, pid: u32, lines: Vec<String>, awaited: Option<Awaited>) -> Arc<Tail> {
         let (tail, slot) = self.process(pid);
-        *tail.lines.lock().unwrap_or_else(PoisonError::into_inner) = lines.into();
-        *slot.lock().unwrap_or_else(PoisonError::into_inner) = awaited;
+        *lock(&tail.lines) = lines.into();
+        *lock(&slot) = awaited;
         tail
     }
 }

@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     mem::size_of,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use jiff::Timestamp;
@@ -16,7 +16,7 @@ use tokio::sync::mpsc::{Receiver, Sender, channel, error::TrySendError};
 use super::queue::count;
 use crate::{
     ipc::{control::LogLine, message::InstanceId},
-    vocab::AppName,
+    vocab::{AppName, lock},
 };
 
 /// Of one app, kept in memory.
@@ -166,7 +166,7 @@ impl Hub {
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<AppName, Lane>> {
         // Batches are in or not in: whoever panicked left them whole.
-        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.lanes)
     }
 }
 

@@ -7,7 +7,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{
             AtomicU32, AtomicU64, AtomicUsize,
             Ordering::{Acquire, Relaxed, Release},
@@ -19,6 +19,8 @@ use std::{
 use arc_swap::ArcSwap;
 
 use super::{FORGET, Reason, Sentence, Who, seconds};
+
+use crate::vocab::lock;
 
 const SHARDS: usize = 64;
 const MOST_IN_SHARD: usize = 16_384;
@@ -345,11 +347,6 @@ impl Cells {
         shard.table.store(table.clone());
         table
     }
-}
-
-/// A poisoned shard is used as it is: every step leaves it whole.
-fn lock(writer: &Mutex<Writer>) -> MutexGuard<'_, Writer> {
-    writer.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -5,11 +5,13 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard},
     time::Duration,
 };
 
 use super::{Rule, Who};
+
+use crate::vocab::lock;
 
 const SLICES: usize = 16;
 /// How many are looked at for one that gives way.
@@ -64,11 +66,6 @@ impl Docket {
         // The maps use the lowest bits and the highest.
         lock(&self.shards[(self.hasher.hash_one(who) >> 32) as usize % self.shards.len()])
     }
-}
-
-/// A poisoned shard is used as it is: every step leaves it whole.
-fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
-    shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Counts slices of `find_time` since the epoch.

@@ -12,10 +12,12 @@
 use std::{
     collections::HashMap,
     hash::{BuildHasherDefault, Hasher},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard},
 };
 
 use super::key::{KeyHash, Print};
+
+use crate::vocab::lock;
 
 /// How many cells are looked at for an idle one before a newcomer is sent to the overflow. The look goes on next time where it ended.
 const SWEEP: usize = 32;
@@ -236,9 +238,4 @@ impl Hasher for AsIs {
     fn write_u64(&mut self, print: u64) {
         self.0 = print;
     }
-}
-
-/// A poisoned shard is used as it is: every step leaves it whole.
-fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
-    shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
