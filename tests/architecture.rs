@@ -107,8 +107,22 @@ const OWNERS: [(&str, &[&str]); 26] = [
     ("clap_complete", &["cli/"]),
     ("comfy_table", &["cli/"]),
     ("indicatif", &["cli/"]),
-    // Descriptors, signals, users; reading a file that may be a pipe; waiting for the log pipe; free disk; a patient's vices.
-    ("nix", &["master/", "ipc/", "store/", "boot/", "cli/", "config/load", "telemetry/accesslog", "telemetry/node", "demo/"]),
+    // Descriptors, signals, users; the end of a wait for an upstream; reading a file that may be a pipe; waiting for the log pipe; free disk; a patient's vices.
+    (
+        "nix",
+        &[
+            "master/",
+            "ipc/",
+            "store/",
+            "boot/",
+            "cli/",
+            "config/load",
+            "edge/upstream/waits",
+            "telemetry/accesslog",
+            "telemetry/node",
+            "demo/",
+        ],
+    ),
     ("libc", &["master/", "ipc/", "store/", "boot/", "config/load"]),
     // Handshakes in both directions, the CA's orders among them; `pki` has only what reads certificates and keys.
     ("rustls", &["edge/", "acme/", "pki/"]),

@@ -177,6 +177,7 @@ mod tests {
             server: format!("10.0.0.{n}:80"),
             address: format!("10.0.0.{n}:80"),
             up: *up,
+            state: if *up { "up" } else { "down" }.into(),
             reason: None,
             in_flight: 0,
             weight: 1,

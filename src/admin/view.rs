@@ -217,6 +217,8 @@ pub struct Server {
     /// Where it is reached.
     pub address: String,
     pub up: bool,
+    /// `up` `down` `slow` `ejected` `suspect` `draining` `unresolved`
+    pub state: String,
     /// Why it is down, or up against appearances.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,

@@ -154,9 +154,11 @@ pub fn upstreams(upstreams: &[view::Upstream], look: Look) -> String {
             ]);
         }
         for server in &upstream.servers {
-            let state = if server.up { ("up".to_owned(), Some(Tone::Good)) } else { ("down".to_owned(), Some(Tone::Bad)) };
+            let state = (escape(&server.state), Some(if server.up { Tone::Good } else { Tone::Bad }));
             let backup = if server.backup { " (backup)" } else { "" };
-            let reason: Vec<_> = server.reason.as_deref().into_iter().chain(panic).collect();
+            // Where there is no other reason than the state, it is said once.
+            let reason = server.reason.as_deref().filter(|reason| *reason != server.state);
+            let reason: Vec<_> = reason.into_iter().chain(panic).collect();
             rows.add([
                 plain(&upstream.name),
                 plain(&format!("{}{backup}", server.server)),
@@ -464,6 +466,7 @@ mod tests {
             server: name.into(),
             address: name.into(),
             up,
+            state: if up { "up" } else { "down" }.into(),
             reason: (!up).then(|| "connect: \x1b[31mrefused".into()),
             in_flight: 2,
             weight: 1,
@@ -487,6 +490,7 @@ mod tests {
             server: "web.0".into(),
             address: "127.0.0.1:20001".into(),
             up: true,
+            state: "up".into(),
             reason: None,
             in_flight: 1,
             weight: 1,

@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     conn::{linger::Lingerer, pressure::Pressure},
     live::LiveCell,
+    upstream::waits,
 };
 use crate::{
     ipc::message::Role,
@@ -143,6 +144,9 @@ impl Worker {
         let mut doors: Vec<(DoorKey, mpsc::Sender<Closing>)> = Vec::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(lingerer.run());
+        // Ends with the worker, and not before its last request.
+        let mut keeper = JoinSet::new();
+        keeper.spawn(waits::keep());
         let mut last = Closing { within: Duration::ZERO, sockets: Afterwards::Shut };
         loop {
             tokio::select! {

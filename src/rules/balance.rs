@@ -3,8 +3,8 @@
 //! Pure. `edge::upstream::pool` brings what it knows of each server and the dice.
 //!
 //! Shape: first the tier (`Tier::of`), then one of its members by `turn`, `least` or `p2c`. Each is total: one of the tier is found whenever there is one.
-//!        First primaries that are well, then backups that are well, then doubtful primaries, then doubtful backups.
-//!        The last two are panic mode: better a server that may be sick than an answer that surely is.
+//!        First primaries that are well, then backups that are well, then doubtful primaries and doubtful backups, and in the same order those that are suspect.
+//!        All but the first two are panic mode: better a server that may be sick than an answer that surely is.
 //!        A server this request has tried already counts as gone for it, so a retry may reach a backup. A full one does not: load is not sickness.
 //! Source: smooth weighted round robin as in nginx's ngx_http_upstream_round_robin.c; power of two choices, Mitzenmacher 2001.
 
@@ -23,18 +23,22 @@ pub struct Candidate {
     pub tried: bool,
 }
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+/// In the order of preference.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Role {
     Primary,
     /// Used only while no primary is up.
     Backup,
 }
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+/// In the order of preference.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Standing {
     Well,
     /// Ejected for failures, or too slow for its probes: used only when no other server is well.
     Doubtful,
+    /// Silent while a sibling answers ([`super::suspicion`]): used only when there is no other server at all.
+    Suspect,
     /// Proven down, never proven up, or draining: never used.
     Out,
 }
@@ -62,27 +66,19 @@ impl Tier {
     ///
     /// Errors: [`Refused`]
     pub fn of(candidates: &[Candidate]) -> Result<Self, Refused> {
-        let [mut well_primary, mut well_backup, mut doubtful_primary, mut doubtful_backup, mut tried] = [false; 5];
-        for candidate in candidates {
-            let usable = !candidate.tried;
-            match (candidate.standing, candidate.role) {
-                (Standing::Well, Role::Primary) => well_primary |= usable,
-                (Standing::Well, Role::Backup) => well_backup |= usable,
-                (Standing::Doubtful, Role::Primary) => doubtful_primary |= usable,
-                (Standing::Doubtful, Role::Backup) => doubtful_backup |= usable,
-                (Standing::Out, Role::Primary | Role::Backup) => continue,
+        let mut best: Option<Self> = None;
+        let mut tried = false;
+        for candidate in candidates.iter().filter(|candidate| candidate.standing != Standing::Out) {
+            if candidate.tried {
+                tried = true;
+                continue;
             }
-            tried |= candidate.tried;
+            let tier = Self { role: candidate.role, standing: candidate.standing };
+            if best.is_none_or(|best| tier.rank() < best.rank()) {
+                best = Some(tier);
+            }
         }
-        let tier = |role, standing| Ok(Self { role, standing });
-        let tier = match (well_primary, well_backup, doubtful_primary, doubtful_backup) {
-            (true, _, _, _) => tier(Role::Primary, Standing::Well),
-            (false, true, _, _) => tier(Role::Backup, Standing::Well),
-            (false, false, true, _) => tier(Role::Primary, Standing::Doubtful),
-            (false, false, false, true) => tier(Role::Backup, Standing::Doubtful),
-            (false, false, false, false) if tried => Err(Refused::Tried),
-            (false, false, false, false) => Err(Refused::Down),
-        }?;
+        let tier = best.ok_or(if tried { Refused::Tried } else { Refused::Down })?;
         if candidates.iter().any(|candidate| tier.admits(candidate)) { Ok(tier) } else { Err(Refused::Full) }
     }
 
@@ -92,10 +88,15 @@ impl Tier {
         candidate.role == self.role && candidate.standing == self.standing && !candidate.tried && !full
     }
 
+    /// The lower, the better.
+    fn rank(self) -> (Standing, Role) {
+        (self.standing, self.role)
+    }
+
     /// No server is well.
     #[must_use]
     pub fn panic(self) -> bool {
-        self.standing == Standing::Doubtful
+        self.standing != Standing::Well
     }
 }
 
@@ -224,7 +225,7 @@ mod tests {
 
     fn candidates() -> impl Strategy<Value = Vec<Candidate>> {
         let role = prop_oneof![Just(Role::Primary), Just(Role::Backup)];
-        let standing = prop_oneof![Just(Standing::Well), Just(Standing::Doubtful), Just(Standing::Out)];
+        let standing = prop_oneof![Just(Standing::Well), Just(Standing::Doubtful), Just(Standing::Suspect), Just(Standing::Out)];
         let one = (0..9_u16, 0..6_u32, proptest::option::of(1..6_u32), role, standing, proptest::bool::weighted(0.2));
         let one = one.prop_map(|(weight, in_flight, max, role, standing, tried)| Candidate {
             weight,
@@ -261,6 +262,7 @@ mod tests {
                     let chosen = candidates[choice.expect("a tier is never empty")];
                     prop_assert!(!chosen.tried && chosen.standing != Standing::Out);
                     prop_assert!(chosen.standing == Standing::Well || !well);
+                    prop_assert!(chosen.standing != Standing::Suspect || candidates.iter().filter(usable).all(|c| c.standing >= Standing::Suspect));
                     prop_assert!(chosen.role == Role::Primary || !well_primary, "a backup while a primary is up");
                     prop_assert!(chosen.max_conns.is_none_or(|max| chosen.in_flight < max.get()), "over max_conns");
                 }

@@ -18,3 +18,4 @@ pub mod restart;
 pub mod route;
 pub mod schedule;
 pub mod screen;
+pub mod suspicion;

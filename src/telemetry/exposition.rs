@@ -26,8 +26,8 @@ use super::{
         BAN_REQUESTS, BANS, BANS_ALL, BUILD, CERT_AT_RISK, CERT_NOT_AFTER, CONNECTIONS, CONNECTIONS_ALL, EDGE_RESTARTS, FILTER_FAMILIES,
         FILTER_HITS, GENERATION, HTTP_DURATION, HTTP_IN_FLIGHT, HTTP_RECEIVED, HTTP_REQUESTS, HTTP_SENT, Kind, Metric, NODE_AVAILABLE,
         NODE_CPU, NODE_DISK, NODE_DISK_TOTAL, NODE_LOAD, NODE_MEMORY, REFUSED, RELOADS, TABLE, TLS_DURATION, TLS_HANDSHAKES,
-        UPSTREAM_FLIGHT, UPSTREAM_PANIC, UPSTREAM_REQS, UPSTREAM_RETRIES, UPSTREAM_TIME, UPSTREAM_UP, ZONE_KEYS, ZONE_REQUESTS,
-        ZONE_WAITING,
+        UPSTREAM_FLIGHT, UPSTREAM_PANIC, UPSTREAM_REQS, UPSTREAM_RETRIES, UPSTREAM_SUSPECT, UPSTREAM_TIME, UPSTREAM_UP, ZONE_KEYS,
+        ZONE_REQUESTS, ZONE_WAITING,
     },
     node::NodeSample,
     registry::{Facts, Metrics, living, lock},
@@ -167,6 +167,11 @@ fn upstreams(
     });
     page.family(UPSTREAM_RETRIES, |f| {
         upstreams.iter().for_each(|(upstream, metrics)| f.count(&[upstream.as_str()], metrics.retries.read()))
+    });
+    page.family(UPSTREAM_SUSPECT, |f| {
+        for ((upstream, server), metrics) in servers {
+            f.count(&[upstream.as_str(), server], metrics.suspected.read());
+        }
     });
     page.family(UPSTREAM_PANIC, |f| {
         for (upstream, metrics) in upstreams {

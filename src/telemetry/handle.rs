@@ -115,6 +115,7 @@ pub struct ServerMetrics {
     pub(super) codes: Codes,
     pub(super) in_flight: Level,
     pub(super) up: AtomicBool,
+    pub(super) suspected: Count,
 }
 
 impl ServerMetrics {
@@ -131,6 +132,11 @@ impl ServerMetrics {
 
     pub fn set_up(&self, up: bool) {
         self.up.store(up, Relaxed);
+    }
+
+    /// It was silent while a sibling answered.
+    pub fn suspected(&self) {
+        self.suspected.add(1);
     }
 
     #[must_use]

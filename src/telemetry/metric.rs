@@ -54,6 +54,7 @@ table! {
     UPSTREAM_TIME    Histogram "gateway_upstream_duration_seconds"         ["upstream"] "From the pick of a server to the end of its answer.";
     UPSTREAM_FLIGHT  Gauge     "gateway_upstream_in_flight"                ["upstream" "server"] "Requests that wait for a server's answer.";
     UPSTREAM_RETRIES Counter   "gateway_upstream_retries_total"            ["upstream"] "Requests tried again on another server.";
+    UPSTREAM_SUSPECT Counter   "gateway_upstream_suspected_total"          ["upstream" "server"] "How often a server hung: it was silent while another one answered.";
     UPSTREAM_PANIC   Gauge     "gateway_upstream_panic"                    ["upstream"] "1 while every server is down and the last ones are used all the same.";
     APP_UP           Gauge     "gateway_app_up"                            ["app" "process"] "1 where the process is ready.";
     APP_STATE        Gauge     "gateway_app_state"                         ["app" "process" "state"] "1 for the state that the process is in, 0 for the others.";

@@ -99,6 +99,7 @@ impl Source for Fake {
             server: server.into(),
             address: address.into(),
             up,
+            state: if up { "up" } else { "down" }.into(),
             reason: (!up).then(|| "connection refused".into()),
             in_flight: 2,
             weight: 1,

@@ -207,6 +207,7 @@ fn upstream(pool: PoolView) -> view::Upstream {
             reason: reason.or_else(|| (!up).then(|| state.to_owned())),
             server,
             up,
+            state: state.to_owned(),
             in_flight: in_flight.into(),
             weight,
             backup,

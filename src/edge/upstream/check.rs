@@ -54,6 +54,16 @@ pub(super) enum Fault {
 }
 
 impl Fault {
+    /// Whether the server said anything, be it wrong.
+    pub(super) fn is_answer(&self) -> bool {
+        match self {
+            Self::Status(_) => true,
+            Self::Http1(error) => error.is_parse(),
+            Self::Http2(error) => !error.is_io(),
+            Self::Unreachable(_) | Self::Connect(_) | Self::Backlog | Self::Silent(_) | Self::Closed | Self::Request(_) => false,
+        }
+    }
+
     pub(super) fn outcome(&self) -> Outcome {
         match self {
             Self::Backlog | Self::Silent(_) => Outcome::Slow,

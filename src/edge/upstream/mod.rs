@@ -10,10 +10,15 @@ mod instances;
 mod pool;
 mod pools;
 mod probe;
+mod question;
 pub mod retry;
 mod server;
+mod silence;
+mod suspect;
+mod target;
 #[cfg(test)]
 mod testing;
+pub mod waits;
 
 pub use hold::{Place, Room};
 pub use pool::{Pool, PoolView, ServerView, Unavailable};

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     ipc::message::Duty,
-    plan::{self, Balance, Retry, UpstreamHttp, UpstreamTimeouts},
+    plan::{self, Balance, Retry, RetryOn, UpstreamHttp, UpstreamTimeouts},
     rules::balance::{self, Candidate, Least, Refused, Role, Standing, Tier, Wheel},
     vocab::{AppName, UpstreamName},
 };
@@ -101,12 +101,12 @@ pub struct ServerView {
     pub server: String,
     /// As resolved at the moment, where that differs from `server`.
     pub addr: Option<String>,
-    /// `up` `down` `slow` `ejected` `draining` `unresolved`
+    /// `up` `down` `slow` `ejected` `suspect` `draining` `unresolved`
     pub state: &'static str,
     pub in_flight: u32,
     pub weight: u16,
     pub backup: bool,
-    /// Why it is not up, in the words of the last probe.
+    /// Why it is not up, in the words of the last probe; or that it hangs.
     pub reason: Option<String>,
 }
 
@@ -277,6 +277,16 @@ impl Pool {
         may
     }
 
+    /// Whether a request that may be repeated leaves a server that hangs; `tries` are those made so far. Takes from the retry budget, and counts the retry.
+    pub(super) fn may_move(&self, now: Duration, tries: u32) -> bool {
+        let named = self.retry.on.iter().any(|on| matches!(on, RetryOn::Connect | RetryOn::Timeout));
+        let may = named && tries < self.retry.tries.get() && self.budget.take(now);
+        if may {
+            self.shared.metrics.retried();
+        }
+        may
+    }
+
     /// Brings the gauges up to date: ejections end without an event. For the prober, once a second, and whoever renders metrics, just before.
     pub fn observe(&self, now: Duration) {
         let set = self.set.load();
@@ -307,7 +317,7 @@ impl Pool {
                 in_flight: server.in_flight(),
                 weight: server.weight,
                 backup: server.role == Role::Backup,
-                reason: server.vitals.complaint(),
+                reason: server.reason(now),
             }
         });
         PoolView {
@@ -358,6 +368,6 @@ impl Set {
 
     fn panic(&self, now: Duration) -> bool {
         let standing = |wanted| self.servers.iter().any(|server| server.standing(now) == wanted);
-        !standing(Standing::Well) && standing(Standing::Doubtful)
+        !standing(Standing::Well) && (standing(Standing::Doubtful) || standing(Standing::Suspect))
     }
 }

@@ -5,6 +5,7 @@
 //!   instance starting    with `ready` http or tcp: each 100 ms, after 5 s each 250 ms, until it passes once → `Health::Ready`
 //!   instance ready       with `live`: each `interval` → `Health::Dead`, `Health::Live` when it turns. A probe that times out while requests are in flight on
 //!                        the instance counts only if none was answered since the probe before: slow is not dead.
+//!   a suspect            at once, until it says anything; its siblings once, where none has answered meanwhile ([`crate::rules::suspicion`])
 //!   a host name          each 10 s; an address stays while the name still has it, and is given up when the name has not resolved three times in a row.
 
 use std::{
@@ -14,7 +15,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{Notify, Semaphore, mpsc, watch},
+    sync::{mpsc, watch},
     task::{AbortHandle, JoinSet},
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
@@ -23,7 +24,10 @@ use super::{
     check::{Check, Fault},
     pool::{AppSpec, Pool, Spec},
     pools::Pools,
-    server::{Address, PeerAddr, Server, Vitals},
+    question::Question,
+    server::{Address, PeerAddr, Server},
+    suspect,
+    target::{Target, Tools, Who},
 };
 use crate::{
     ipc::message::{Health, Incarnation, InstanceId, InstanceState, ToMaster},
@@ -32,14 +36,14 @@ use crate::{
     vocab::{ServerAddr, UpstreamName},
 };
 
-/// Probes under way at once: more wait. Bounds the descriptors that hanging servers can hold.
-const AT_ONCE: usize = 256;
 const RESOLVE_EVERY: Duration = Duration::from_secs(10);
 /// While a name has no address at all.
 const RESOLVE_SOON: Duration = Duration::from_secs(1);
 const RESOLVE_WITHIN: Duration = Duration::from_secs(5);
 /// Failed resolutions in a row after which the last address is given up: one lost datagram is not an outage.
 const RESOLVE_FAILS: u32 = 3;
+/// Between two looks for servers that hang.
+const LOOK: Duration = Duration::from_millis(200);
 /// 2xx and 3xx.
 const APP_PASSES: (u16, u16) = (200, 399);
 
@@ -49,15 +53,8 @@ pub struct Prober {
     tools: Tools,
     tasks: JoinSet<()>,
     running: HashMap<Key, Running>,
-}
-
-/// What every task needs.
-#[derive(Clone)]
-struct Tools {
-    out: mpsc::Sender<ToMaster>,
-    slots: Arc<Semaphore>,
-    /// A verdict has turned: gauges are out of date.
-    turned: Arc<Notify>,
+    /// One a server that may hang.
+    questions: JoinSet<()>,
 }
 
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -70,26 +67,6 @@ enum Key {
 struct Running {
     job: Job,
     task: AbortHandle,
-}
-
-/// Who is probed, in logs.
-#[derive(Clone, Debug, Eq, PartialEq)]
-struct Who {
-    upstream: UpstreamName,
-    server: String,
-}
-
-#[derive(Clone)]
-struct Target {
-    who: Who,
-    address: Arc<Address>,
-    vitals: Arc<Vitals>,
-}
-
-impl Target {
-    fn same(&self, other: &Self) -> bool {
-        self.who == other.who && Arc::ptr_eq(&self.address, &other.address) && Arc::ptr_eq(&self.vitals, &other.vitals)
-    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -145,8 +122,9 @@ impl Prober {
     /// `out`: verdicts on instances for the master. Any bound will do: a full channel makes the one task wait that has something to say.
     #[must_use]
     pub fn new(pools: watch::Receiver<Arc<Pools>>, out: mpsc::Sender<ToMaster>) -> Self {
-        let tools = Tools { out, slots: Arc::new(Semaphore::new(AT_ONCE)), turned: Arc::new(Notify::new()) };
-        Self { pools, tools, tasks: JoinSet::new(), running: HashMap::new() }
+        let epoch = pools.borrow().instances().epoch;
+        let tools = Tools::new(out, epoch);
+        Self { pools, tools, tasks: JoinSet::new(), running: HashMap::new(), questions: JoinSet::new() }
     }
 
     /// Cancel-safety: dropping it ends every probe.
@@ -154,6 +132,8 @@ impl Prober {
         let mut tables = self.pools.borrow().instances().watch();
         let mut second = interval(Duration::from_secs(1));
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let pools = self.pools.borrow_and_update().clone();
             tables.mark_unchanged();
@@ -176,6 +156,23 @@ impl Prober {
                     },
                     () = self.tools.turned.notified() => pools.observe(),
                     _ = second.tick() => pools.observe(),
+                    _ = look.tick() => self.suspect(&pools),
+                    Some(_) = self.questions.join_next() => {}
+                }
+            }
+        }
+    }
+
+    /// Looks for servers that hang, and asks them.
+    fn suspect(&mut self, pools: &Pools) {
+        for pool in pools.iter() {
+            let found = suspect::look(pool, pools.now());
+            if found.turned {
+                self.tools.turned.notify_one();
+            }
+            for server in found.question {
+                if let Some(question) = Question::of(pool, server, self.tools.clone()) {
+                    self.questions.spawn(question.ask());
                 }
             }
         }
@@ -233,7 +230,7 @@ fn servers(pool: &Pool, spec: &plan::Upstream, wanted: &mut HashMap<Key, Job>) {
                 HealthKind::Tcp => Check::Tcp,
                 HealthKind::Http { path, host, expect } => Check::Http {
                     path: path.clone(),
-                    host: host.clone().unwrap_or_else(|| host_of(address.asked())),
+                    host: host.clone().unwrap_or_else(|| suspect::host_of(address.asked())),
                     expect: expect.clone(),
                     version: spec.http,
                 },
@@ -242,15 +239,6 @@ fn servers(pool: &Pool, spec: &plan::Upstream, wanted: &mut HashMap<Key, Job>) {
             let target = Target { who, address: address.clone(), vitals: vitals.clone() };
             wanted.insert(Key::Server(pool.name().clone(), label.clone()), Job::Watch { target, check, timing });
         }
-    }
-}
-
-/// The Host of a probe that has none configured.
-fn host_of(addr: &ServerAddr) -> String {
-    match addr {
-        ServerAddr::Name { host, port: 80 } => host.to_string(),
-        ServerAddr::Tcp(_) | ServerAddr::Name { .. } => addr.to_string(),
-        ServerAddr::Unix(_) => "localhost".into(),
     }
 }
 
@@ -278,20 +266,6 @@ fn instance_job(app: &AppSpec, target: Target, id: &InstanceId, incarnation: Inc
         | InstanceState::Exited
         | InstanceState::Backoff
         | InstanceState::Cooldown => None,
-    }
-}
-
-impl Tools {
-    /// `None`: the name is not resolved yet, or no longer.
-    async fn probe(&self, target: &Target, check: &Check, within: Duration) -> Option<Result<(), Fault>> {
-        let _slot = self.slots.acquire().await.ok()?;
-        let addr = target.address.found()?;
-        Some(check.run(&addr, within).await)
-    }
-
-    async fn report(&self, id: InstanceId, incarnation: Incarnation, health: Health) {
-        // No receiver: the edge is going down.
-        let _ = self.out.send(ToMaster::Health { id, incarnation, health }).await;
     }
 }
 

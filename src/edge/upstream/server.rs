@@ -16,7 +16,11 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::retry::Cause;
+use super::{
+    retry::Cause,
+    silence::Silence,
+    waits::{End, Move, Wait},
+};
 use crate::{
     ipc::message::{Duty, Incarnation, InstanceId},
     rules::{
@@ -92,6 +96,7 @@ pub(super) struct Vitals {
     told: AtomicU64,
     /// Milliseconds since the epoch; 0: not ejected.
     ejected_until: AtomicU64,
+    pub(super) silence: Silence,
     /// There are strikes: spares the mutex on every answer.
     struck: AtomicBool,
     strikes: Mutex<Strikes>,
@@ -116,6 +121,7 @@ impl Vitals {
             failures: AtomicU64::new(0),
             told: AtomicU64::new(0),
             ejected_until: AtomicU64::new(0),
+            silence: Silence::default(),
             struck: AtomicBool::new(false),
             strikes: Mutex::default(),
             complaint: Mutex::default(),
@@ -286,10 +292,11 @@ impl Server {
             return Standing::Out;
         }
         match self.vitals.verdict() {
+            Verdict::New | Verdict::Down => Standing::Out,
+            Verdict::Up | Verdict::Slow if self.vitals.silence.is_suspect() => Standing::Suspect,
             Verdict::Up if self.vitals.ejected(now) => Standing::Doubtful,
             Verdict::Up => Standing::Well,
             Verdict::Slow => Standing::Doubtful,
-            Verdict::New | Verdict::Down => Standing::Out,
         }
     }
 
@@ -307,17 +314,33 @@ impl Server {
     /// `None`: it was closed, filled up or forgotten a moment ago.
     pub(super) fn lease(self: &Arc<Self>) -> Option<Lease> {
         let addr = self.address.found()?;
-        self.vitals.open_lease(self.max_conns).then(|| Lease { addr, _in_flight: self.metrics.begin(), server: self.clone() })
+        self.vitals.open_lease(self.max_conns).then(|| Lease {
+            addr,
+            _in_flight: self.metrics.begin(),
+            sent: None,
+            wait: None,
+            server: self.clone(),
+        })
     }
 
     pub(super) fn state(&self, now: Duration) -> &'static str {
         match self.vitals.verdict() {
             _ if self.vitals.closed() => "draining",
             _ if self.address.found.load().is_none() => "unresolved",
+            Verdict::Up | Verdict::Slow if self.vitals.silence.is_suspect() => "suspect",
             Verdict::Up if self.vitals.ejected(now) => "ejected",
             Verdict::Up => "up",
             Verdict::Slow => "slow",
             Verdict::New | Verdict::Down => "down",
+        }
+    }
+
+    /// Why it is not up, or not as good as it seems.
+    pub(super) fn reason(&self, now: Duration) -> Option<String> {
+        let silent = self.vitals.silence.owes_since().filter(|_| self.vitals.silence.is_suspect());
+        match silent {
+            Some(since) => Some(format!("no byte from it for {} s, while others answer", now.saturating_sub(since).as_secs())),
+            None => self.vitals.complaint(),
         }
     }
 
@@ -355,6 +378,10 @@ fn hash(value: &impl Hash) -> u64 {
 pub struct Lease {
     addr: Arc<PeerAddr>,
     _in_flight: InFlight,
+    /// When the whole request was.
+    sent: Option<Duration>,
+    /// While it waits for the head of the answer.
+    wait: Option<Wait>,
     server: Arc<Server>,
 }
 
@@ -408,6 +435,34 @@ impl Lease {
         self.server.vitals.closed()
     }
 
+    /// The whole request was sent, on this descriptor: the head of its answer is to come within `read`. `moves`: a sibling may have it if the server hangs.
+    ///
+    /// Shape: where there is no descriptor, the engine keeps the deadline itself and the request stays.
+    pub fn sent(&mut self, now: Duration, fd: Option<i32>, read: Duration, moves: Option<Move>) {
+        self.server.vitals.silence.asked(now);
+        self.sent = Some(now);
+        self.wait = fd.map(|fd| Wait::begin(self.server.clone(), fd, now, read, moves));
+    }
+
+    /// A byte came from the server.
+    pub fn heard(&self) {
+        self.server.vitals.silence.heard();
+    }
+
+    /// The wait for the head of its answer is over; `Some`: by us.
+    pub fn waited(&mut self) -> Option<End> {
+        self.wait.take().and_then(Wait::end)
+    }
+
+    /// The head of its answer came.
+    pub fn answers(&self, now: Duration) {
+        match self.sent {
+            Some(sent) => self.server.vitals.silence.answered(sent, now),
+            // Before it had the whole request.
+            None => self.heard(),
+        }
+    }
+
     /// The request got no answer from it, or not a whole one. To be called once, before another lease is asked for.
     pub fn failed(&self, now: Duration, cause: Cause) {
         match cause {
@@ -419,6 +474,13 @@ impl Lease {
                 self.server.strike(now, cause);
             }
         }
+    }
+
+    /// The request goes to a sibling, as the server hangs. No strike: it is out of the rotation until it says something. To be called once, instead of [`Lease::failed`].
+    pub fn hung(&self) {
+        self.server.vitals.unanswered.fetch_add(1, Ordering::Relaxed);
+        self.server.vitals.failures.fetch_add(1, Ordering::Relaxed);
+        self.server.metrics.done(504);
     }
 
     /// The server answered; `took` runs from the pick to the end of the answer. To be called once, instead of [`Lease::failed`].

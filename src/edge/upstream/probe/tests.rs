@@ -260,3 +260,77 @@ async fn a_busy_instance_that_answers_requests_is_slow_not_dead() {
     let _still_busy = busy;
     assert!(matches!(room.heard().await, (_, 1, Health::Dead { .. })));
 }
+
+/// Two servers, the first of which has a request that it says nothing to.
+async fn one_waits(first: &Fake, second: &Fake) -> (Room, Lease) {
+    let room = Room::of(TestPlan::new().upstream("api", |api| {
+        api.servers = vec![testing::server(first.addr), testing::server(second.addr)];
+    }));
+    let mut waits = room.pick("api").expect("up");
+    let now = room.pools.borrow().now();
+    waits.sent(now, None, DEADLINE, None);
+    (room, waits)
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_leaves_the_rotation_until_it_says_anything() {
+    let (hangs, answers) = (Fake::answers(0).await, Fake::answers(404).await);
+    let (room, _waits) = one_waits(&hangs, &answers).await;
+    until("it is suspect", || room.state("api", 0) == "suspect").await;
+    assert!(hangs.asked() >= 1 && answers.asked() == 1, "both were asked: {} {}", hangs.asked(), answers.asked());
+    let labels: Vec<_> = (0..4).filter_map(|_| Some(room.pick("api")?.label().to_owned())).collect();
+    assert_eq!(labels, vec![answers.addr.to_string(); 4]);
+    let view = room.pools.borrow().iter().map(|pool| pool.view(room.pools.borrow().now())).next().expect("one");
+    assert!(view.servers[0].reason.as_deref().is_some_and(|reason| reason.starts_with("no byte from it for")), "{view:?}");
+    // An answer to the next question, a bad one too.
+    hangs.now_answers(503);
+    until("it is back", || room.state("api", 0) == "up").await;
+}
+
+#[tokio::test]
+async fn a_byte_to_anyone_brings_a_suspect_back_at_once() {
+    let (hangs, answers) = (Fake::answers(0).await, Fake::answers(200).await);
+    let (room, waits) = one_waits(&hangs, &answers).await;
+    until("it is suspect", || room.state("api", 0) == "suspect").await;
+    waits.heard();
+    assert_eq!(room.state("api", 0), "up");
+}
+
+#[tokio::test]
+async fn one_slow_answer_of_a_server_that_answers_others_makes_it_no_suspect() {
+    let (slow, answers) = (Fake::answers(200).await, Fake::answers(200).await);
+    let (room, _waits) = one_waits(&slow, &answers).await;
+    until("it was asked", || slow.asked() == 1).await;
+    // What it owes now is younger than the request that waits: it would be asked again, and not once has it been out.
+    let until = std::time::Instant::now() + Duration::from_secs(3);
+    while std::time::Instant::now() < until {
+        assert_eq!(room.state("api", 0), "up");
+        sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(slow.asked(), 1);
+}
+
+#[tokio::test]
+async fn where_all_hang_nobody_is_suspect() {
+    let (one, other) = (Fake::answers(0).await, Fake::answers(0).await);
+    let (room, _waits) = one_waits(&one, &other).await;
+    until("both were asked twice", || {
+        assert_eq!((room.state("api", 0), room.state("api", 1)), ("up", "up"));
+        one.asked() >= 2 && other.asked() >= 2
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn whoever_has_left_waits_no_more() {
+    let (hangs, answers) = (Fake::answers(0).await, Fake::answers(200).await);
+    let (room, waits) = one_waits(&hangs, &answers).await;
+    drop(waits);
+    until("it owes nothing", || {
+        let pools = room.pools.borrow();
+        let pool = pools.iter().next().expect("one");
+        pool.servers()[0].vitals.silence.owes_since().is_none()
+    })
+    .await;
+    assert_eq!((hangs.asked(), answers.asked()), (0, 0));
+}
