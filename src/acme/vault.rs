@@ -69,6 +69,14 @@ impl Vault {
         slots.entry(name.clone()).or_default().clone()
     }
 
+    /// The slots of a configuration that is in force now. One that somebody has made meanwhile stays.
+    pub fn put(&self, fresh: &[(Host, Arc<Slot>)]) {
+        let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
+        for (name, slot) in fresh {
+            slots.entry(name.clone()).or_insert_with(|| slot.clone());
+        }
+    }
+
     #[must_use]
     pub fn find(&self, name: &Host) -> Option<Arc<Slot>> {
         // Nothing panics while it is held.

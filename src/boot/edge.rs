@@ -176,7 +176,7 @@ async fn serve(parent: &Parent) -> Result<(), Fatal> {
     };
     // Nobody who is banned slips in while we start.
     let ledger = Ledger::open(home.clone(), base.warden.clone());
-    let live = Live::build(&base, &config, None, OnBadPair::Keep)?;
+    let live = Live::prepare(base.ground(None), &config, OnBadPair::Keep)?.enter(&base);
     live.sentry.takes_over(None);
     if config.plan.sites.iter().any(|site| site.tls == SiteTls::Internal) {
         tracing::info!(cert = %home.join(tls::ca::CERT).display(), "internal CA: trust this certificate to have no warnings");

@@ -1,6 +1,7 @@
-//! Live: a plan made runnable, built aside and swapped whole. One request sees one of them.
+//! Live: a plan made runnable, prepared aside and swapped whole. One request sees one of them.
 //!
-//! Shape: zones, pools, metrics and good certificates are carried over from the one before where name and spec are equal.
+//! Shape: [`Live::prepare`] may fail and changes nothing that is in force; [`Prepared::enter`] changes what is shared and cannot fail.
+//!        Zones, pools, metrics and good certificates are carried over from the one before where name and spec are equal.
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,7 +29,7 @@ use crate::{
         screen::Screen,
     },
     telemetry::{
-        Metrics, NO_SITE, SiteMetrics,
+        Metrics, NO_SITE, Series, SiteMetrics,
         accesslog::{AccessLog, AccessWriter},
     },
     vocab::{Host, UpstreamName},
@@ -72,6 +73,37 @@ pub struct Base {
     pub warden: Arc<Warden>,
     /// Which sites are in maintenance by command.
     pub switches: Switches,
+}
+
+impl Base {
+    /// What a configuration is prepared from, beside `old`, which is in force.
+    #[must_use]
+    pub fn ground<'a>(&'a self, old: Option<&'a Live>) -> Ground<'a> {
+        Ground { tls: &self.tls, screen: &self.screen, series: self.metrics.draft(), old }
+    }
+}
+
+/// What [`Live::prepare`] may see: nothing that it could change for others.
+pub struct Ground<'a> {
+    tls: &'a TlsBase,
+    screen: &'a Arc<Screen>,
+    /// Seen by nobody until the configuration is in force.
+    series: Series,
+    old: Option<&'a Live>,
+}
+
+/// A configuration that can be run, and is not in force yet.
+pub struct Prepared {
+    generation: Generation,
+    plan: Plan,
+    listeners: Vec<Listener>,
+    sites: Vec<LiveSite>,
+    nobody: Arc<SiteMetrics>,
+    pools: Pools,
+    zones: ZoneSet,
+    tls: Option<Tls>,
+    guards: Guards,
+    series: Series,
 }
 
 pub struct Live {
@@ -136,42 +168,31 @@ pub enum LiveAction {
 }
 
 impl Live {
-    /// Builds aside; `old` is untouched.
+    /// Made ready aside: what is in force knows nothing of it.
     ///
     /// Errors: [`LiveError`] says what cannot be run; nothing has changed then.
-    pub fn build(base: &Base, config: &Config, old: Option<&Self>, bad: OnBadPair) -> Result<Self, LiveError> {
+    pub fn prepare(ground: Ground<'_>, config: &Config, bad: OnBadPair) -> Result<Prepared, LiveError> {
         let Config { generation, plan, listeners, materials } = config;
-        let zones = ZoneSet::build(plan, old.map(|old| &old.zones), &base.metrics);
-        let pools = Arc::new(Pools::build(plan, old.map(|old| &*old.pools), &base.metrics));
-        let tls = Tls::build(&base.tls, plan, materials, old.and_then(|old| old.tls.as_ref()), bad)?;
+        let Ground { tls, screen, series, old } = ground;
+        let zones = ZoneSet::build(plan, old.map(|old| &old.zones), &series);
+        let pools = Pools::prepare(plan, old.map(|old| &*old.pools), &series);
+        let tls = Tls::build(tls, plan, materials, old.and_then(|old| old.tls.as_ref()), bad)?;
         let https = listeners.iter().find(|listener| listener.role == Role::Https).map(|listener| listener.bound.port());
         let guards = Guards::build(plan, old.map(|old| &old.guards))?;
-        let build = Build { base, zones: &zones, pools: &pools, guards: &guards, tls: tls.as_ref(), https };
+        let build = Build { series: &series, screen, zones: &zones, pools: &pools, guards: &guards, tls: tls.as_ref(), https };
         let sites = plan.sites.iter().enumerate().map(|(at, site)| build.site(at, site)).collect::<Result<_, _>>()?;
-        let ends = tls.iter().flat_map(Tls::served).filter_map(|served| Some((served.host.clone(), served.not_after?)));
-        base.metrics.certificates(ends.collect::<Vec<_>>());
-        base.metrics.generation(generation.0);
-        let access = plan.log.access.as_ref().zip(base.access.as_ref()).map(|(spec, writer)| AccessLog::new(writer, spec));
-        let live = Self {
+        Ok(Prepared {
             generation: *generation,
-            listeners: listeners.iter().map(|listener| Listener { descriptors: 0, ..listener.clone() }).collect(),
-            allowance: Arc::new(Allowance::new(&plan.timeouts, &plan.limits)),
-            router: Router::new(&plan.sites),
-            nobody: base.metrics.site(NO_SITE),
             plan: plan.clone(),
+            listeners: listeners.iter().map(|listener| Listener { descriptors: 0, ..listener.clone() }).collect(),
             sites,
+            nobody: series.site(NO_SITE),
             pools,
             zones,
-            sentry: Sentry::new(plan, base.warden.clone()),
             tls,
-            board: base.board.clone(),
-            blackbox: base.blackbox.clone(),
-            verifier: base.verifier.clone(),
             guards,
-            access,
-        };
-        live.maintain(&base.switches);
-        Ok(live)
+            series,
+        })
     }
 
     /// Shows a page in the place of these sites, and of no others.
@@ -183,10 +204,10 @@ impl Live {
 
     /// The same configuration with certificates read anew; those that are no good are kept as they were.
     ///
-    /// Errors: as [`Live::build`].
-    pub fn with_materials(&self, base: &Base, materials: Materials) -> Result<Self, LiveError> {
+    /// Errors: as [`Live::prepare`].
+    pub fn with_materials(&self, base: &Base, materials: Materials) -> Result<Prepared, LiveError> {
         let config = Config { generation: self.generation, plan: self.plan.clone(), listeners: self.listeners.clone(), materials };
-        Self::build(base, &config, Some(self), OnBadPair::Keep)
+        Self::prepare(base.ground(Some(self)), &config, OnBadPair::Keep)
     }
 
     /// The site of the name that a client gave in its handshake.
@@ -224,8 +245,46 @@ impl Live {
     }
 }
 
+impl Prepared {
+    /// It is in force from now on: whoever calls this swaps it in at once.
+    #[must_use]
+    pub fn enter(self, base: &Base) -> Live {
+        let Self { generation, plan, listeners, sites, nobody, pools, zones, tls, guards, series } = self;
+        base.metrics.publish(&series);
+        pools.enter(&base.metrics);
+        if let Some(tls) = &tls {
+            tls.enter(&base.tls);
+        }
+        let ends = tls.iter().flat_map(Tls::served).filter_map(|served| Some((served.host.clone(), served.not_after?)));
+        base.metrics.certificates(ends.collect::<Vec<_>>());
+        base.metrics.generation(generation.0);
+        let access = plan.log.access.as_ref().zip(base.access.as_ref()).map(|(spec, writer)| AccessLog::new(writer, spec));
+        let live = Live {
+            generation,
+            listeners,
+            allowance: Arc::new(Allowance::new(&plan.timeouts, &plan.limits)),
+            router: Router::new(&plan.sites),
+            nobody,
+            sites,
+            pools: Arc::new(pools),
+            zones,
+            sentry: Sentry::new(&plan, base.warden.clone()),
+            tls,
+            board: base.board.clone(),
+            blackbox: base.blackbox.clone(),
+            verifier: base.verifier.clone(),
+            guards,
+            access,
+            plan,
+        };
+        live.maintain(&base.switches);
+        live
+    }
+}
+
 struct Build<'a> {
-    base: &'a Base,
+    series: &'a Series,
+    screen: &'a Arc<Screen>,
     zones: &'a ZoneSet,
     pools: &'a Pools,
     guards: &'a Guards,
@@ -241,7 +300,7 @@ impl Build<'_> {
             canonical: site.canonical.clone(),
             headers: site.headers.clone(),
             gate: GateSite::new(site, self.https, demand),
-            metrics: self.base.metrics.site(&site.name),
+            metrics: self.series.site(&site.name),
             routes: site.routes.iter().map(|route| self.route(site, route)).collect::<Result<_, _>>()?,
         })
     }
@@ -256,7 +315,7 @@ impl Build<'_> {
             |source| LiveError::Rewrite { pattern: route.rewrite.as_ref().map_or_else(String::new, |r| r.pattern.clone()), source };
         Ok(LiveRoute {
             label,
-            gate: GateRoute::new(site, route, self.zones, &self.base.screen, &self.base.metrics),
+            gate: GateRoute::new(site, route, self.zones, self.screen, self.series),
             action: self.action(&route.action)?,
             rewriter: Rewriter::new(route.strip.as_deref(), route.rewrite.as_ref()).map_err(rewrite_error)?,
             request_headers: route.request_headers.clone(),
@@ -281,3 +340,6 @@ impl Build<'_> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -133,10 +133,12 @@ pub struct Tls {
     served: Vec<Served>,
     /// Files that turned bad, and in whose place what they held before is served.
     passed_over: Vec<PathBuf>,
+    /// Places of certificates that nobody else knows yet.
+    fresh: Vec<(Host, Arc<Slot>)>,
 }
 
 impl Tls {
-    /// `None`: no site has TLS.
+    /// `None`: no site has TLS. Changes nothing of what is in force; [`Tls::enter`] follows.
     ///
     /// Errors: [`TlsError`], under [`OnBadPair::Refuse`].
     pub fn build(base: &TlsBase, plan: &Plan, materials: &Materials, old: Option<&Self>, bad: OnBadPair) -> Result<Option<Self>, TlsError> {
@@ -168,12 +170,17 @@ impl Tls {
         // One for all sites that share it.
         let mut directories: HashMap<&PathBuf, Arc<ByName>> = HashMap::new();
         let mut served = Vec::new();
+        let mut fresh: Vec<(Host, Arc<Slot>)> = Vec::new();
         for site in &plan.sites {
             let source = match &site.tls {
                 SiteTls::Off => continue,
                 SiteTls::Internal => Source::Internal,
                 SiteTls::Acme => match site.hosts.first() {
-                    Some(HostPattern::Exact(host)) => Source::Slot(base.vault.slot(host)),
+                    Some(HostPattern::Exact(host)) => Source::Slot(base.vault.find(host).unwrap_or_else(|| {
+                        let slot = Arc::<Slot>::default();
+                        fresh.push((host.clone(), slot.clone()));
+                        slot
+                    })),
                     Some(HostPattern::Wildcard(_) | HostPattern::Any) | None => Source::None,
                 },
                 SiteTls::OnDemand { ask } => Source::Demand { vault: base.vault.clone(), ask: ask.as_str().into() },
@@ -223,7 +230,12 @@ impl Tls {
             },
         };
         let entrances = plan.sites.iter().map(entrance).collect();
-        Ok(Some(Self { config, entrances, mutuals, names, pairs, served, passed_over }))
+        Ok(Some(Self { config, entrances, mutuals, names, pairs, served, passed_over, fresh }))
+    }
+
+    /// It is in force from now on: whoever orders certificates finds their places.
+    pub fn enter(&self, base: &TlsBase) {
+        base.vault.put(&self.fresh);
     }
 
     /// How to shake hands with a client that named `site`; with the CAs that its certificate is verified under. `None`: not at all.

@@ -43,7 +43,7 @@ impl Metrics {
     pub fn render(&self, out: &mut String) {
         let mut page = Page(Vec::with_capacity(TABLE.len()));
         {
-            let mut handles = lock(&self.handles);
+            let mut handles = lock(&self.series.handles);
             sites(&living(&mut handles.sites), &mut page);
             listeners(&living(&mut handles.listeners), &mut page);
             tls(&self.tls, &mut page);

@@ -10,6 +10,7 @@ pub mod metric;
 pub mod node;
 pub mod registry;
 mod seldom;
+pub mod series;
 
 pub use handle::{
     AcmeMetrics, BanMetrics, ConnectionGuard, FilterMetrics, Handshake, HoldMetrics, InFlight, ListenerMetrics, Ordered, Refusal,
@@ -18,3 +19,4 @@ pub use handle::{
 pub use metric::NO_SITE;
 pub use registry::{LookedAfter, Metrics, Totals};
 pub use seldom::Seldom;
+pub use series::Series;

@@ -4,7 +4,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
+    ops::Deref,
     path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
@@ -15,21 +15,15 @@ use std::{
 use prometheus::process_collector::ProcessCollector;
 
 use super::{
-    handle::{
-        AcmeMetrics, BanMetrics, FilterMetrics, HoldMetrics, ListenerMetrics, Retired, ServerMetrics, SiteMetrics, TlsMetrics,
-        UpstreamMetrics, ZoneMetrics,
-    },
+    handle::{AcmeMetrics, BanMetrics, SiteMetrics, TlsMetrics},
     node::{Node, NodeSample},
+    series::Series,
 };
-use crate::{
-    ipc::message::AppTable,
-    vocab::{AppName, UpstreamName, ZoneName},
-};
+use crate::ipc::message::AppTable;
 
 /// All that is measured. One a process; every room gets its handles from here.
 pub struct Metrics {
-    pub(super) retired: Arc<Retired>,
-    pub(super) handles: Mutex<Handles>,
+    pub(super) series: Series,
     pub(super) tls: Arc<TlsMetrics>,
     pub(super) acme: Arc<AcmeMetrics>,
     pub(super) bans: Arc<BanMetrics>,
@@ -38,19 +32,6 @@ pub struct Metrics {
     pub(super) access_dropped: Arc<AtomicU64>,
     pub(super) node: Node,
     pub(super) process: ProcessCollector,
-}
-
-/// Who holds a handle keeps its series alive.
-#[derive(Default)]
-pub(super) struct Handles {
-    pub(super) sites: BTreeMap<String, Weak<SiteMetrics>>,
-    pub(super) zones: BTreeMap<ZoneName, Weak<ZoneMetrics>>,
-    pub(super) filters: BTreeMap<(&'static str, String), Weak<FilterMetrics>>,
-    pub(super) families: BTreeMap<(&'static str, String), Weak<FilterMetrics>>,
-    pub(super) upstreams: BTreeMap<UpstreamName, Weak<UpstreamMetrics>>,
-    pub(super) servers: BTreeMap<(UpstreamName, String), Weak<ServerMetrics>>,
-    pub(super) rooms: BTreeMap<AppName, Weak<HoldMetrics>>,
-    pub(super) listeners: BTreeMap<SocketAddr, Weak<ListenerMetrics>>,
 }
 
 /// What others count and tell us whole.
@@ -105,12 +86,20 @@ impl Default for Metrics {
     }
 }
 
+/// The series that are written.
+impl Deref for Metrics {
+    type Target = Series;
+
+    fn deref(&self) -> &Series {
+        &self.series
+    }
+}
+
 impl Metrics {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            retired: Arc::default(),
-            handles: Mutex::default(),
+            series: Series::default(),
             tls: Arc::default(),
             acme: Arc::default(),
             bans: Arc::default(),
@@ -119,42 +108,6 @@ impl Metrics {
             node: Node::default(),
             process: ProcessCollector::for_self(),
         }
-    }
-
-    /// `name` is `plan::Site::name`, or [`NO_SITE`].
-    pub fn site(&self, name: &str) -> Arc<SiteMetrics> {
-        shared(&mut lock(&self.handles).sites, name.to_owned(), || SiteMetrics::new(self.retired.clone()))
-    }
-
-    pub fn zone(&self, name: &ZoneName) -> Arc<ZoneMetrics> {
-        shared(&mut lock(&self.handles).zones, name.clone(), ZoneMetrics::default)
-    }
-
-    pub fn filter(&self, filter: &'static str, site: &str) -> Arc<FilterMetrics> {
-        shared(&mut lock(&self.handles).filters, (filter, site.to_owned()), FilterMetrics::default)
-    }
-
-    /// One family of `bad-uri` on one site.
-    pub fn family(&self, family: &'static str, site: &str) -> Arc<FilterMetrics> {
-        shared(&mut lock(&self.handles).families, (family, site.to_owned()), FilterMetrics::default)
-    }
-
-    pub fn upstream(&self, name: &UpstreamName) -> Arc<UpstreamMetrics> {
-        shared(&mut lock(&self.handles).upstreams, name.clone(), UpstreamMetrics::default)
-    }
-
-    /// `server` is the address as configured, or for an app `NAME.N`: never an allotted port, of which each start would make another series.
-    pub fn server(&self, upstream: &UpstreamName, server: &str) -> Arc<ServerMetrics> {
-        shared(&mut lock(&self.handles).servers, (upstream.clone(), server.to_owned()), ServerMetrics::default)
-    }
-
-    pub fn hold(&self, app: &AppName) -> Arc<HoldMetrics> {
-        shared(&mut lock(&self.handles).rooms, app.clone(), HoldMetrics::default)
-    }
-
-    /// `asked` is the address as configured.
-    pub fn listener(&self, asked: SocketAddr) -> Arc<ListenerMetrics> {
-        shared(&mut lock(&self.handles).listeners, asked, ListenerMetrics::default)
     }
 
     pub fn tls(&self) -> Arc<TlsMetrics> {
@@ -224,7 +177,7 @@ impl Metrics {
     /// Of one site; all zero where nobody holds it.
     #[must_use]
     pub fn site_totals(&self, name: &str) -> Totals {
-        let site = lock(&self.handles).sites.get(name).and_then(Weak::upgrade);
+        let site = lock(&self.series.handles).sites.get(name).and_then(Weak::upgrade);
         let mut totals = Totals::default();
         if let Some(site) = site {
             totals.add(&site);
@@ -234,8 +187,8 @@ impl Metrics {
 
     #[must_use]
     pub fn totals(&self) -> Totals {
-        let mut handles = lock(&self.handles);
-        let retired = &self.retired;
+        let mut handles = lock(&self.series.handles);
+        let retired = &self.series.retired;
         let mut totals = Totals {
             requests: retired.requests.load(Relaxed),
             client_errors: retired.client_errors.load(Relaxed),
@@ -250,16 +203,6 @@ impl Metrics {
         totals.connections = living(&mut handles.listeners).values().map(|listener| listener.open.read()).sum();
         totals
     }
-}
-
-/// The handle that is there, or a new one.
-fn shared<K: Ord, H>(map: &mut BTreeMap<K, Weak<H>>, key: K, make: impl FnOnce() -> H) -> Arc<H> {
-    let slot = map.entry(key).or_default();
-    slot.upgrade().unwrap_or_else(|| {
-        let handle = Arc::new(make());
-        *slot = Arc::downgrade(&handle);
-        handle
-    })
 }
 
 /// What someone still holds; the rest is forgotten.

@@ -85,7 +85,7 @@ impl Edge {
         let listener = |role, bound| Listener { role, asked: bound, bound, descriptors: 0 };
         let listeners = vec![listener(Role::Http, addr(&http)), listener(Role::Https, addr(&https))];
         let config = Config { generation: Generation(1), plan, listeners, materials };
-        let live = Live::build(&base, &config, None, bad).unwrap_or_else(|error| panic!("{error}"));
+        let live = Live::prepare(base.ground(None), &config, bad).unwrap_or_else(|error| panic!("{error}")).enter(&base);
         let live: LiveCell = Arc::new(ArcSwap::from_pointee(live));
         let common = Common { live: live.clone(), crowd: Arc::new(Crowd::default()), pressure: Arc::default(), tls_metrics: metrics.tls() };
         let (orders, inbox) = mpsc::channel(8);

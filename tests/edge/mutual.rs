@@ -220,7 +220,7 @@ fn other_cas_end_what_was_opened_under_the_old_ones_and_bad_ones_change_nothing(
             let swap = |pem: Result<Vec<u8>, String>| {
                 let roots = vec![Roots { path: CA.into(), pem }];
                 let live = edge.live.load().with_materials(&edge.base, Materials { pairs: Vec::new(), roots }).expect("kept or swapped");
-                edge.live.store(Arc::new(live));
+                edge.live.store(Arc::new(live.enter(&edge.base)));
             };
             let mut open = handshake(&edge, &ann, "a.test").await.expect("let in");
             assert_eq!(get(&mut open, "a.test").await.status, 200);
@@ -250,7 +250,7 @@ fn a_reload_with_bad_cas_is_refused_and_names_the_file() {
         for pem in [Ok(Vec::new()), Ok(b"noise".to_vec()), Err("gone".to_owned())] {
             let materials = Materials { pairs: Vec::new(), roots: vec![Roots { path: CA.into(), pem }] };
             let config = Config { generation: Generation(2), plan: live.plan.clone(), listeners: live.listeners.clone(), materials };
-            let Err(error) = Live::build(&edge.base, &config, Some(&live), OnBadPair::Refuse) else { panic!("taken") };
+            let Err(error) = Live::prepare(edge.base.ground(Some(&live)), &config, OnBadPair::Refuse) else { panic!("taken") };
             let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
             assert!(causes.map(ToString::to_string).any(|why| why.contains(CA)), "{error:?}");
         }

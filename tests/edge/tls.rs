@@ -141,7 +141,7 @@ fn a_changed_certificate_is_served_at_once_and_a_bad_one_never() {
                 .load()
                 .with_materials(&edge.base, Materials { pairs: vec![material], roots: Vec::new() })
                 .expect("kept or swapped");
-            edge.live.store(Arc::new(live));
+            edge.live.store(Arc::new(live.enter(&edge.base)));
         };
         let (second, second_der) = pair(&base, "a.test");
         swap(second.clone());

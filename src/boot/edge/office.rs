@@ -17,7 +17,7 @@ use crate::{
     edge::{
         blackbox::KEPT,
         listen::{Afterwards, Common},
-        live::{Base, Live},
+        live::{Base, Live, Prepared},
         tls::OnBadPair,
         upstream::Pools,
         warden::Ledger,
@@ -161,9 +161,9 @@ impl Office {
     async fn apply(&mut self, config: &Config, sockets: Vec<OwnedFd>) -> Result<(), Fatal> {
         let generation = config.generation;
         let old = self.common.live.load_full();
-        match Live::build(&self.base, config, Some(&old), OnBadPair::Refuse) {
-            Ok(live) => {
-                self.swap(live);
+        match Live::prepare(self.base.ground(Some(&old)), config, OnBadPair::Refuse) {
+            Ok(prepared) => {
+                self.swap(prepared);
                 self.settings.send_replace(Arc::new(Setting::of(config)));
                 self.log.set(config.plan.log.level, config.plan.log.format);
                 self.doors.close_others(config, old.allowance.drain).await;
@@ -175,7 +175,6 @@ impl Office {
             }
             Err(error) => {
                 self.reload_refused();
-                self.base.metrics.generation(old.generation.0);
                 let reason = format!("the edge could not {}", chain(&error));
                 tracing::error!(generation = generation.0, reason, "configuration refused");
                 self.to_master.send(&ToMaster::Refused { generation, reason }, &[]).await?;
@@ -184,8 +183,8 @@ impl Office {
         Ok(())
     }
 
-    fn swap(&mut self, live: Live) {
-        let live = Arc::new(live);
+    fn swap(&mut self, prepared: Prepared) {
+        let live = Arc::new(prepared.enter(&self.base));
         let old = self.common.live.swap(live.clone());
         live.sentry.takes_over(Some(&old.sentry));
         self.pools.send_replace(live.pools.clone());
@@ -203,10 +202,10 @@ impl Office {
         let config =
             Config { generation: old.generation, plan: old.plan.clone(), listeners: old.listeners.clone(), materials: materials.clone() };
         match old.with_materials(&self.base, materials) {
-            Ok(live) => {
-                let files = live.tls.as_ref().map_or_else(Vec::new, |tls| tls.passed_over().to_vec());
+            Ok(prepared) => {
+                self.swap(prepared);
+                let files = self.common.live.load().tls.as_ref().map_or_else(Vec::new, |tls| tls.passed_over().to_vec());
                 self.settings.send_replace(Arc::new(Setting::of(&config)));
-                self.swap(live);
                 tracing::info!("certificates read anew");
                 self.to_master.send(&ToMaster::PassedOver { files }, &[]).await?;
             }

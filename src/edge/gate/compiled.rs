@@ -15,7 +15,7 @@ use super::{
 use crate::{
     plan,
     rules::{limit::Limiter, screen::Screen},
-    telemetry::{Metrics, ZoneMetrics},
+    telemetry::{Series, ZoneMetrics},
     vocab::{ByteSize, ZoneName},
 };
 
@@ -36,20 +36,20 @@ pub struct ZoneSet(BTreeMap<ZoneName, Arc<LiveZone>>);
 impl ZoneSet {
     /// A zone whose name, key, rate and burst are those of one in `old` keeps its cells; any other begins anew.
     #[must_use]
-    pub fn build(plan: &plan::Plan, old: Option<&Self>, metrics: &Metrics) -> Self {
-        Self::of(&plan.zones, old, metrics)
+    pub fn build(plan: &plan::Plan, old: Option<&Self>, series: &Series) -> Self {
+        Self::of(&plan.zones, old, series)
     }
 
     /// As [`Self::build`], from the zones alone.
     #[must_use]
-    pub fn of(zones: &BTreeMap<ZoneName, plan::Zone>, old: Option<&Self>, metrics: &Metrics) -> Self {
+    pub fn of(zones: &BTreeMap<ZoneName, plan::Zone>, old: Option<&Self>, series: &Series) -> Self {
         let live = |(name, spec): (&ZoneName, &plan::Zone)| {
             let (limiter, queue) = match old.and_then(|old| old.get(name)) {
                 Some(zone) if zone.spec == *spec => return (name.clone(), Arc::clone(zone)),
                 Some(zone) => (Limiter::succeed(spec, &zone.limiter, &zone.spec), Arc::clone(&zone.queue)),
                 None => (Limiter::new(spec), Arc::default()),
             };
-            (name.clone(), Arc::new(LiveZone { name: name.clone(), spec: spec.clone(), limiter, queue, metrics: metrics.zone(name) }))
+            (name.clone(), Arc::new(LiveZone { name: name.clone(), spec: spec.clone(), limiter, queue, metrics: series.zone(name) }))
         };
         Self(zones.iter().map(live).collect())
     }
@@ -133,7 +133,7 @@ impl GateRoute {
 
     /// Shape: every zone that the route names is in `zones`: the plan resolves all names.
     #[must_use]
-    pub fn new(site: &plan::Site, route: &plan::Route, zones: &ZoneSet, screen: &Arc<Screen>, metrics: &Metrics) -> Self {
+    pub fn new(site: &plan::Site, route: &plan::Route, zones: &ZoneSet, screen: &Arc<Screen>, series: &Series) -> Self {
         let mut live: Vec<_> = route.zones.iter().filter_map(|name| zones.get(name).cloned()).collect();
         live.sort_by(|a, b| a.name.cmp(&b.name));
         live.dedup_by(|a, b| a.name == b.name);
@@ -144,9 +144,9 @@ impl GateRoute {
             allowed: super::method::allow_value(&route.methods),
             zones: live,
             site: site.name.as_str().into(),
-            bad_uri: BadUri::new(site, route, screen, metrics),
-            bad_method: Filter::new("bad-method", route.filters.bad_method, site, metrics),
-            scanner_ua: Filter::new("scanner-ua", route.filters.scanner_ua, site, metrics),
+            bad_uri: BadUri::new(site, route, screen, series),
+            bad_method: Filter::new("bad-method", route.filters.bad_method, site, series),
+            scanner_ua: Filter::new("scanner-ua", route.filters.scanner_ua, site, series),
             body_limit: route.body_limit,
             cors: route.cors.as_ref().map(Cors::new),
             body_screen: route.filters.body,

@@ -8,7 +8,7 @@ use regex::bytes::RegexSet;
 use crate::{
     plan::{self, Families, Family, FamilyModes, FilterMode},
     rules::screen::{BodyKind, Screen, Watch, own_patterns},
-    telemetry::{FilterMetrics, Metrics},
+    telemetry::{FilterMetrics, Series},
 };
 
 /// A filter with one mode.
@@ -19,8 +19,8 @@ pub struct Filter {
 }
 
 impl Filter {
-    pub fn new(name: &'static str, mode: FilterMode, site: &plan::Site, metrics: &Metrics) -> Self {
-        Self { mode, metrics: metrics.filter(name, &site.name) }
+    pub fn new(name: &'static str, mode: FilterMode, site: &plan::Site, series: &Series) -> Self {
+        Self { mode, metrics: series.filter(name, &site.name) }
     }
 
     /// Counts a hit; whether it refuses the request.
@@ -59,7 +59,7 @@ pub struct BadUri {
 }
 
 impl BadUri {
-    pub fn new(site: &plan::Site, route: &plan::Route, screen: &Arc<Screen>, metrics: &Metrics) -> Self {
+    pub fn new(site: &plan::Site, route: &plan::Route, screen: &Arc<Screen>, series: &Series) -> Self {
         let plan::Filters { families, headers, patterns, body: _, bad_method: _, scanner_ua: _ } = &route.filters;
         let own = own_patterns(patterns).expect("the patterns are right because they were built at load");
         Self {
@@ -69,8 +69,8 @@ impl BadUri {
             headers: *headers,
             extensions: route.extensions.iter().map(|e| e.to_ascii_lowercase()).collect(),
             own: Some(own).filter(|own| !own.is_empty() && families.of(Family::Own) != FilterMode::Off),
-            metrics: metrics.filter("bad-uri", &site.name),
-            of_family: Family::ALL.map(|family| metrics.family(family.as_str(), &site.name)),
+            metrics: series.filter("bad-uri", &site.name),
+            of_family: Family::ALL.map(|family| series.family(family.as_str(), &site.name)),
         }
     }
 

@@ -174,7 +174,7 @@ impl Pool {
         &self.retry
     }
 
-    pub(super) fn room(&self) -> Option<&Arc<Room>> {
+    pub(in crate::edge) fn room(&self) -> Option<&Arc<Room>> {
         self.room.as_ref()
     }
 

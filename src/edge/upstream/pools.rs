@@ -22,7 +22,7 @@ use crate::{
         balance::Role,
         health::{Ejection, Verdict},
     },
-    telemetry::{Metrics, UpstreamMetrics},
+    telemetry::{Series, UpstreamMetrics},
     vocab::{AppName, HostPattern, UpstreamName},
 };
 
@@ -38,7 +38,9 @@ pub struct Pools {
 impl Pools {
     /// Pools for `plan`. One whose name and spec are those of `old` is carried over as it is. Else a new one is made, and a server whose address `old` knew
     /// keeps what was known of it; if its health spec has changed too, one that was not up is a new server.
-    pub fn build(plan: &Plan, old: Option<&Self>, metrics: &Metrics) -> Self {
+    ///
+    /// Changes nothing of what is in force; [`Pools::enter`] follows, once.
+    pub fn prepare(plan: &Plan, old: Option<&Self>, series: &Series) -> Self {
         let instances = old.map_or_else(Instances::new, |old| old.instances.clone());
         let upstreams = plan.upstreams.iter().map(|(name, spec)| (name.clone(), Spec::Upstream(spec.clone())));
         let apps = plan.apps.iter().filter_map(|(name, app)| Some((UpstreamName::from(name), Spec::App(app_spec(plan, name, app)?))));
@@ -46,16 +48,21 @@ impl Pools {
             let before = old.and_then(|old| old.pools.get(&name));
             let pool = match before {
                 Some(before) if before.spec == spec => before.clone(),
-                Some(_) | None => Arc::new(make(&name, spec, before.map(Arc::as_ref), metrics)),
+                Some(_) | None => Arc::new(make(&name, spec, before.map(Arc::as_ref), series)),
             };
-            if let Some(room) = pool.room() {
-                room.is_of(&pool);
-            }
             (name, pool)
         });
-        let pools = Self { pools: pools.collect(), instances };
-        pools.follow(&pools.instances.table(), metrics);
-        pools
+        Self { pools: pools.collect(), instances }
+    }
+
+    /// They are in force from now on: those who wait in a room find its pool here, and the instances of apps become servers.
+    pub fn enter(&self, series: &Series) {
+        for pool in self.iter() {
+            if let Some(room) = pool.room() {
+                room.is_of(pool);
+            }
+        }
+        self.follow(&self.instances.table(), series);
     }
 
     #[must_use]
@@ -74,9 +81,9 @@ impl Pools {
     }
 
     /// The master's table, whole: instances become servers, ready ones take requests, draining ones take no more.
-    pub fn apps(&self, table: &AppTable, metrics: &Metrics) {
+    pub fn apps(&self, table: &AppTable, series: &Series) {
         self.instances.take(table);
-        self.follow(table, metrics);
+        self.follow(table, series);
     }
 
     /// Requests that are on this start of an instance, those of pools that a reload has replaced included.
@@ -124,7 +131,7 @@ impl Pools {
         &self.instances
     }
 
-    fn follow(&self, table: &AppTable, metrics: &Metrics) {
+    fn follow(&self, table: &AppTable, series: &Series) {
         for pool in self.pools.values() {
             let Spec::App(app) = &pool.spec else { continue };
             let before = pool.servers();
@@ -136,7 +143,7 @@ impl Pools {
                         && Arc::ptr_eq(&server.vitals, &known.vitals)
                         && Arc::ptr_eq(&server.address, &known.address)
                 };
-                Some(before.iter().find(same).cloned().unwrap_or_else(|| instance_server(pool, instance, known, metrics)))
+                Some(before.iter().find(same).cloned().unwrap_or_else(|| instance_server(pool, instance, known, series)))
             });
             pool.replace(servers.collect(), prospect(of_app()));
             pool.observe(self.now());
@@ -198,20 +205,20 @@ fn app_upstream(timeouts: &UpstreamTimeouts) -> plan::Upstream {
     }
 }
 
-fn make(name: &UpstreamName, spec: Spec, old: Option<&Pool>, metrics: &Metrics) -> Pool {
+fn make(name: &UpstreamName, spec: Spec, old: Option<&Pool>, series: &Series) -> Pool {
     let upstream = match &spec {
         Spec::Upstream(upstream) => upstream.clone(),
         Spec::App(app) => app_upstream(&app.timeouts),
     };
     let plan::Upstream { servers, balance, health, passive, retry, timeouts, http } = upstream;
-    let shared = Arc::new(shared(name, &passive, &retry, metrics.upstream(name)));
+    let shared = Arc::new(shared(name, &passive, &retry, series.upstream(name)));
     let group = hash(&(format!("{timeouts:?}"), format!("{http:?}")));
     let servers = servers.iter().map(|server| {
         let plan::Server { addr, weight, backup, max_conns } = server;
         let (address, vitals) = adopt(addr, health.as_ref(), old);
         let label = addr.to_string();
         Server::new(server::Parts {
-            metrics: metrics.server(name, &label),
+            metrics: series.server(name, &label),
             label,
             address,
             weight: weight.get(),
@@ -225,16 +232,16 @@ fn make(name: &UpstreamName, spec: Spec, old: Option<&Pool>, metrics: &Metrics) 
         })
     });
     let servers = servers.collect();
-    let series = match &spec {
+    let kept = match &spec {
         Spec::Upstream(_) => Vec::new(),
-        Spec::App(app) => (0..app.procs).map(|n| metrics.server(name, &InstanceId { app: app.name.clone(), n }.to_string())).collect(),
+        Spec::App(app) => (0..app.procs).map(|n| series.server(name, &InstanceId { app: app.name.clone(), n }.to_string())).collect(),
     };
     let room = match &spec {
         Spec::Upstream(_) => None,
         // Who waits there may wait for this pool now.
-        Spec::App(app) => Some(old.and_then(|old| old.room().cloned()).unwrap_or_else(|| Room::new(metrics.hold(&app.name)))),
+        Spec::App(app) => Some(old.and_then(|old| old.room().cloned()).unwrap_or_else(|| Room::new(series.hold(&app.name)))),
     };
-    Pool::new(pool::Parts { spec, shared, balance, timeouts, retry, http, servers, series, room })
+    Pool::new(pool::Parts { spec, shared, balance, timeouts, retry, http, servers, series: kept, room })
 }
 
 /// What the instances of an app let a request hope for.
@@ -279,11 +286,11 @@ fn adopt(addr: &crate::vocab::ServerAddr, health: Option<&plan::Health>, old: Op
     }
 }
 
-fn instance_server(pool: &Pool, instance: &Instance, known: Known, metrics: &Metrics) -> Arc<Server> {
+fn instance_server(pool: &Pool, instance: &Instance, known: Known, series: &Series) -> Arc<Server> {
     let Instance { id, incarnation, duty, .. } = instance;
     let label = id.to_string();
     Server::new(server::Parts {
-        metrics: metrics.server(pool.name(), &label),
+        metrics: series.server(pool.name(), &label),
         label,
         address: known.address,
         weight: 1,

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, num::NonZeroU16};
 
+use super::Pools;
 pub(super) use crate::plan::testing::server;
 use crate::{
     ipc::message::{AppTable, Duty, Incarnation, Instance, InstanceId, InstanceState},
@@ -9,8 +10,18 @@ use crate::{
         self, Plan,
         testing::{self, SECOND, count},
     },
+    telemetry::Metrics,
     vocab::{AppName, ServerAddr, UpstreamName},
 };
+
+impl Pools {
+    /// Prepared and in force.
+    pub(super) fn build(plan: &Plan, old: Option<&Self>, metrics: &Metrics) -> Self {
+        let pools = Self::prepare(plan, old, metrics);
+        pools.enter(metrics);
+        pools
+    }
+}
 
 /// A plan of upstreams and apps alone.
 #[derive(Clone)]

@@ -8,6 +8,7 @@ use crate::{
     edge::upstream::testing::{self, TestPlan},
     ipc::message::InstanceState,
     rules::balance::Refused,
+    telemetry::Metrics,
 };
 
 fn pick(pools: &Pools, name: &str, tried: &[ServerId]) -> Result<Lease, super::super::Unavailable> {
