@@ -160,13 +160,7 @@ impl Life {
             Event::Exited { n, incarnation, exit } => match self.role(n, incarnation) {
                 Role::Present => self.exited(n, exit, now, dice),
                 Role::Next => self.next_failed(n, exit.to_string(), now),
-                Role::Leaving => {
-                    let told = self.leaving.get_mut(&incarnation).and_then(|leaving| leaving.told.take());
-                    if let Some(cell) = self.cells.get_mut(&n) {
-                        cell.last_exit = Some((told.unwrap_or_else(|| exit.to_string()), now));
-                    }
-                    self.leaver_gone(incarnation);
-                }
+                Role::Leaving => self.leaver_exited(n, incarnation, exit, now),
                 Role::Nobody => {}
             },
             Event::Ready { n, incarnation } => match self.role(n, incarnation) {

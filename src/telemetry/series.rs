@@ -9,9 +9,7 @@ use std::{
     sync::{Arc, Mutex, Weak},
 };
 
-use super::{
-    handle::{FilterMetrics, HoldMetrics, ListenerMetrics, Retired, ServerMetrics, SiteMetrics, UpstreamMetrics, ZoneMetrics},
-};
+use super::handle::{FilterMetrics, HoldMetrics, ListenerMetrics, Retired, ServerMetrics, SiteMetrics, UpstreamMetrics, ZoneMetrics};
 use crate::vocab::{AppName, UpstreamName, ZoneName, lock::lock};
 
 #[derive(Default)]

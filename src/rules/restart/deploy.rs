@@ -12,10 +12,15 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Effect, Life, Phase, Reason, Report,
+    Effect, Exit, Life, Phase, Reason, Report,
+    cell::Cell,
+    recycle::Wear,
     succession::{Leave, Stage},
 };
-use crate::plan::{App, AppPort};
+use crate::{
+    plan::{App, AppPort},
+    rules::backoff::Backoff,
+};
 
 /// During the guard a verdict needs so many failures: one alone may be anybody's.
 const FAILURES: u64 = 3;
@@ -30,7 +35,35 @@ pub(super) struct Deploy {
     new: Arc<App>,
     /// Failures and requests of the old release.
     before: (u64, u64),
+    /// What each instance was before the switch, and is again if the new release fails.
+    #[serde(default)]
+    kept: BTreeMap<u16, Kept>,
     guard: Option<Guard>,
+}
+
+/// An instance with its old process, for which nothing has happened while the new one was on trial.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Kept {
+    since: Duration,
+    spawned: Duration,
+    backoff: Backoff,
+    restarts: u64,
+    last_exit: Option<(String, Duration)>,
+    last_restart: Option<Duration>,
+    wear: Wear,
+}
+
+impl Kept {
+    fn of(cell: &Cell) -> Self {
+        let Cell { since, spawned, backoff, restarts, last_exit, last_restart, wear, .. } = cell.clone();
+        Self { since, spawned, backoff, restarts, last_exit, last_restart, wear }
+    }
+
+    fn put_back(self, cell: &mut Cell) {
+        let Self { since, spawned, backoff, restarts, last_exit, last_restart, wear } = self;
+        (cell.since, cell.spawned, cell.backoff, cell.wear) = (since, spawned, backoff, wear);
+        (cell.restarts, cell.last_exit, cell.last_restart) = (restarts, last_exit, last_restart);
+    }
 }
 
 /// The new release on trial.
@@ -62,6 +95,21 @@ impl Deploy {
 }
 
 impl Life {
+    /// A process that was replaced has ended. Of the last exit of an instance one speaks that has served it: not a process of a release that failed.
+    pub(super) fn leaver_exited(&mut self, n: u16, incarnation: u64, exit: Exit, now: Duration) {
+        let served = self.leaving.get_mut(&incarnation).filter(|leaving| leaving.served);
+        let told = served.map(|leaving| (leaving.told.take().unwrap_or_else(|| exit.to_string()), now));
+        if told.is_some() {
+            if let Some(kept) = self.deploy.as_mut().and_then(|deploy| deploy.kept.get_mut(&n)) {
+                kept.last_exit.clone_from(&told);
+            }
+            if let Some(cell) = self.cells.get_mut(&n) {
+                cell.last_exit = told;
+            }
+        }
+        self.leaver_gone(incarnation);
+    }
+
     pub(super) fn is_on_trial(&self) -> bool {
         self.deploy.as_ref().is_some_and(Deploy::is_guarding)
     }
@@ -84,7 +132,8 @@ impl Life {
         }
         self.abort_roll(None, "a deploy was asked for");
         let (requests, failures) = self.cells.values().fold((0, 0), |(r, f), cell| (r + cell.wear.requests, f + cell.wear.failures));
-        self.deploy = Some(Deploy { old: self.spec.clone(), new: spec.clone(), before: (failures, requests), guard: None });
+        self.deploy =
+            Some(Deploy { old: self.spec.clone(), new: spec.clone(), before: (failures, requests), kept: BTreeMap::new(), guard: None });
         let procs = self.spec.procs.get();
         for n in self.numbers().into_iter().filter(|n| *n < procs) {
             self.succeed(n, spec.clone(), Reason::Deploy, now);
@@ -102,12 +151,14 @@ impl Life {
         let (old, new) = (deploy.old.clone(), deploy.new.clone());
         let guard = if new.port == AppPort::None { Duration::ZERO } else { new.deploy.guard };
         self.thaw(now);
+        let kept = self.cells.iter().map(|(n, cell)| (*n, Kept::of(cell))).collect();
         for n in 0..procs {
             self.take_over(n, Some(&old), now, dice);
         }
         self.spec = new;
         self.effects.push(Effect::Report(Report::Switched { guard }));
         if let Some(deploy) = &mut self.deploy {
+            deploy.kept = kept;
             deploy.guard = Some(Guard { until: now + guard, tallies: BTreeMap::new() });
         }
         if guard.is_zero() {
@@ -146,12 +197,12 @@ impl Life {
 
     /// The old release serves on, or again.
     pub(super) fn fail_deploy(&mut self, why: &str, now: Duration) {
-        let Some(deploy) = self.deploy.take() else { return };
+        let Some(mut deploy) = self.deploy.take() else { return };
         let guarded = deploy.guard.is_some();
         for n in self.numbers() {
             self.dismiss(n, now);
             if guarded {
-                self.put_back(n, &deploy, now);
+                self.put_back(n, &mut deploy, now);
             }
         }
         if guarded {
@@ -162,22 +213,26 @@ impl Life {
     }
 
     /// The process that stands by serves again; the new one leaves.
-    fn put_back(&mut self, n: u16, deploy: &Deploy, now: Duration) {
+    fn put_back(&mut self, n: u16, deploy: &mut Deploy, now: Duration) {
         let standing = self.leaving.iter().find(|(_, leaving)| leaving.n == n && leaving.stage == Leave::StandsBy);
         let standing = standing.map(|(incarnation, _)| *incarnation);
         let Some(cell) = self.cells.get_mut(&n) else { return };
         let new = cell.incarnation;
         let phase = std::mem::replace(&mut cell.phase, Phase::Stopped);
-        cell.since = now;
         cell.dead = None;
+        if let Some(kept) = deploy.kept.remove(&n) {
+            kept.put_back(cell);
+        }
         match standing {
             Some(old) => {
                 self.leaving.remove(&old);
                 cell.incarnation = old;
                 cell.phase = Phase::Ready;
+                // What it said while it stood by was not heard.
+                cell.wear.ping_by = deploy.old.watchdog.map(|within| now + within);
             }
             // Its old process is gone: it takes a new one, of the old release.
-            None => cell.incarnation = 0,
+            None => (cell.incarnation, cell.since, cell.wear) = (0, now, Wear::default()),
         }
         match phase {
             Phase::Stopped | Phase::Awaiting | Phase::Exited | Phase::Backoff { .. } | Phase::Cooldown { .. } => {}

@@ -32,7 +32,7 @@ pub(super) struct Wear {
     /// The last replacement failed.
     pub(super) not_before: Option<Duration>,
     /// It must have pinged by then.
-    ping_by: Option<Duration>,
+    pub(super) ping_by: Option<Duration>,
 }
 
 impl Life {

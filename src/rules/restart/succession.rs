@@ -48,6 +48,9 @@ pub(super) enum Stage {
 pub(super) struct Leaving {
     pub(super) n: u16,
     pub(super) stage: Leave,
+    /// It was an instance's process in its own right: its end is the instance's last exit.
+    #[serde(default)]
+    pub(super) served: bool,
     /// Why it was replaced, where that says more than how it ended.
     pub(super) told: Option<String>,
     pub(super) since: Duration,
@@ -162,7 +165,7 @@ impl Life {
     }
 
     pub(super) fn leave(&mut self, n: u16, incarnation: u64, stage: Leave, spec: Arc<App>, now: Duration) {
-        self.leaving.insert(incarnation, Leaving { n, stage, told: None, since: now, spec });
+        self.leaving.insert(incarnation, Leaving { n, stage, served: false, told: None, since: now, spec });
         self.changed = true;
     }
 
@@ -284,7 +287,7 @@ impl Life {
         };
         self.leave(n, old, stage, spec, now);
         if let Some(leaving) = self.leaving.get_mut(&old) {
-            leaving.told = told;
+            (leaving.served, leaving.told) = (true, told);
         }
     }
 

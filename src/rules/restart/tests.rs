@@ -457,6 +457,55 @@ fn a_release_that_fails_on_trial_is_taken_back_and_the_old_processes_serve_again
 }
 
 #[test]
+fn a_process_that_is_put_back_wears_what_it_wore_and_nothing_of_the_failed_release() {
+    let mut new = (*released(1)).clone();
+    new.recycle.requests = Some(100);
+    let old = App { recycle: new.recycle.clone(), watchdog: Some(secs(60)), ..spec(1) };
+    new.watchdog = old.watchdog;
+    let mut story = Story::of(old);
+    story.up().event(Event::Tallied { n: 0, incarnation: 1, requests: 90, failures: 40 });
+    let before = story.life.view().next().expect("one");
+    story.at(secs(10)).event(Event::Deploy(Arc::new(new))).spawned(0).ready(0);
+    // Beyond what it may have: the old process must not be recycled for it.
+    story.at(secs(59)).event(Event::Tallied { n: 0, incarnation: 2, requests: 150, failures: 140 });
+    assert!(story.last.iter().any(|e| matches!(e, Effect::Report(Report::DeployFailed { .. }))), "{:?}", story.last);
+    assert!(!story.last.iter().any(|e| matches!(e, Effect::Report(Report::Recycling { .. }))), "{:?}", story.last);
+    story.event(Event::Exited { n: 0, incarnation: 2, exit: Exit::Code(7) });
+    let after = story.life.view().next().expect("one");
+    assert_eq!((after.incarnation, after.restarts, after.last_exit.clone(), after.since), (1, 0, None, before.since));
+    assert_eq!(after, before, "nothing has happened to it");
+    // It could say nothing for itself while it stood by.
+    story.at(secs(61)).event(Event::Tick);
+    assert!(!story.last.iter().any(|e| matches!(e, Effect::Report(Report::Unhealthy { .. }))), "{:?}", story.last);
+    // Its own wear goes on where it was: the next deploy is judged by it.
+    story.event(Event::Tallied { n: 0, incarnation: 1, requests: 100, failures: 40 });
+    assert!(story.last.iter().any(|e| matches!(e, Effect::Report(Report::Recycling { .. }))), "{:?}", story.last);
+}
+
+#[test]
+fn an_old_process_that_ends_while_it_stands_by_is_the_last_exit_whatever_becomes_of_the_release() {
+    let mut story = on_trial();
+    story.event(Event::Exited { n: 0, incarnation: 1, exit: Exit::Signal(9) });
+    story.event(Event::Tallied { n: 1, incarnation: 4, requests: 9, failures: 9 });
+    let of_zero = story.life.view().filter(|v| v.n == 0).last().expect("there");
+    assert_eq!(of_zero.last_exit.map(|(why, _)| why), Some("signal 9 (KILL)".to_owned()));
+    for n in [3, 4] {
+        story.event(Event::Exited { n: n - 3, incarnation: n.into(), exit: Exit::Code(1) });
+    }
+    let exits: Vec<_> = story.life.view().map(|v| v.last_exit.map(|(why, _)| why)).collect();
+    assert_eq!(exits, [Some("signal 9 (KILL)".to_owned()), None]);
+}
+
+#[test]
+fn a_release_that_never_served_is_nobodys_last_exit() {
+    let mut story = Story::of(spec(2));
+    story.up().event(Event::Deploy(released(2))).spawned(0).ready(0).spawned(1);
+    story.event(Event::Exited { n: 1, incarnation: 4, exit: Exit::Code(1) });
+    story.event(Event::Exited { n: 0, incarnation: 3, exit: Exit::Signal(15) });
+    assert!(story.life.view().all(|v| v.last_exit.is_none() && v.restarts == 0));
+}
+
+#[test]
 fn what_the_old_release_failed_at_is_not_held_against_the_new_one() {
     let mut story = Story::of(spec(1));
     story.up().event(Event::Tallied { n: 0, incarnation: 1, requests: 1000, failures: 200 });
