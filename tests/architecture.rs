@@ -140,7 +140,7 @@ const OWNERS: [(&str, &[&str]); 26] = [
     ("sha_crypt", &["rules/password"]),
     ("sha1", &["rules/password"]),
     ("subtle", &["rules/", "edge/"]),
-    ("rustix", &["edge/access"]),
+    ("rustix", &["edge/access", "master/as_user.rs"]),
     // A pace that is a pace and nothing else; the zones have more to decide (D27).
     ("governor", &["telemetry/seldom", "admin/door"]),
 ];

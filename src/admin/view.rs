@@ -66,6 +66,9 @@ pub struct Status {
 /// Master and edge.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Process {
+    /// The file in force.
+    #[serde(default)]
+    pub config: String,
     pub master_pid: u32,
     pub edge_pid: u32,
     /// Of the master.

@@ -26,7 +26,7 @@ use crate::{
         nursery::{Nursery, Strangers},
         obituary::Register,
         output::{Files, Output},
-        places::Places,
+        places::{self, Places},
         releases::{Ledger, Moment, Overlay},
         reload::{Conductor, InForce, Load, Score},
         shutdown::{self, MARGIN},
@@ -129,6 +129,7 @@ fn begin(path: &Path) -> Result<Begun, Fatal> {
     let ledger = Ledger::new(Releases::of(&plan.state));
     let overlay = ledger.overlay(&mut plan.apps, Moment::Start);
     let places = Places::prepare(&plan)?;
+    places::inspect(&plan)?;
     let sockets = Sockets::bind(&plan, &Sockets::default())?;
     let listener = control::open(&places.control())?;
     let output = Output::start(&Files::of(&plan)).map_err(os("start the log threads"))?;
@@ -321,9 +322,10 @@ async fn conduct(parts: Parts) -> Result<(), Fatal> {
     signals::release();
 
     let (version, pid) = (env!("CARGO_PKG_VERSION"), std::process::id());
+    let config = plan.files.first().map(|file| file.display().to_string());
     match &from {
-        None => tracing::info!(version, pid, "gateway starts"),
-        Some(from) => tracing::info!(version, pid, from, "gateway was upgraded and goes on"),
+        None => tracing::info!(version, pid, config, "gateway starts"),
+        Some(from) => tracing::info!(version, pid, config, from, "gateway was upgraded and goes on"),
     }
     let mut tasks = JoinSet::new();
     let children = nursery.clone();

@@ -2,3 +2,4 @@
 
 pub mod edge;
 pub mod master;
+pub mod survey;

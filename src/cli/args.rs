@@ -66,7 +66,13 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Read the configuration and say everything that is wrong with it
+    ///
+    /// What is good and yet would not work on this machine (users, directories, programs, ports) is a warning: exit code 0, and 78 with --strict.
+    #[command(after_help = "Examples:\n  gateway check\n  gateway -c conf/gateway.toml check --strict")]
     Check {
+        /// Take warnings for errors: exit code 78
+        #[arg(long)]
+        strict: bool,
         /// Not supported yet: also ask upstreams, name servers and certificates
         #[arg(long, hide = true)]
         live: bool,

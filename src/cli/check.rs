@@ -1,71 +1,114 @@
 //! `gateway check`, `gateway config show`, `gateway config schema`: what a configuration says and what is wrong with it, without running it.
 
 use std::{
+    collections::BTreeSet,
     fmt::Write as _,
     path::{Path, PathBuf},
 };
 
+use super::{
+    control::{self, ControlError},
+    whereabouts::Meant,
+};
 use crate::{
+    boot::survey::{Running, Units, survey},
     config::{
         complaint::{Colours, Complaints},
-        load::{self, NotFound},
+        load::{self, Checked, NotFound},
         schema, show,
     },
+    ipc::control::Request,
     plan::Plan,
 };
-
-/// `EX_CONFIG` of sysexits.h.
-const BAD_CONFIGURATION: u8 = 78;
 
 /// What `check` found.
 #[derive(Debug)]
 pub enum CheckOutcome {
-    Good { path: PathBuf, plan: Box<Plan>, filled: Vec<String> },
+    Good {
+        path: PathBuf,
+        plan: Box<Plan>,
+        filled: Vec<String>,
+        /// What would not work on this machine; empty where nobody looked.
+        warnings: Box<Complaints>,
+    },
     Bad(Box<Complaints>),
     Missing(NotFound),
 }
 
+/// Whether the machine is looked at too.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Depth {
+    Text,
+    Machine,
+}
+
 /// Loads the configuration that is meant, with the environment of this process.
 #[must_use]
-pub fn check(config: Option<&Path>) -> CheckOutcome {
+pub fn check(config: Option<&Path>, depth: Depth) -> CheckOutcome {
     let path = match load::find(config) {
         Ok(path) => path,
         Err(missing) => return CheckOutcome::Missing(missing),
     };
-    match load::load_to_show(&path, &|name| std::env::var(name).ok()) {
-        Ok((plan, filled)) => CheckOutcome::Good { path, plan: Box::new(plan), filled },
+    match load::load_to_check(&path, &|name| std::env::var(name).ok()) {
+        Ok(Checked { plan, filled, index, mut out }) => {
+            if depth == Depth::Machine {
+                let file = plan.files.first().map_or(path.as_path(), PathBuf::as_path);
+                let units = Units::of(Path::new("/"), file);
+                survey(&plan, &index, &running(&plan.run), &units, &mut out);
+            }
+            CheckOutcome::Good { path, plan: Box::new(plan), filled, warnings: Box::new(out) }
+        }
         Err(complaints) => CheckOutcome::Bad(Box::new(complaints)),
     }
 }
 
-impl CheckOutcome {
-    #[must_use]
-    pub fn code(&self) -> u8 {
-        match self {
-            Self::Good { .. } => 0,
-            Self::Bad(_) | Self::Missing(_) => BAD_CONFIGURATION,
+/// Asks the gateway that runs with this `run` for its ports.
+fn running(run: &Path) -> Running {
+    let meant = Meant { socket: run.join("gateway.sock"), config: None };
+    match control::ask(&meant, &Request::Status, &mut |_| {}) {
+        Ok(status) => {
+            let mut ports = BTreeSet::new();
+            addresses(&status["master"], &mut ports);
+            Running::Ports(ports)
         }
+        Err(ControlError::NotRunning { .. }) => Running::Nothing,
+        Err(_) => Running::Unknown,
     }
+}
 
+/// The ports of every listener and of every process that lives, wherever they stand in it.
+fn addresses(value: &serde_json::Value, ports: &mut BTreeSet<u16>) {
+    match value {
+        serde_json::Value::Object(fields) => {
+            // A process that is no more has its address, and not the port.
+            let gone = fields.contains_key("pid") && fields.get("pid").is_some_and(serde_json::Value::is_null);
+            let own = ["bound", "address"].iter().filter_map(|key| fields.get(*key)?.as_str()?.parse::<std::net::SocketAddr>().ok());
+            ports.extend(own.filter(|_| !gone).map(|addr| addr.port()));
+            fields.values().for_each(|value| addresses(value, ports));
+        }
+        serde_json::Value::Array(values) => values.iter().for_each(|value| addresses(value, ports)),
+        serde_json::Value::Null | serde_json::Value::Bool(_) | serde_json::Value::Number(_) | serde_json::Value::String(_) => {}
+    }
+}
+
+impl CheckOutcome {
     /// What is said of it: on stdout when good, else on stderr.
     #[must_use]
     pub fn text(&self, colours: Colours) -> String {
         match self {
-            Self::Good { path, plan, filled: _ } => summary(path, plan),
+            Self::Good { path, plan, filled: _, warnings } => summary(path, plan, warnings.len()),
             Self::Bad(complaints) => complaints.report(colours),
             Self::Missing(missing) => not_found(missing),
         }
     }
 
-    /// Tells the user, and gives the exit code.
+    /// What would not work on this machine, to be said on stderr.
     #[must_use]
-    pub fn say(&self, colours: Colours) -> u8 {
-        let text = self.text(colours);
+    pub fn warnings(&self, colours: Colours) -> Option<String> {
         match self {
-            Self::Good { .. } => println!("{text}"),
-            Self::Bad(_) | Self::Missing(_) => eprintln!("{text}"),
+            Self::Good { warnings, .. } if !warnings.is_empty() => Some(warnings.warnings(colours)),
+            Self::Good { .. } | Self::Bad(_) | Self::Missing(_) => None,
         }
-        self.code()
     }
 
     /// `config show`: the effective configuration, or what is wrong.
@@ -91,7 +134,7 @@ pub fn not_found(missing: &NotFound) -> String {
     format!("could not {missing}\n{}", missing.advice())
 }
 
-fn summary(path: &Path, plan: &Plan) -> String {
+fn summary(path: &Path, plan: &Plan, warnings: usize) -> String {
     let counted = |count: usize, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
     let processes: usize = plan.apps.values().map(|app| usize::from(app.procs.get())).sum();
     let mut text = format!("ok: {}, {}", counted(plan.sites.len(), "site"), counted(plan.apps.len(), "app"));
@@ -104,6 +147,9 @@ fn summary(path: &Path, plan: &Plan) -> String {
     let _ = write!(text, " in {}", path.display());
     if plan.files.len() > 1 {
         let _ = write!(text, " and {}", counted(plan.files.len() - 1, "included file"));
+    }
+    if warnings > 0 {
+        let _ = write!(text, ", and {} about this machine", counted(warnings, "warning"));
     }
     text
 }

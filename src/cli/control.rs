@@ -4,14 +4,14 @@ use std::{
     io::{self, BufRead, BufReader, Read, Write},
     ops::ControlFlow,
     os::unix::net::UnixStream,
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::Duration,
 };
 
 use thiserror::Error;
 
-use super::exit::Exit;
-use crate::ipc::control::{Answer, Failure, LogLine, MAX_LINE, Request};
+use super::{exit::Exit, whereabouts::Meant};
+use crate::ipc::control::{Answer, Failure, LogLine, MAX_LINE, Question, Request};
 
 /// Between two lines of a gateway that only has to look.
 const LOOK: Duration = Duration::from_secs(30);
@@ -91,8 +91,8 @@ pub enum News {
 /// Asks and waits for the answer. Each line of progress goes to `progress` as it comes.
 ///
 /// Errors: [`ControlError`]
-pub fn ask(socket: &Path, request: &Request, progress: &mut dyn FnMut(&str)) -> Result<serde_json::Value, ControlError> {
-    let heard = listen(socket, request, &mut |news| {
+pub fn ask(meant: &Meant, request: &Request, progress: &mut dyn FnMut(&str)) -> Result<serde_json::Value, ControlError> {
+    let heard = listen(meant, request, &mut |news| {
         match news {
             News::Progress(text) => progress(&text),
             News::Line(_) | News::Lost(_) => {}
@@ -106,10 +106,11 @@ pub fn ask(socket: &Path, request: &Request, progress: &mut dyn FnMut(&str)) -> 
 ///
 /// Errors: [`ControlError`]
 pub fn listen(
-    socket: &Path,
+    meant: &Meant,
     request: &Request,
     hear: &mut dyn FnMut(News) -> ControlFlow<()>,
 ) -> Result<Option<serde_json::Value>, ControlError> {
+    let Meant { socket, config } = meant;
     let patience = match request {
         Request::Status
         | Request::Apps
@@ -138,18 +139,18 @@ pub fn listen(
         io::ErrorKind::PermissionDenied => ControlError::Denied { socket: socket.into() },
         _ => ControlError::Connect { socket: socket.into(), source },
     })?;
-    converse(stream, request, patience, hear)
+    converse(stream, &Question { request: request.clone(), config: config.clone() }, patience, hear)
 }
 
 fn converse(
     mut stream: UnixStream,
-    request: &Request,
+    question: &Question,
     patience: Option<Duration>,
     hear: &mut dyn FnMut(News) -> ControlFlow<()>,
 ) -> Result<Option<serde_json::Value>, ControlError> {
     stream.set_read_timeout(patience).map_err(ControlError::Talk)?;
     stream.set_write_timeout(Some(LOOK)).map_err(ControlError::Talk)?;
-    let mut line = serde_json::to_vec(request).map_err(ControlError::Garbled)?;
+    let mut line = serde_json::to_vec(question).map_err(ControlError::Garbled)?;
     line.push(b'\n');
     // One that refuses us may answer and close before it has read: its answer is what counts.
     let written = stream.write_all(&line);
@@ -197,7 +198,7 @@ mod tests {
                 let _ = theirs.write_all(said);
                 asked
             });
-            let result = converse(ours, &Request::Reload, Some(Duration::from_secs(5)), &mut |news| {
+            let result = converse(ours, &Question { request: Request::Reload, config: None }, Some(Duration::from_secs(5)), &mut |news| {
                 match news {
                     News::Progress(text) => heard.push(text),
                     News::Line(line) => heard.push(line.msg),
@@ -247,10 +248,11 @@ mod tests {
     fn a_gateway_that_is_not_there_is_not_running() {
         let dir = tempfile::tempdir().expect("a directory");
         let socket = dir.path().join("gateway.sock");
-        let gone = ask(&socket, &Request::Status, &mut |_| {}).expect_err("no file");
+        let meant = Meant { socket: socket.clone(), config: None };
+        let gone = ask(&meant, &Request::Status, &mut |_| {}).expect_err("no file");
         assert_eq!(gone.exit().code(), 69);
         drop(std::os::unix::net::UnixListener::bind(&socket).expect("bound"));
-        let left = ask(&socket, &Request::Status, &mut |_| {}).expect_err("a file that nobody listens on");
+        let left = ask(&meant, &Request::Status, &mut |_| {}).expect_err("a file that nobody listens on");
         assert_eq!(left.exit().code(), 69);
     }
 }

@@ -44,14 +44,14 @@ pub fn init(path: Option<&Path>) -> Result<String, InitError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::check::{CheckOutcome, check};
+    use crate::cli::check::{CheckOutcome, Depth, check};
 
     #[test]
     fn the_first_configuration_is_good_and_never_overwrites() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("gateway.toml");
         init(Some(&path)).expect("written");
-        match check(Some(&path)) {
+        match check(Some(&path), Depth::Text) {
             CheckOutcome::Good { plan, .. } => assert_eq!(plan.sites.len(), 1),
             other => panic!("{}", other.text(crate::config::complaint::Colours::Off)),
         }

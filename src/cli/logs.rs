@@ -3,7 +3,6 @@
 use std::{
     io::{self, Write},
     ops::ControlFlow,
-    path::Path,
 };
 
 use super::{
@@ -11,23 +10,24 @@ use super::{
     control::{self, ControlError, News},
     exit::Exit,
     terminal::{Paint, Tone, complain, escape, escape_json},
+    whereabouts::Meant,
 };
 use crate::ipc::control::{LogLine, Request};
 
 /// Prints until there is no more, or nobody reads, or INT comes.
 ///
 /// Errors: as [`control::listen`]; that standard output cannot be written is told here.
-pub fn show(socket: &Path, logs: &args::Logs) -> Result<Exit, ControlError> {
+pub fn show(meant: &Meant, logs: &args::Logs) -> Result<Exit, ControlError> {
     let args::Logs { app, follow, lines, form } = logs.clone();
     let request = Request::Logs { app, lines, follow };
     if !follow {
-        return print_all(socket, &request, form);
+        return print_all(meant, &request, form);
     }
     // INT ends it in an orderly way: the main thread waits for the signal, another one for lines. It ends with the process.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ControlError::Talk)?;
-    let socket = socket.to_owned();
+    let meant = meant.clone();
     let result = runtime.block_on(async {
-        let printing = tokio::task::spawn_blocking(move || print_all(&socket, &request, form));
+        let printing = tokio::task::spawn_blocking(move || print_all(&meant, &request, form));
         tokio::select! {
             _ = tokio::signal::ctrl_c() => Ok(Exit::Done),
             ended = printing => ended.unwrap_or(Err(ControlError::Closed)),
@@ -37,10 +37,10 @@ pub fn show(socket: &Path, logs: &args::Logs) -> Result<Exit, ControlError> {
     result
 }
 
-fn print_all(socket: &Path, request: &Request, form: args::Form) -> Result<Exit, ControlError> {
+fn print_all(meant: &Meant, request: &Request, form: args::Form) -> Result<Exit, ControlError> {
     let paint = Paint::stdout();
     let mut exit = Exit::Done;
-    let ended = control::listen(socket, request, &mut |news| {
+    let ended = control::listen(meant, request, &mut |news| {
         let text = match &news {
             News::Line(line) if form.json => json(line),
             News::Line(line) => plain(line, paint),
@@ -48,7 +48,10 @@ fn print_all(socket: &Path, request: &Request, form: args::Form) -> Result<Exit,
             News::Lost(lines) => {
                 paint.with(Tone::Wait, &format!("-- {lines} lines are missing here: they came faster than they were read")) + "\n"
             }
-            News::Progress(_) => return ControlFlow::Continue(()),
+            News::Progress(text) => {
+                super::say(&escape(text));
+                return ControlFlow::Continue(());
+            }
         };
         let mut out = io::stdout().lock();
         match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {

@@ -1,7 +1,6 @@
 //! The command line: words in, exit code out.
 
 use std::{
-    path::PathBuf,
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -31,10 +30,12 @@ pub mod terminal;
 pub mod whereabouts;
 
 use args::{Certs, Cli, Command, Config, Form};
+use check::Depth;
 use control::ControlError;
 use exit::Exit;
 use render::Look;
 use terminal::{Paint, Tone, complain, escape, escape_json, print, say};
+use whereabouts::Meant;
 
 const WATCH: Duration = Duration::from_secs(2);
 
@@ -65,11 +66,11 @@ pub fn run() -> ExitCode {
 fn dispatch(cli: &Cli, command: &Command) -> Exit {
     let config = cli.config.as_deref();
     match command {
-        Command::Check { live: true } => not_yet("check --live", "`gateway check` without it reads the files alone"),
-        Command::Check { live: false } => told(&check::check(config)),
-        Command::Config(Config::Show) => match check::check(config).effective() {
+        Command::Check { live: true, .. } => not_yet("check --live", "`gateway check` without it reads the files alone"),
+        Command::Check { live: false, strict } => told(&check::check(config, Depth::Machine), *strict),
+        Command::Config(Config::Show) => match check::check(config, Depth::Text).effective() {
             Ok(text) => print(&line(&escape_lines(&text))),
-            Err(outcome) => told(&outcome),
+            Err(outcome) => told(&outcome, false),
         },
         Command::Config(Config::Schema) => print(&line(&check::schema())),
         Command::Init => match init::init(config) {
@@ -127,13 +128,22 @@ fn not_yet(what: &str, instead: &str) -> Exit {
     Exit::Usage
 }
 
-fn told(outcome: &check::CheckOutcome) -> Exit {
+/// `strict`: a warning is an error.
+fn told(outcome: &check::CheckOutcome, strict: bool) -> Exit {
     let colours = match Paint::stderr() {
         Paint::Colours => Colours::On,
         Paint::Plain => Colours::Off,
     };
     let text = outcome.text(colours);
+    let warnings = outcome.warnings(colours);
+    if let Some(warnings) = &warnings {
+        say(warnings);
+    }
     match outcome {
+        check::CheckOutcome::Good { .. } if strict && warnings.is_some() => {
+            say("nothing else is wrong; --strict takes warnings for errors");
+            Exit::Configuration
+        }
         check::CheckOutcome::Good { .. } => print(&line(&text)),
         check::CheckOutcome::Bad(_) | check::CheckOutcome::Missing(_) => {
             say(&text);
@@ -162,13 +172,16 @@ fn completions(shell: clap_complete::Shell) -> String {
 
 /// Asks the gateway that is meant, showing progress as it comes.
 fn ask(cli: &Cli, request: &Request) -> Result<serde_json::Value, Exit> {
-    let socket = socket(cli)?;
-    control::ask(&socket, request, &mut |text| say(&escape(text))).map_err(|error| refused(&error))
+    ask_of(&meant(cli)?, request)
 }
 
-/// Where the gateway that is meant listens.
-fn socket(cli: &Cli) -> Result<PathBuf, Exit> {
-    whereabouts::socket(cli.socket.as_deref(), cli.config.as_deref()).map_err(|error| {
+fn ask_of(meant: &Meant, request: &Request) -> Result<serde_json::Value, Exit> {
+    control::ask(meant, request, &mut |text| say(&escape(text))).map_err(|error| refused(&error))
+}
+
+/// Which gateway is meant.
+fn meant(cli: &Cli) -> Result<Meant, Exit> {
+    whereabouts::meant(cli.socket.as_deref(), cli.config.as_deref()).map_err(|error| {
         complain(&error, Some(error.advice()));
         Exit::Configuration
     })
@@ -190,7 +203,7 @@ fn refused(error: &ControlError) -> Exit {
 }
 
 fn logs(cli: &Cli, args: &args::Logs) -> Exit {
-    let shown = socket(cli).and_then(|socket| logs::show(&socket, args).map_err(|error| refused(&error)));
+    let shown = meant(cli).and_then(|meant| logs::show(&meant, args).map_err(|error| refused(&error)));
     shown.unwrap_or_else(|exit| exit)
 }
 
@@ -210,7 +223,10 @@ fn outcome(value: &serde_json::Value) -> String {
     let word = |key| value.get(key).and_then(serde_json::Value::as_str);
     match (word("message"), value.get("generation")) {
         (Some(message), _) => message.to_owned(),
-        (None, Some(generation)) => format!("configuration {generation} is in force"),
+        (None, Some(generation)) => {
+            let file = word("config").map(|file| format!(": {file}")).unwrap_or_default();
+            format!("configuration {generation} is in force{file}")
+        }
         (None, None) => "done".to_owned(),
     }
 }
@@ -256,9 +272,13 @@ fn apps(value: &serde_json::Value, look: Look) -> Option<String> {
 
 /// Until it is interrupted. A gateway that goes away and comes back is waited for.
 fn watch(cli: &Cli, form: Form) -> Exit {
+    let mut said = false;
     loop {
         let began = Instant::now();
-        match ask(cli, &Request::Status) {
+        // That it runs another file is said once.
+        let asked = meant(cli).map(|meant| if said { Meant { config: None, ..meant } } else { meant });
+        said = true;
+        match asked.and_then(|meant| ask_of(&meant, &Request::Status)) {
             Ok(value) if form.json => {
                 // One document a line.
                 if print(&line(&escape_json(&value.to_string()))) != Exit::Done {
@@ -346,6 +366,7 @@ mod tests {
     fn what_was_done_is_said_in_words() {
         assert_eq!(outcome(&serde_json::json!({ "message": "web is started" })), "web is started");
         assert_eq!(outcome(&serde_json::json!({ "generation": 4 })), "configuration 4 is in force");
+        assert_eq!(outcome(&serde_json::json!({ "generation": 4, "config": "/g.toml" })), "configuration 4 is in force: /g.toml");
         assert_eq!(outcome(&serde_json::Value::Null), "done");
     }
 

@@ -12,10 +12,12 @@ use super::{
     args::{Cli, Deploy},
     control::{self, ControlError},
     exit::Exit,
+    meant,
     progress::Display,
-    refused, socket,
+    refused,
     terminal::{complain, say},
     told_done,
+    whereabouts::Meant,
 };
 use crate::ipc::control::Request;
 
@@ -62,12 +64,12 @@ fn place(dir: &Path) -> Result<PathBuf, DirError> {
 
 /// Asks, and shows how it goes until it is done or Ctrl-C.
 pub fn follow(cli: &Cli, request: Request) -> Exit {
-    let socket = match socket(cli) {
-        Ok(socket) => socket,
+    let meant = match meant(cli) {
+        Ok(meant) => meant,
         Err(exit) => return exit,
     };
     let display = Arc::new(Display::stderr());
-    let outcome = wait(socket, request, display.clone());
+    let outcome = wait(meant, request, display.clone());
     display.end();
     match outcome {
         Ok(Some(Ok(value))) => told_done(&value),
@@ -86,10 +88,10 @@ pub fn follow(cli: &Cli, request: Request) -> Exit {
 type Answer = Result<serde_json::Value, ControlError>;
 
 /// `None`: interrupted.
-fn wait(socket: PathBuf, request: Request, display: Arc<Display>) -> io::Result<Option<Answer>> {
+fn wait(meant: Meant, request: Request, display: Arc<Display>) -> io::Result<Option<Answer>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     let outcome = runtime.block_on(async {
-        let asked = tokio::task::spawn_blocking(move || control::ask(&socket, &request, &mut |text| display.word(text)));
+        let asked = tokio::task::spawn_blocking(move || control::ask(&meant, &request, &mut |text| display.word(text)));
         tokio::select! {
             answer = asked => answer.map(Some).map_err(io::Error::other),
             caught = tokio::signal::ctrl_c() => caught.map(|()| None),

@@ -26,11 +26,12 @@ pub struct Look {
 #[must_use]
 pub fn status(status: &view::Status, look: Look) -> String {
     let view::Process { master_pid, edge_pid, edge_restarts, generation, .. } = status.process;
+    let file = Some(escape(&status.process.config)).filter(|file| !file.is_empty()).map(|file| format!(" of {file}")).unwrap_or_default();
     let verdict = look.paint.with(verdict_tone(status.status), status.status.as_str());
     let message = if status.message.is_empty() { String::new() } else { format!(": {}", escape(&status.message)) };
     let mut text = format!("gateway {} is {verdict}{message}\n", escape(&status.version));
     let uptime = duration_text(std::time::Duration::from_secs(coarse(status.uptime_seconds)));
-    text += &format!("up {uptime}, configuration {generation}, master {master_pid}, edge {edge_pid}");
+    text += &format!("up {uptime}, configuration {generation}{file}, master {master_pid}, edge {edge_pid}");
     text += &if edge_restarts > 0 { format!(" (restarted {edge_restarts} times)\n") } else { "\n".to_owned() };
     let traffic = &status.traffic;
     let pace = traffic.recent.map(|recent| format!(", {:.1}/s", recent.requests_per_second)).unwrap_or_default();
@@ -503,6 +504,7 @@ mod tests {
             version: "0.1.0".into(),
             uptime_seconds: 7300,
             process: view::Process {
+                config: "/etc/gateway/gateway.toml".into(),
                 master_pid: 10,
                 edge_pid: 12,
                 started: "2026-01-15T08:28:20Z".into(),

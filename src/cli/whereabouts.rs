@@ -35,12 +35,20 @@ impl WhereaboutsError {
     }
 }
 
-/// The control socket of the gateway that is meant.
+/// Which gateway is asked.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Meant {
+    pub socket: PathBuf,
+    /// The file, absolute, that it must run; `None`: whichever runs there.
+    pub config: Option<PathBuf>,
+}
+
+/// The gateway of the configuration that was named or found; a socket that was named alone stands for whoever answers there.
 ///
 /// Errors: [`WhereaboutsError`]; whether anybody listens there is another question.
-pub fn socket(explicit: Option<&Path>, config: Option<&Path>) -> Result<PathBuf, WhereaboutsError> {
+pub fn meant(explicit: Option<&Path>, config: Option<&Path>) -> Result<Meant, WhereaboutsError> {
     if let Some(path) = explicit {
-        return Ok(path.into());
+        return Ok(Meant { socket: path.into(), config: config.and_then(whole) });
     }
     let root = nix::unistd::geteuid().is_root();
     let file = match load::find(config) {
@@ -48,14 +56,25 @@ pub fn socket(explicit: Option<&Path>, config: Option<&Path>) -> Result<PathBuf,
         // Started elsewhere, or its configuration is gone: it may stand where it stands by default.
         Err(error) => {
             let found = defaults(root).into_iter().find(|path| path.exists());
-            return found.ok_or(error.into());
+            return found.map(|socket| Meant { socket, config: None }).ok_or(error.into());
         }
     };
-    let run = match load::load_running(&file, &|name| std::env::var(name).ok()) {
+    Ok(Meant { socket: socket(&file, root)?, config: whole(&file) })
+}
+
+/// From anywhere; a name that is no text cannot be told to gateway.
+fn whole(file: &Path) -> Option<PathBuf> {
+    std::path::absolute(file).ok().filter(|path| path.to_str().is_some())
+}
+
+/// RUN/gateway.sock of a configuration.
+fn socket(file: &Path, root: bool) -> Result<PathBuf, WhereaboutsError> {
+    let run = match load::load_running(file, &|name| std::env::var(name).ok()) {
         Ok(plan) => plan.run,
         Err(complaints) => {
-            let text = fs::read_to_string(&file).unwrap_or_default();
-            let run = scan(&text, root).map_err(|key| WhereaboutsError::NotPlain { file: file.clone(), key })?;
+            let text = fs::read_to_string(file).unwrap_or_default();
+            let run = scan(&text, root, file.parent().unwrap_or(Path::new("")))
+                .map_err(|key| WhereaboutsError::NotPlain { file: file.into(), key })?;
             let errors = if complaints.len() == 1 { "an error".to_owned() } else { format!("{} errors", complaints.len()) };
             say(&format!("note: {} has {errors} (`gateway check` shows them); asking at {}", file.display(), run.join(SOCKET).display()));
             run
@@ -72,10 +91,10 @@ fn defaults(root: bool) -> Vec<PathBuf> {
     if root { vec![machine] } else { vec![Path::new("gateway-state/run").join(SOCKET), machine] }
 }
 
-/// RUN from a text that need not be a good configuration: a line `run = "…"` or `state = "…"` before the first table.
+/// RUN from a text that need not be a good configuration: a line `run = "…"` or `state = "…"` before the first table. What it names starts at `dir`.
 ///
 /// Errors: the key whose value cannot be told from the text alone.
-fn scan(text: &str, root: bool) -> Result<PathBuf, &'static str> {
+fn scan(text: &str, root: bool, dir: &Path) -> Result<PathBuf, &'static str> {
     let value = |key: &'static str| {
         let line = text.lines().map(str::trim).take_while(|line| !line.starts_with('[')).find_map(|line| {
             let rest = line.strip_prefix(key)?.trim_start().strip_prefix('=')?;
@@ -87,10 +106,10 @@ fn scan(text: &str, root: bool) -> Result<PathBuf, &'static str> {
         if value.is_empty() || value.contains(['{', '\\']) { Err(key) } else { Ok(Some(PathBuf::from(value))) }
     };
     if let Some(run) = value("run")? {
-        return Ok(run);
+        return Ok(dir.join(run));
     }
     let state = value("state")?;
-    Ok(if root { RUN_ROOT.into() } else { state.unwrap_or_else(|| "gateway-state".into()).join("run") })
+    Ok(if root { RUN_ROOT.into() } else { state.map_or_else(|| "gateway-state".into(), |state| dir.join(state)).join("run") })
 }
 
 #[cfg(test)]
@@ -99,8 +118,11 @@ mod tests {
 
     #[test]
     fn a_broken_file_still_tells_where_its_gateway_listens() {
+        let scan = |text: &str, root: bool| scan(text, root, Path::new("/conf"));
         assert_eq!(scan("run = '/run/x' # here\n[[[", false), Ok("/run/x".into()));
+        assert_eq!(scan("run = \"r\"\n[[[", true), Ok("/conf/r".into()), "relative to the file, as a good one is read");
         assert_eq!(scan("state=\"/s\"\n[app.web]\nrun = \"/not/this\"", false), Ok("/s/run".into()));
+        assert_eq!(scan("state = \"s\"", false), Ok("/conf/s/run".into()));
         assert_eq!(scan("state = \"/s\"", true), Ok("/run/gateway".into()));
         assert_eq!(scan("", false), Ok("gateway-state/run".into()));
         assert_eq!(scan("running = 1\nrun = \"{env.RUN}\"", false), Err("run"));
@@ -109,6 +131,8 @@ mod tests {
 
     #[test]
     fn the_named_socket_wins() {
-        assert_eq!(socket(Some(Path::new("/x.sock")), Some(Path::new("/nowhere.toml"))).expect("named"), Path::new("/x.sock"));
+        let meant = |config| meant(Some(Path::new("/x.sock")), config).expect("named");
+        assert_eq!(meant(None), Meant { socket: "/x.sock".into(), config: None });
+        assert_eq!(meant(Some(Path::new("/nowhere.toml"))), Meant { socket: "/x.sock".into(), config: Some("/nowhere.toml".into()) });
     }
 }

@@ -42,6 +42,8 @@ macro_rules! codes {
 
 codes! {
     BadAddress = "bad-address",
+    /// An interpreter that a script names and that is not there.
+    BadInterpreter = "bad-interpreter",
     /// A file that holds no certificate that can be used, or no key for it.
     BadCertificate = "bad-certificate",
     BadCommand = "bad-command",
@@ -72,28 +74,40 @@ codes! {
     IncludeDepth = "include-depth",
     /// A file that others may read or write and may not.
     InsecureFile = "insecure-file",
+    MissingDirectory = "missing-directory",
     MissingKey = "missing-key",
     /// A site needs a listener that `[listen]` does not have.
     MissingListener = "missing-listener",
     MissingPort = "missing-port",
+    /// A program that is not there, or that its user may not run.
+    MissingProgram = "missing-program",
     MissingToken = "missing-token",
     MissingUnit = "missing-unit",
     MissingVariable = "missing-variable",
+    /// Words that only a shell would read.
+    NoShell = "no-shell",
     /// In the contract, not built yet.
     NotSupported = "not-supported",
     OverlappingListener = "overlapping-listener",
     OverlappingPorts = "overlapping-ports",
+    PortTaken = "port-taken",
+    /// Written by us, and read-only under the unit that starts us.
+    ReadOnly = "read-only",
     RunsAsRoot = "runs-as-root",
     Syntax = "syntax",
     TooLarge = "too-large",
     TooManyFiles = "too-many-files",
     UnknownApp = "unknown-app",
+    UnknownGroup = "unknown-group",
     UnknownKey = "unknown-key",
     UnknownUpstream = "unknown-upstream",
+    UnknownUser = "unknown-user",
     UnknownWord = "unknown-word",
     UnknownZone = "unknown-zone",
     /// A host that the certificate authority of its site does not sign for.
     UnsignableHost = "unsignable-host",
+    /// A directory that whoever needs it may not enter or write.
+    Unreachable = "unreachable",
     UnreadableFile = "unreadable-file",
     WrongType = "wrong-type",
 }
@@ -211,18 +225,28 @@ impl Complaints {
     pub fn report(&self, colours: Colours) -> String {
         let mut out = String::new();
         // Writing to a String cannot fail.
-        let _ = self.write(&mut out, colours);
+        let _ = self.write(&mut out, Grade::Error, colours);
         out
     }
 
-    fn write(&self, f: &mut impl fmt::Write, colours: Colours) -> fmt::Result {
-        let (red, bold, blue, off) = match colours {
-            Colours::Off => ("", "", "", ""),
-            Colours::On => ("\x1b[1;31m", "\x1b[1m", "\x1b[1;34m", "\x1b[0m"),
+    /// The same of what is no error: the configuration is good, and yet something of it would not work here and now.
+    #[must_use]
+    pub fn warnings(&self, colours: Colours) -> String {
+        let mut out = String::new();
+        let _ = self.write(&mut out, Grade::Warning, colours);
+        out
+    }
+
+    fn write(&self, f: &mut impl fmt::Write, grade: Grade, colours: Colours) -> fmt::Result {
+        let (red, bold, blue, off) = match (colours, grade) {
+            (Colours::Off, _) => ("", "", "", ""),
+            (Colours::On, Grade::Error) => ("\x1b[1;31m", "\x1b[1m", "\x1b[1;34m", "\x1b[0m"),
+            (Colours::On, Grade::Warning) => ("\x1b[1;33m", "\x1b[1m", "\x1b[1;34m", "\x1b[0m"),
         };
+        let name = grade.as_str();
         for complaint in self.sorted().into_iter().take(SHOWN) {
             let Complaint { code, place, message, cure } = complaint;
-            write!(f, "{red}error[{}]{off} ", code.as_str())?;
+            write!(f, "{red}{name}[{}]{off} ", code.as_str())?;
             if let Some((place, source)) = place.and_then(|p| Some((p, self.sources.get(p.file)?))) {
                 let (line, column) = self.line_and_column(place).unwrap_or((1, 1));
                 writeln!(f, "{bold}{}:{line}:{column}{off}: {}", source.name.display(), printable(message))?;
@@ -250,7 +274,26 @@ impl Complaints {
             writeln!(f, "… and {} more", self.list.len() - SHOWN)?;
         }
         let plural = if self.list.len() == 1 { "" } else { "s" };
-        write!(f, "{} error{plural}; nothing was changed", self.list.len())
+        match grade {
+            Grade::Error => write!(f, "{} error{plural}; nothing was changed", self.list.len()),
+            Grade::Warning => write!(f, "{} warning{plural}", self.list.len()),
+        }
+    }
+}
+
+/// What a report is made of.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Grade {
+    Error,
+    Warning,
+}
+
+impl Grade {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+        }
     }
 }
 
@@ -263,7 +306,7 @@ pub enum Colours {
 
 impl fmt::Display for Complaints {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.write(f, Colours::Off)
+        self.write(f, Grade::Error, Colours::Off)
     }
 }
 

@@ -18,6 +18,7 @@ use super::{
     compile::{Surroundings, compile},
     complaint::{Code, Complaint, Complaints, Place},
     file,
+    index::Index,
     shape::{Field, read},
     tree::{self, Entry, Facts, Half, Kind, Node, Outside, PairFault, Value},
 };
@@ -51,6 +52,18 @@ impl NotFound {
     }
 }
 
+/// Whether a glob in a command would match anything in the directory that it is run in.
+#[must_use]
+pub fn matches_any(dir: &Path, pattern: &str) -> bool {
+    let whole = if Path::new(pattern).is_absolute() {
+        pattern.to_owned()
+    } else {
+        format!("{}/{pattern}", glob::Pattern::escape(&dir.display().to_string()))
+    };
+    // A whole tree is not searched for a warning.
+    !pattern.contains("**") && glob::glob(&whole).is_ok_and(|mut found| found.next().is_some())
+}
+
 /// The configuration that is meant: the one that was named, whether it exists or not, else the first that exists.
 pub fn find(explicit: Option<&Path>) -> Result<PathBuf, NotFound> {
     if let Some(path) = explicit {
@@ -77,6 +90,28 @@ pub fn load_to_show(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result
     Ok((plan, outside.filled.into_inner()))
 }
 
+/// A good configuration, and what is needed to say where something of it would not work.
+#[derive(Debug)]
+pub struct Checked {
+    pub plan: Plan,
+    /// What `{env.NAME}` and `{file:/path}` were filled with, which is not to be shown.
+    pub filled: Vec<String>,
+    pub index: Index,
+    /// Of its files, without a complaint yet.
+    pub out: Complaints,
+}
+
+/// As [`load`], for whoever goes on to look whether it would work.
+pub fn load_to_check(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Checked, Complaints> {
+    let outside = System::new(env);
+    let mut out = Complaints::default();
+    let mut index = Index::default();
+    match load_into(path, &outside, &surroundings(), &mut out, Some(&mut index)) {
+        Some(plan) => Ok(Checked { plan, filled: outside.filled.into_inner(), index, out }),
+        None => Err(out),
+    }
+}
+
 fn surroundings() -> Surroundings {
     Surroundings {
         root: nix::unistd::geteuid().is_root(),
@@ -92,15 +127,21 @@ pub fn load_in(path: &Path, env: &dyn Fn(&str) -> Option<String>, here: &Surroun
 
 fn load_from(path: &Path, outside: &System<'_>, here: &Surroundings) -> Result<Plan, Complaints> {
     let mut out = Complaints::default();
-    let mut reading = Reading { outside, out: &mut out, seen: Vec::new(), full: false };
+    load_into(path, outside, here, &mut out, None).ok_or(out)
+}
+
+fn load_into(path: &Path, outside: &System<'_>, here: &Surroundings, out: &mut Complaints, index: Option<&mut Index>) -> Option<Plan> {
+    let mut reading = Reading { outside, out, seen: Vec::new(), full: false };
     let mut merged = Vec::new();
     reading.file(path, None, &mut Vec::new(), &mut merged);
+    if let Some(index) = index {
+        *index = Index::of(&merged);
+    }
     let place = Place::default();
-    let plan = match read::<file::Root>(Node { place, value: Value::Table(merged) }, &mut out) {
-        Field::Given(root) => compile(root.value, here, outside, &mut out),
+    match read::<file::Root>(Node { place, value: Value::Table(merged) }, out) {
+        Field::Given(root) => compile(root.value, here, outside, out),
         Field::Absent | Field::Bad(_) => None,
-    };
-    plan.ok_or(out)
+    }
 }
 
 struct Reading<'a> {
@@ -229,6 +270,10 @@ fn merge(into: &mut Vec<Entry>, from: Vec<Entry>, level: Level, out: &mut Compla
                 merge(old, new, below, out);
             }
             (Value::Array(old), Value::Array(new)) if level == Level::Root && all_tables(old) && all_tables(&new) => old.extend(new),
+            (Value::Array(old), Value::Table(_)) if level == Level::Root && all_tables(old) => {
+                let message = format!("{} is a list of tables and one table: {first}", entry.key);
+                out.add_with_cure(Code::DuplicateName, entry.place, message, format!("write [[{}]] in both places", entry.key));
+            }
             _ => out.add(Code::DuplicateKey, entry.place, format!("the key {:?} is set twice: {first}", entry.key)),
         }
     }
@@ -318,6 +363,12 @@ fn verdict(error: PairError) -> PairFault {
         PairError::NotYet { from } => (Half::Cert, format!("it is not valid before {}", pki::pair::utc(from))),
         PairError::Expired { since } => (Half::Cert, format!("it expired at {}", pki::pair::utc(since))),
         PairError::NoKey => (Half::Key, "it holds no private key in PEM".into()),
+        PairError::Order { at, of } => (
+            Half::Cert,
+            format!(
+                "its certificates are in the wrong order: the key is that of number {at} of {of}, which must be the first; write the server's own certificate, then the one that signed it, and so on: cat server.pem intermediate.pem > chain.pem"
+            ),
+        ),
         PairError::Mismatch => (Half::Key, "it is not the key of the certificate".into()),
         PairError::Key(error) => (Half::Key, error.to_string()),
     };

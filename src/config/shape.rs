@@ -91,11 +91,25 @@ pub fn not_yet(place: Place, what: &str, cure: &str, out: &mut Complaints) {
 
 /// A shape that a value may have.
 pub trait Shape: Sized + JsonSchema {
+    /// How it stands in a file as a block of its own.
+    const BLOCK: Block = Block::None;
+
     /// As in "expected …, found a table".
     fn expects() -> String;
     /// Whether a value of this kind may be meant; only then is it read.
     fn fits(node: &Node) -> bool;
     fn read(node: Node, out: &mut Complaints) -> Option<Self>;
+}
+
+/// How a value stands in a file as a block of its own.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Block {
+    /// It does not.
+    None,
+    /// `[key]`
+    Table,
+    /// `[[key]]`, once for each.
+    Tables,
 }
 
 /// Reads a value, or files a complaint.
@@ -132,9 +146,28 @@ impl Keys {
     }
 
     pub fn take<T: Shape>(&mut self, key: &str, out: &mut Complaints) -> Field<T> {
-        match self.entries.iter().position(|entry| entry.key == key) {
-            Some(at) => read(self.entries.remove(at).node, out),
-            None => Field::Absent,
+        let Some(at) = self.entries.iter().position(|entry| entry.key == key) else { return Field::Absent };
+        let Entry { node, place, .. } = self.entries.remove(at);
+        match (T::BLOCK, &node.value) {
+            (Block::Tables, Value::Table(_)) => {
+                out.add_with_cure(
+                    Code::WrongType,
+                    place,
+                    format!("there may be several of {key}, and this is one table"),
+                    format!("write [[{key}]] in the place of [{key}]"),
+                );
+                Field::Bad(node.place)
+            }
+            (Block::Table, Value::Array(nodes)) if !nodes.is_empty() && nodes.iter().all(|node| matches!(node.value, Value::Table(_))) => {
+                out.add_with_cure(
+                    Code::WrongType,
+                    place,
+                    format!("{key} is one table, and this is a list of them"),
+                    format!("write [{key}] in the place of [[{key}]]"),
+                );
+                Field::Bad(node.place)
+            }
+            (Block::None | Block::Table | Block::Tables, _) => read(node, out),
         }
     }
 
@@ -167,6 +200,8 @@ macro_rules! table {
         }
 
         impl $crate::config::shape::Shape for $name {
+            const BLOCK: $crate::config::shape::Block = $crate::config::shape::Block::Table;
+
             fn expects() -> String {
                 "a table".into()
             }

@@ -2,7 +2,12 @@
 //!
 //! Pure: what a variable or a file holds is asked of [`Outside`].
 
-use super::complaint::{Code, Complaints, Place};
+use std::path::Path;
+
+use super::{
+    complaint::{Code, Complaints, Place},
+    twice::{Twice, twice},
+};
 
 /// A value and where it stands.
 #[derive(Clone, Debug)]
@@ -144,10 +149,36 @@ pub fn parse(file: usize, text: &str, outside: &dyn Outside, out: &mut Complaint
     for error in errors {
         let span = error.span().unwrap_or(text.len()..text.len());
         let place = Place { file, start: span.start, end: span.end };
-        out.add(Code::Syntax, place, format!("this is not TOML: {}", error.message()));
+        match twice(text, &span).filter(|_| error.message().contains("duplicate key")) {
+            Some(twice) => complain_twice(twice, place, out),
+            None => out.add(Code::Syntax, place, format!("this is not TOML: {}", error.message())),
+        }
     }
     out.incomplete();
     None
+}
+
+fn complain_twice(twice: Twice, place: Place, out: &mut Complaints) {
+    let at = |first: usize| {
+        let line = out.line_and_column(Place { file: place.file, start: first, end: first }).map_or(1, |(line, _)| line);
+        format!("first in {}:{line}", out.files().nth(place.file).unwrap_or(Path::new("?")).display())
+    };
+    match twice {
+        Twice::Table { name, first } => {
+            let (message, cure) =
+                (format!("the table [{name}] stands twice: {}", at(first)), "put both into one, or give one of them another name");
+            out.add_with_cure(Code::DuplicateName, place, message, cure);
+        }
+        Twice::Mixed { name, first } => {
+            let message = format!("{name} is a list of tables and one table: {}", at(first));
+            out.add_with_cure(Code::DuplicateName, place, message, format!("write [[{name}]] in both places"));
+        }
+        Twice::Key { name, first } => {
+            let (message, cure) = (format!("the key {name:?} is set twice: {}", at(first)), "take one of them out");
+            out.add_with_cure(Code::DuplicateKey, place, message, cure);
+        }
+        Twice::Consequence => {}
+    }
 }
 
 /// Which values under a key are secrets.

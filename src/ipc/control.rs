@@ -1,6 +1,6 @@
 //! What the command line and the master say over RUN/gateway.sock.
 //!
-//! Pure shapes. One JSON document a line; the client sends one [`Request`], the master answers with any number of `Progress`, `Line` and `Lost`, and then one
+//! Pure shapes. One JSON document a line; the client sends one [`Question`], the master answers with any number of `Progress`, `Line` and `Lost`, and then one
 //! `Done` or `Failed`.
 
 use std::{
@@ -93,6 +93,46 @@ pub enum Request {
     },
 }
 
+impl Request {
+    /// Whether it changes anything, or only looks.
+    #[must_use]
+    pub fn intent(&self) -> Intent {
+        match self {
+            Self::Status | Self::Apps | Self::Upstreams | Self::Zones | Self::Certs | Self::Bans | Self::Why { .. } | Self::Logs { .. } => {
+                Intent::Look
+            }
+            Self::RenewCert { .. }
+            | Self::Ban { .. }
+            | Self::Unban { .. }
+            | Self::Reload
+            | Self::Upgrade
+            | Self::Start { .. }
+            | Self::Stop { .. }
+            | Self::Restart { .. }
+            | Self::Scale { .. }
+            | Self::Deploy { .. }
+            | Self::Maintenance { .. }
+            | Self::Rollback { .. } => Intent::Act,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Intent {
+    Look,
+    Act,
+}
+
+/// What the client sends: a request, and which gateway it means.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Question {
+    #[serde(flatten)]
+    pub request: Request,
+    /// The file, absolute, whose gateway is meant: one that runs another file does nothing. `None`: whoever answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<PathBuf>,
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "snake_case")]
 pub enum Answer {
@@ -142,4 +182,22 @@ pub enum Failure {
     Permission,
     /// 78
     Configuration,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_question_is_a_request_with_a_field_more_that_may_be_missing() {
+        let bare: Question = serde_json::from_str("{\"command\":\"reload\"}").expect("a question");
+        assert_eq!(bare, Question { request: Request::Reload, config: None });
+        assert_eq!(serde_json::to_string(&bare).expect("json"), "{\"command\":\"reload\"}");
+        let ban = Request::Ban { ip: "2001:db8::1".parse().expect("an address"), seconds: NonZeroU32::new(60) };
+        let full = Question { request: ban.clone(), config: Some("/etc/gateway/gateway.toml".into()) };
+        let text = serde_json::to_string(&full).expect("json");
+        assert_eq!(serde_json::from_str::<Question>(&text).expect("a question"), full);
+        // A gateway of an older build reads the request alone.
+        assert_eq!(serde_json::from_str::<Request>(&text).expect("a request"), ban);
+    }
 }

@@ -80,6 +80,23 @@ impl Identity {
         }
         Ok(Self { name: found.name, uid: found.uid, gid, home: found.home, groups, changes })
     }
+
+    /// As the edge is it: in no group but its own.
+    #[must_use]
+    pub fn alone(self) -> Self {
+        Self { groups: vec![self.gid], ..self }
+    }
+
+    #[must_use]
+    pub fn groups(&self) -> &[Gid] {
+        &self.groups
+    }
+
+    /// Whether it is another than ours.
+    #[must_use]
+    pub fn changes(&self) -> bool {
+        self.changes
+    }
 }
 
 /// What the system knows of a user.
@@ -191,9 +208,11 @@ pub enum SpawnError {
     NotRoot { user: String },
     #[error("enter directory {dir}: it does not exist")]
     NoDir { dir: String },
-    #[error("{step}")]
+    #[error("{step}{of}")]
     Step {
         step: Step,
+        /// What of, with a space before it; empty where the step says it all.
+        of: String,
         #[source]
         source: io::Error,
     },
@@ -209,8 +228,12 @@ pub enum SpawnError {
     LongPath { path: String },
     #[error("find a free port for it")]
     NoPort,
-    #[error("start the program")]
-    Os(#[source] io::Error),
+    #[error("start {program}")]
+    Os {
+        program: String,
+        #[source]
+        source: io::Error,
+    },
 }
 
 impl SpawnError {
@@ -231,12 +254,12 @@ impl SpawnError {
                 "lower it, or raise the hard limit of gateway (under systemd LimitNPROC=, LimitCORE=, LimitFSIZE=, LimitSTACK=, LimitAS=)",
             ),
             // The kernel refuses exec where the user has more processes than its limit.
-            Self::Os(source) if source.kind() == io::ErrorKind::WouldBlock => Some(
+            Self::Os { source, .. } if source.kind() == io::ErrorKind::WouldBlock => Some(
                 "limits.nproc counts every process and thread of the app's user, whoever started it: raise it, or give the app a user of its own",
             ),
             Self::LongPath { .. } => Some("set `run` to a shorter directory"),
             Self::NoPort => Some("set `port` to the first of a range of your own"),
-            Self::Empty | Self::Step { .. } | Self::Zero | Self::Prepare { .. } | Self::Os(_) => None,
+            Self::Empty | Self::Step { .. } | Self::Zero | Self::Prepare { .. } | Self::Os { .. } => None,
         }
     }
 
@@ -328,6 +351,8 @@ pub fn spawn(launch: Launch, cgroup: Option<BorrowedFd<'_>>) -> Result<Pid, Spaw
     if let Some(dir) = dir.as_ref().filter(|dir| !dir.is_dir()) {
         return Err(SpawnError::NoDir { dir: dir.display().to_string() });
     }
+    let entered = dir.as_ref().map(|dir| format!(" {}", dir.display())).unwrap_or_default();
+    let name = program.to_string_lossy().into_owned();
     let dir = dir.map(|dir| CString::new(dir.into_os_string().as_bytes())).transpose().map_err(|_| SpawnError::Zero)?;
     let us = unistd::getpid();
     let wired: Vec<(RawFd, RawFd)> = descriptors.iter().map(|(fd, number)| (fd.as_raw_fd(), *number)).collect();
@@ -385,9 +410,9 @@ pub fn spawn(launch: Launch, cgroup: Option<BorrowedFd<'_>>) -> Result<Pid, Spaw
     // SAFETY: `prepare` runs between fork and exec: it makes system calls on values prepared before the fork, allocates nothing and takes no lock.
     unsafe { command.pre_exec(prepare) };
     let child = command.spawn().map_err(|error| match Step::of(&error) {
-        Some((step, source)) => SpawnError::Step { step, source },
+        Some((step, source)) => SpawnError::Step { step, source, of: if step == Step::Dir { entered } else { String::new() } },
         None if error.kind() == io::ErrorKind::InvalidInput => SpawnError::Zero,
-        None => SpawnError::Os(error),
+        None => SpawnError::Os { program: name, source: error },
     })?;
     drop(descriptors);
     // Dropping std's handle neither waits nor kills: the nursery reaps by pid.

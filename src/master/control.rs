@@ -32,11 +32,12 @@ use super::{
     handle::Handle,
     output::hub::News,
     reload::ReloadError,
+    whose,
     words::{Order, Word},
 };
 use crate::{
     ipc::{
-        control::{Answer, Failure, LogLine, MOST_LINES, Request},
+        control::{Answer, Failure, Intent, LogLine, MOST_LINES, Question, Request},
         message::{Generation, Query},
     },
     vocab::{AppName, chain},
@@ -140,10 +141,19 @@ async fn converse(stream: UnixStream, handle: Handle) -> io::Result<()> {
     if !matches!(got, Ok(Ok(1..))) || !line.ends_with('\n') {
         return speaker.refuse("no request came: one line of JSON, in time and not too long".to_owned()).await;
     }
-    let request = match serde_json::from_str(&line) {
-        Ok(request) => request,
+    let Question { request, config } = match serde_json::from_str(&line) {
+        Ok(question) => question,
         Err(error) => return speaker.refuse(format!("the request is not understood: {error}")).await,
     };
+    if let Err(other) = whose::meant(handle.config(), config).await {
+        match request.intent() {
+            Intent::Act => return speaker.refuse(format!("could not {other}\nhelp: {}", other.advice())).await,
+            Intent::Look => {
+                let text = format!("note: this is the gateway of {}, not of {}", other.ours.display(), other.theirs.display());
+                speaker.say(&Answer::Progress { text }).await?;
+            }
+        }
+    }
     match request {
         Request::Status => {
             let status = handle.status().await;
@@ -181,10 +191,10 @@ async fn converse(stream: UnixStream, handle: Handle) -> io::Result<()> {
             None => speaker.refuse(NO_EDGE.to_owned()).await,
         },
         Request::Reload => match speaker.reload(&handle).await? {
-            Ok(generation) => speaker.done(json!({ "generation": generation })).await,
+            Ok(generation) => speaker.done(json!({ "generation": generation, "config": handle.config() })).await,
             Err(error) => {
                 let kind = match &error {
-                    ReloadError::Configuration(_) | ReloadError::Fixed { .. } => Failure::Configuration,
+                    ReloadError::Configuration(_) | ReloadError::Fixed { .. } | ReloadError::Place(_) => Failure::Configuration,
                     ReloadError::Bind(_) | ReloadError::Edge(_) | ReloadError::Stopping => Failure::Refused,
                 };
                 speaker.say(&Answer::Failed { error: error.story(), kind }).await

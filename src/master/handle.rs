@@ -1,6 +1,6 @@
 //! The room's public face: what the control socket and the run loop may ask of it.
 
-use std::{num::NonZeroU16, os::fd::OwnedFd, time::Duration};
+use std::{num::NonZeroU16, os::fd::OwnedFd, path::PathBuf, time::Duration};
 
 use serde_json::{Value, json};
 use thiserror::Error;
@@ -107,6 +107,12 @@ impl Handle {
             AppPort::Fixed { first } if procs > spec.procs => Err(ScaleError::Ports { first, procs: spec.procs }),
             AppPort::Fixed { .. } | AppPort::None | AppPort::Allotted | AppPort::Socket => Ok(()),
         }
+    }
+
+    /// The file in force.
+    #[must_use]
+    pub fn config(&self) -> Option<PathBuf> {
+        self.sources.score.borrow().plan.files.first().cloned()
     }
 
     /// Waits until it is in force or refused.

@@ -344,7 +344,7 @@ pub fn seen(id: &InstanceId, incarnation: u64, notices: &UnboundedSender<Notice>
 }
 
 /// Clean: of ours only where to find programs, the language and the time zone.
-pub(super) fn environment(identity: &Identity) -> BTreeMap<OsString, OsString> {
+pub fn environment(identity: &Identity) -> BTreeMap<OsString, OsString> {
     let ours = |name: &str, otherwise: &str| std::env::var_os(name).filter(|value| !value.is_empty()).unwrap_or_else(|| otherwise.into());
     let mut env = BTreeMap::from([
         ("PATH".into(), ours("PATH", PATH)),

@@ -2,6 +2,7 @@
 //!
 //! Never parses a byte from the network. Runs on one thread (a death signal follows the thread that started the child); only [`output`] has threads of its own.
 
+pub mod as_user;
 pub mod cgroup;
 pub mod child;
 pub mod clock;
@@ -13,7 +14,7 @@ pub mod handle;
 pub mod handoff;
 pub mod herald;
 pub mod jobs;
-mod launch;
+pub mod launch;
 pub mod materials;
 pub mod nursery;
 pub mod obituary;
@@ -30,6 +31,7 @@ pub mod table;
 pub mod tickets;
 pub mod upgrade;
 mod usage;
+mod whose;
 pub mod words;
 
 #[cfg(test)]

@@ -10,15 +10,18 @@ use std::{
     io,
     os::unix::{
         ffi::OsStrExt,
-        fs::{DirBuilderExt, PermissionsExt},
+        fs::{DirBuilderExt, MetadataExt, PermissionsExt},
     },
     path::{Path, PathBuf},
 };
 
-use nix::unistd::{Gid, Uid, chown};
+use nix::unistd::{Gid, Uid, User, chown};
 use thiserror::Error;
 
-use super::child::{Identity, SpawnError};
+use super::{
+    as_user::{Obstacle, Want, Why, ground, look_as, obstacle},
+    child::{Identity, SpawnError},
+};
 use crate::{ipc::message::InstanceId, plan::Plan, vocab::AppName};
 
 /// sockaddr_un holds 108 bytes with the closing zero.
@@ -35,19 +38,94 @@ pub enum PlaceError {
     },
     #[error("run the edge as user {user:?}, who does not exist")]
     NoUser { user: String },
+    #[error("run the edge: its user {user:?} may not enter {}, on the way to its directory {}", at.display(), home.display())]
+    Closed { user: String, at: PathBuf, home: PathBuf },
+    #[error("run the edge: its user {user:?} may not use {}, which belongs to {owner}", at.display())]
+    Foreign { user: String, at: PathBuf, home: PathBuf, owner: String },
 }
 
 impl PlaceError {
     #[must_use]
-    pub fn advice(&self) -> Option<&'static str> {
+    pub fn advice(&self) -> Option<String> {
         match self {
-            Self::NoUser { .. } => Some("set `user` to one that does: useradd --system --no-create-home gateway"),
+            Self::NoUser { .. } => Some("set `user` to one that does: useradd --system --no-create-home gateway".to_owned()),
             Self::Make { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
-                Some("choose `state` and `run` where this user may write, or start as root")
+                Some("choose `state` and `run` where this user may write, or start as root".to_owned())
             }
             Self::Make { .. } => None,
+            Self::Closed { at, .. } => Some(format!(
+                "let that user through: chmod o+x {}; or set `state` to a directory elsewhere, as /var/lib/gateway",
+                at.display()
+            )),
+            Self::Foreign { user, home, .. } => {
+                Some(format!("it was another `user` before? Give it to this one: chown -R {user}: {}; or set `user` back", home.display()))
+            }
         }
     }
+
+    /// Whether another start would end in the same way, until somebody changes the configuration or the machine.
+    #[must_use]
+    pub fn is_configuration(&self) -> bool {
+        match self {
+            Self::NoUser { .. } | Self::Closed { .. } | Self::Foreign { .. } => true,
+            Self::Make { .. } => false,
+        }
+    }
+}
+
+/// Entries of the edge's directory that are looked at.
+const MOST_ENTRIES: usize = 10_000;
+
+/// Whether the edge could get at what is made for it.
+///
+/// Errors: [`PlaceError`] that every edge would meet.
+pub fn inspect(plan: &Plan) -> Result<(), PlaceError> {
+    if !Uid::effective().is_root() {
+        return Ok(());
+    }
+    let edge = Identity::of(Some(&plan.user), None).map_err(|_| PlaceError::NoUser { user: plan.user.clone() })?;
+    closed(&plan.state, &edge.alone(), &plan.user).map_or(Ok(()), Err)
+}
+
+/// What keeps the edge from its own directory: a way that is closed to its user, or what an earlier user left there.
+#[must_use]
+pub fn closed(state: &Path, edge: &Identity, user: &str) -> Option<PlaceError> {
+    let home = state.join("edge");
+    // STATE itself is opened at each start.
+    let way = state.parent().filter(|dir| !dir.as_os_str().is_empty()).and_then(|dir| ground(dir).ok());
+    let found = look_as(edge, || {
+        let closed = |found: &Obstacle| found.why == Why::Closed;
+        if let Some(found) = way.and_then(|way| obstacle(&way, Want::Enter)).filter(closed) {
+            return Some(PlaceError::Closed { user: user.to_owned(), at: found.at, home: home.clone() });
+        }
+        left_behind(&home).map(|(at, owner)| PlaceError::Foreign { user: user.to_owned(), at, home: home.clone(), owner })
+    });
+    found.flatten()
+}
+
+/// The first entry that whoever asks may not use, and whose it is. The directory itself is given to the edge at each start.
+fn left_behind(home: &Path) -> Option<(PathBuf, String)> {
+    let mut dirs = vec![home.to_path_buf()];
+    let mut left = MOST_ENTRIES;
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(&dir).into_iter().flatten().filter_map(Result::ok) {
+            let path = entry.path();
+            left = left.checked_sub(1)?;
+            let Ok(data) = entry.metadata() else { continue };
+            let want = if data.is_dir() { [Want::Enter, Want::Write, Want::Read].as_slice() } else { &[Want::Read] };
+            if !data.is_symlink() && want.iter().any(|want| obstacle(&path, *want).is_some_and(|found| found.why == Why::Closed)) {
+                let owner = User::from_uid(Uid::from_raw(data.uid()))
+                    .ok()
+                    .flatten()
+                    .map_or_else(|| format!("user {}", data.uid()), |user| format!("user {:?}", user.name));
+                return Some((path, owner));
+            }
+            if data.is_dir() {
+                dirs.push(path);
+            }
+        }
+    }
+    None
 }
 
 #[derive(Clone, Debug)]
@@ -103,7 +181,7 @@ impl Places {
         let group = self.edge.map_or(identity.gid, |(_, gid)| gid);
         make(&dir, 0o2770, Some((identity.uid, group))).map_err(|error| match error {
             PlaceError::Make { path, source } => SpawnError::Prepare { what: path.display().to_string(), source },
-            PlaceError::NoUser { user } => SpawnError::NoUser { user },
+            PlaceError::NoUser { user } | PlaceError::Closed { user, .. } | PlaceError::Foreign { user, .. } => SpawnError::NoUser { user },
         })?;
         let usual = dir.join(format!("{}.sock", id.n));
         // At most two of an instance serve at a time; a third is on its way out, and its socket with it.

@@ -12,6 +12,7 @@ use super::{
     jobs,
     materials::{self, Print},
     output::{Files, Output},
+    places::{self, PlaceError},
     releases::{Ledger, Moment, Overlay},
     sockets::{BindError, Sockets},
     supervisor,
@@ -38,6 +39,8 @@ pub enum ReloadError {
     Configuration(Box<dyn StdError + Send + Sync>),
     #[error(transparent)]
     Fixed(#[from] NeedsRestart),
+    #[error(transparent)]
+    Place(#[from] PlaceError),
     #[error(transparent)]
     Bind(#[from] BindError),
     #[error(transparent)]
@@ -178,12 +181,13 @@ impl Conductor {
         let read = move || {
             load().map(|mut plan| {
                 let overlay = ledger.overlay(&mut plan.apps, Moment::Reload);
-                (materials::read(&plan), plan, overlay)
+                (materials::read(&plan), places::inspect(&plan), plan, overlay)
             })
         };
-        let ((materials, print), plan, overlay) =
+        let ((materials, print), reached, plan, overlay) =
             tokio::task::spawn_blocking(read).await.map_err(|_| ReloadError::Stopping)?.map_err(ReloadError::Configuration)?;
         reloadable(&now.plan, &plan)?;
+        reached?;
         let sockets = Sockets::bind(&plan, &now.sockets)?;
         Ok(Prepared { plan: Arc::new(plan), overlay, sockets: Arc::new(sockets), materials, print })
     }
@@ -205,6 +209,7 @@ impl ReloadError {
         match self {
             Self::Configuration(complaints) => complaints.to_string(),
             Self::Fixed(fixed) => story(self, Some(fixed.advice())),
+            Self::Place(place) => story(self, place.advice().as_deref()),
             Self::Bind(bind) => story(self, bind.advice()),
             Self::Edge(_) | Self::Stopping => story(self, None),
         }

@@ -113,6 +113,13 @@ impl Sockets {
     }
 }
 
+/// Whether this address could be listened on now.
+///
+/// Errors: as a start would meet it.
+pub fn probe(addr: SocketAddr) -> Result<(), BindError> {
+    socket(addr, false, false).map(drop).map_err(|source| BindError::new(addr, source))
+}
+
 fn listener(role: Role, asked: SocketAddr, count: usize, ours: bool) -> Result<Open, BindError> {
     let fail = |source| BindError::new(asked, source);
     let share = role != Role::Admin;

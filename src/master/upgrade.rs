@@ -105,7 +105,10 @@ impl Upgrader {
 
     async fn run(&self, state: &State) -> Result<(), UpgradeError> {
         let program = self.program.clone();
-        let os = |source: io::Error| UpgradeError::Start { program: self.program.clone(), source: SpawnError::Os(source) };
+        let os = |source: io::Error| UpgradeError::Start {
+            program: self.program.clone(),
+            source: SpawnError::Prepare { what: "its pipes".to_owned(), source },
+        };
         let memory = state.write()?;
         let (out, to_out) = io::pipe().map_err(os)?;
         let (err, to_err) = io::pipe().map_err(os)?;
@@ -125,7 +128,10 @@ impl Upgrader {
                 memory: None,
                 stdout: to_out.into(),
                 stderr: to_err.into(),
-                descriptors: vec![(child::high(&memory).map_err(SpawnError::Os)?, PROOF)],
+                descriptors: vec![(
+                    child::high(&memory).map_err(|source| SpawnError::Prepare { what: "the state for it".to_owned(), source })?,
+                    PROOF,
+                )],
             })
         };
         let (tell, exit) = oneshot::channel();

@@ -30,6 +30,9 @@ pub enum PairError {
     NoKey,
     #[error("use a key that is not that of the certificate")]
     Mismatch,
+    /// It is the key of another certificate of the chain; counted from 1.
+    #[error("use a chain in the wrong order: the key is that of its certificate {at} of {of}, which must be the first")]
+    Order { at: usize, of: usize },
     #[error("use the key")]
     Key(#[source] rustls::Error),
     #[error("use a certificate that is not valid before {}", utc(*from))]
@@ -69,8 +72,9 @@ impl Pair {
         let leaf = chain.first().ok_or(PairError::NoCertificate)?;
         let Facts { names, not_before, not_after, issuer, serial } = facts(leaf).ok_or(PairError::Certificate)?;
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| PairError::NoKey)?;
+        let (all, spare) = (chain.clone(), key.clone_key());
         let certified = CertifiedKey::from_der(chain, key, &default_provider()).map_err(|error| match error {
-            rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => PairError::Mismatch,
+            rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => misplaced(&all, &spare),
             error => PairError::Key(error),
         })?;
         Ok(Self { certified: Arc::new(certified), names, not_before, not_after, issuer, serial })
@@ -119,6 +123,15 @@ impl Pair {
     #[must_use]
     pub fn is(&self, other: &Self) -> bool {
         self.certified.cert.first() == other.certified.cert.first()
+    }
+}
+
+/// A chain that begins at its other end has a certificate for the key all the same.
+fn misplaced(chain: &[CertificateDer<'static>], key: &PrivateKeyDer<'static>) -> PairError {
+    let fits = |cert: &CertificateDer<'static>| CertifiedKey::from_der(vec![cert.clone()], key.clone_key(), &default_provider()).is_ok();
+    match chain.iter().position(fits) {
+        Some(at) => PairError::Order { at: at + 1, of: chain.len() },
+        None => PairError::Mismatch,
     }
 }
 
@@ -237,6 +250,17 @@ mod tests {
         assert_eq!((pair.validity(86_400), pair.validity(172_800)), (Validity::Valid, Validity::Valid));
         assert_eq!(pair.validity(172_801), Validity::Expired { since: 172_800 });
         assert_eq!(pair.valid(172_801).expect_err("late").to_string(), "use a certificate that expired at 1970-01-03T00:00:00Z");
+    }
+
+    #[test]
+    fn a_chain_that_begins_at_its_other_end_is_told_from_a_key_of_another() {
+        let ((leaf, key), (above, _), (other, _)) = (made(&["a.test"]), made(&["ca.test"]), made(&["root.test"]));
+        let chain = format!("{other}{above}{leaf}");
+        let error = Pair::from_pem(chain.as_bytes(), key.as_bytes()).expect_err("reversed");
+        assert!(matches!(error, PairError::Order { at: 3, of: 3 }), "{error}");
+        let error = Pair::from_pem(format!("{other}{above}").as_bytes(), key.as_bytes()).expect_err("not its key");
+        assert!(matches!(error, PairError::Mismatch), "{error}");
+        Pair::from_pem(format!("{leaf}{above}{other}").as_bytes(), key.as_bytes()).expect("in order");
     }
 
     #[test]

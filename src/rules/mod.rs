@@ -18,4 +18,5 @@ pub mod restart;
 pub mod route;
 pub mod schedule;
 pub mod screen;
+pub mod shell;
 pub mod suspicion;

@@ -41,6 +41,9 @@ impl LockError {
     pub fn advice(&self) -> Option<&'static str> {
         match self {
             Self::Held { .. } => Some("stop that one, or give this one its own `state` and `run`"),
+            Self::Make { source, .. } | Self::Os { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                Some("another user made it? Give it to this one (chown -R), set `state` to a directory of this user's, or start as root")
+            }
             Self::Make { .. } | Self::Os { .. } => None,
         }
     }

@@ -17,8 +17,14 @@ pub enum HostError {
     Long,
     #[error("{0:?} is not a host name: labels of letters, digits and '-', divided by dots")]
     Label(String),
-    #[error("{0:?} names a port; sites listen where [listen] says")]
-    Port(String),
+    #[error("{0:?} is not a host name in ASCII: write it as browsers send it, each such label as xn--…")]
+    Script(String),
+    #[error("{whole:?} names a port; write {host:?}, sites listen where [listen] says")]
+    Port { whole: String, host: String },
+    #[error("{whole:?} is a URL; write {host:?} alone: whether it is served over https is said by `tls`, where by [listen]")]
+    Scheme { whole: String, host: String },
+    #[error("{whole:?} has a path; write {host:?}, and the path as a route: [site.route.{path:?}]")]
+    Path { whole: String, host: String, path: String },
     #[error("{0:?}: a wildcard stands for the whole first label, as in \"*.example.com\"")]
     Wildcard(String),
 }
@@ -41,8 +47,8 @@ impl Host {
         if text.len() > 253 {
             return Err(HostError::Long);
         }
-        if text.contains(':') {
-            return Err(HostError::Port(text.into()));
+        if text.contains([':', '/']) {
+            return Err(Self::more(text));
         }
         let good = |label: &str| {
             !label.is_empty()
@@ -52,9 +58,25 @@ impl Host {
                 && !label.ends_with('-')
         };
         if !text.split('.').all(good) {
-            return Err(HostError::Label(text.into()));
+            return Err(if text.is_ascii() { HostError::Label(text.into()) } else { HostError::Script(text.into()) });
         }
         Ok(Self(text.to_ascii_lowercase().into()))
+    }
+
+    /// What is more than a host in a text: a scheme, a path, a port.
+    fn more(text: &str) -> HostError {
+        let whole = text.to_owned();
+        let bare = |text: &str| {
+            let name = text.rsplit_once(':').filter(|(name, port)| !name.contains(':') && port.bytes().all(|b| b.is_ascii_digit()));
+            name.map_or(text, |(name, _)| name).to_owned()
+        };
+        if let Some((_, rest)) = text.split_once("://") {
+            return HostError::Scheme { whole, host: bare(rest.split(['/', '?', '#']).next().unwrap_or_default()) };
+        }
+        match text.split_once('/') {
+            Some((host, path)) => HostError::Path { whole, host: bare(host), path: format!("/{path}") },
+            None => HostError::Port { whole, host: bare(text) },
+        }
     }
 
     #[must_use]
@@ -130,5 +152,14 @@ mod tests {
             assert!(Host::parse(bad).is_err(), "{bad:?}");
         }
         assert!(matches!(HostPattern::parse("a.*.b"), Err(HostError::Wildcard(_))));
+        let told = |text: &str| Host::parse(text).expect_err("no host").to_string();
+        assert!(told("https://example.com").contains("write \"example.com\" alone"));
+        assert!(told("https://example.com:8443/x?y").contains("write \"example.com\" alone"));
+        assert!(told("example.com/blog").contains("[site.route.\"/blog\"]"));
+        assert!(told("example.com:8443").contains("write \"example.com\""));
+        assert!(told("b\u{fc}cher.example").contains("xn--"));
+        for odd in ["://", "/", ":", "a:b:c", "://:/:", "//", "::"] {
+            assert!(Host::parse(odd).is_err() || odd == "::", "{odd}");
+        }
     }
 }

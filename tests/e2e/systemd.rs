@@ -66,7 +66,8 @@ fn systemctl_reload_of_the_shipped_unit_tells_whether_the_configuration_is_in_fo
     let command = unit.lines().find_map(|line| line.strip_prefix("ExecReload=")).expect("ExecReload=");
     let mut words = command.split_whitespace();
     assert_eq!(words.next(), Some("/usr/local/bin/gateway"));
-    let gateway = Gateway::start("[[site]]\nhost = \"a.test\"\ntls = \"off\"\n[site.route.\"/\"]\nrespond = { status = 200, body = \"one\" }\n");
+    let gateway =
+        Gateway::start("[[site]]\nhost = \"a.test\"\ntls = \"off\"\n[site.route.\"/\"]\nrespond = { status = 200, body = \"one\" }\n");
     let config = gateway.config().display().to_string();
     let words: Vec<String> = words.map(|word| if word == "/etc/gateway/gateway.toml" { config.clone() } else { word.to_owned() }).collect();
     // As systemd runs it: no terminal, no shell, few variables.
@@ -77,7 +78,8 @@ fn systemctl_reload_of_the_shipped_unit_tells_whether_the_configuration_is_in_fo
     let good = reload();
     assert!(good.status.success(), "{}", String::from_utf8_lossy(&good.stderr));
     assert!(String::from_utf8_lossy(&good.stdout).contains("configuration 2 is in force"), "{good:?}");
-    std::fs::write(gateway.config(), "[[[").expect("written");
+    let broken = std::fs::read_to_string(gateway.config()).expect("text") + "\n[[[\n";
+    std::fs::write(gateway.config(), broken).expect("written");
     let bad = reload();
     assert_eq!(bad.status.code(), Some(78), "{bad:?}");
     assert!(String::from_utf8_lossy(&bad.stderr).contains("this is not TOML"), "{bad:?}");

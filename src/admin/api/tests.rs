@@ -24,6 +24,7 @@ const START: u64 = 1_768_473_000_000;
 impl Source for Fake {
     fn process(&self) -> view::Process {
         view::Process {
+            config: "/etc/gateway/gateway.toml".into(),
             master_pid: 100,
             edge_pid: 101,
             started: view::moment(START),

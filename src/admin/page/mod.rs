@@ -49,10 +49,11 @@ fn header(status: &Status, out: &mut String) -> fmt::Result {
     write!(
         out,
         "<header class={v}>\n<h1><span class=dot></span>gateway <em>{v}</em></h1>\n<p class=message>{}</p>\n\
-         <p class=facts>version {} · up {} · generation {} ({}) · master {} · edge {} ({})</p>\n</header>\n",
+         <p class=facts>version {} · up {} · <code>{}</code> · generation {} ({}) · master {} · edge {} ({})</p>\n</header>\n",
         Text(message),
         Text(version),
         Span(*uptime_seconds),
+        Text(&process.config),
         process.generation,
         refused(process.reloads, process.reloads_refused),
         process.master_pid,

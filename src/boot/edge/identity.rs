@@ -8,7 +8,7 @@ use nix::{
         resource::{Resource, getrlimit, setrlimit},
         signal::Signal,
     },
-    unistd::{Pid, Uid, User, getppid, setgid, setgroups, setuid},
+    unistd::{Gid, Pid, Uid, User, getppid, setgid, setgroups, setuid},
 };
 use thiserror::Error;
 
@@ -45,7 +45,7 @@ pub fn settle(user: &str, parent: &Parent) -> Result<(), IdentityError> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(refused("read the limit on descriptors"))?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_err(refused("raise the limit on descriptors"))?;
     if Uid::effective().is_root() && user != "root" {
-        let User { uid, gid, .. } = look_up(user)?;
+        let (uid, gid) = look_up(user)?;
         setgroups(&[gid]).map_err(refused("leave the groups of root"))?;
         setgid(gid).map_err(refused("change group"))?;
         setuid(uid).map_err(refused("change user"))?;
@@ -55,15 +55,17 @@ pub fn settle(user: &str, parent: &Parent) -> Result<(), IdentityError> {
     if Parent::now() == *parent { Ok(()) } else { Err(IdentityError::Orphan) }
 }
 
-/// By name or by number, as the master looked it up when it made our directory.
-fn look_up(user: &str) -> Result<User, IdentityError> {
+/// By name or by number, as the master looked it up when it made our directory: a number that no user has is taken as it is, with the group of the same number.
+fn look_up(user: &str) -> Result<(Uid, Gid), IdentityError> {
     let lookup = |error: nix::Error| IdentityError::Lookup(user.to_owned(), error.into());
-    let named = User::from_name(user).map_err(lookup)?;
-    let found = match (named, user.parse()) {
-        (None, Ok(uid)) => User::from_uid(Uid::from_raw(uid)).map_err(lookup)?,
-        (found, _) => found,
-    };
-    found.ok_or_else(|| IdentityError::Unknown(user.to_owned()))
+    let of = |user: User| (user.uid, user.gid);
+    if let Some(named) = User::from_name(user).map_err(lookup)? {
+        return Ok(of(named));
+    }
+    // The highest number means "nobody at all" to the kernel.
+    let number = user.parse::<u32>().ok().filter(|number| *number != u32::MAX).ok_or_else(|| IdentityError::Unknown(user.to_owned()))?;
+    let known = User::from_uid(Uid::from_raw(number)).map_err(lookup)?;
+    Ok(known.map_or((Uid::from_raw(number), Gid::from_raw(number)), of))
 }
 
 #[cfg(test)]
@@ -72,8 +74,9 @@ mod tests {
 
     #[test]
     fn an_edge_whose_user_is_written_as_a_number_starts() {
-        assert_eq!(look_up("0").expect("root").name, "root");
-        assert_eq!(look_up("root").expect("root").uid, Uid::from_raw(0));
+        assert_eq!(look_up("0").expect("root"), (Uid::from_raw(0), Gid::from_raw(0)));
+        assert_eq!(look_up("root").expect("root").0, Uid::from_raw(0));
+        assert_eq!(look_up("4100000123").expect("a number that nobody has"), (Uid::from_raw(4_100_000_123), Gid::from_raw(4_100_000_123)));
         assert!(matches!(look_up("nobody-of-that-name"), Err(IdentityError::Unknown(_))));
     }
 }

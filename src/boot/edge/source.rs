@@ -93,13 +93,15 @@ impl EdgeSource {
 
 impl Source for EdgeSource {
     fn process(&self) -> view::Process {
+        let live = self.live.load();
         view::Process {
+            config: live.plan.files.first().map(|file| file.display().to_string()).unwrap_or_default(),
             master_pid: std::os::unix::process::parent_id(),
             edge_pid: std::process::id(),
             started: moment(self.started_ms),
             edge_started: moment(self.edge_started_ms),
             edge_restarts: self.table().edge_restarts,
-            generation: self.live.load().generation.0,
+            generation: live.generation.0,
             reloads: self.reloads.load(Relaxed),
             reloads_refused: self.refused.load(Relaxed),
         }

@@ -42,13 +42,13 @@ pub enum Fatal {
 impl Fatal {
     /// How to mend it.
     #[must_use]
-    pub fn advice(&self) -> Option<&'static str> {
+    pub fn advice(&self) -> Option<String> {
         match self {
-            Self::Lock(error) => error.advice(),
             Self::Place(error) => error.advice(),
-            Self::Bind(error) => error.advice(),
-            Self::Control(error) => error.advice(),
-            Self::TakeOver(error) => error.advice(),
+            Self::Lock(error) => error.advice().map(str::to_owned),
+            Self::Bind(error) => error.advice().map(str::to_owned),
+            Self::Control(error) => error.advice().map(str::to_owned),
+            Self::TakeOver(error) => error.advice().map(str::to_owned),
             Self::Configuration(_) | Self::Log(_) | Self::Os { .. } | Self::Broken => None,
         }
     }
@@ -59,8 +59,12 @@ impl Fatal {
         let denied = |source: &io::Error| source.kind() == io::ErrorKind::PermissionDenied;
         match self {
             Self::Configuration(_) => 78,
+            Self::Place(error) if error.is_configuration() => 78,
             Self::Bind(BindError::Denied { .. }) => 77,
-            Self::Place(PlaceError::Make { source, .. }) | Self::Control(ControlError::Open { source, .. }) | Self::Os { source, .. }
+            Self::Lock(LockError::Make { source, .. } | LockError::Os { source, .. })
+            | Self::Place(PlaceError::Make { source, .. })
+            | Self::Control(ControlError::Open { source, .. })
+            | Self::Os { source, .. }
                 if denied(source) =>
             {
                 77

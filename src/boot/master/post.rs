@@ -134,5 +134,6 @@ fn announcement(score: &Score) -> String {
     let served = [named(Role::Http, "http"), named(Role::Https, "https")].concat().join(", ");
     let served = if served.is_empty() { "no address".to_owned() } else { served };
     let admin = named(Role::Admin, "http").first().map(|admin| format!(", status on {admin}")).unwrap_or_default();
-    format!("gateway {} serves {served}{admin}", env!("CARGO_PKG_VERSION"))
+    let file = score.plan.files.first().map(|file| format!(", as {} says", file.display())).unwrap_or_default();
+    format!("gateway {} serves {served}{admin}{file}", env!("CARGO_PKG_VERSION"))
 }

@@ -6,10 +6,10 @@ use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use super::{At, Field, Shape, read};
+use super::{At, Block, Field, Shape, read};
 use crate::config::{
     complaint::{Code, Complaints},
-    tree::{Node, Text, Value},
+    tree::{Entry, Node, Text, Value},
 };
 
 macro_rules! plain {
@@ -105,6 +105,11 @@ impl<const MIN: u32, const MAX: u32> JsonSchema for Whole<MIN, MAX> {
 pub struct List<T>(pub Vec<At<T>>);
 
 impl<T: Shape> Shape for List<T> {
+    const BLOCK: Block = match T::BLOCK {
+        Block::Table => Block::Tables,
+        Block::None | Block::Tables => Block::None,
+    };
+
     fn expects() -> String {
         format!("a list, each {}", T::expects())
     }
@@ -172,6 +177,8 @@ impl<T: JsonSchema> JsonSchema for OneOrMore<T> {
 pub struct Named<T>(pub Vec<(At<String>, Field<T>)>);
 
 impl<T: Shape> Shape for Named<T> {
+    const BLOCK: Block = Block::Table;
+
     fn expects() -> String {
         "a table of names".into()
     }
@@ -182,7 +189,23 @@ impl<T: Shape> Shape for Named<T> {
 
     fn read(node: Node, out: &mut Complaints) -> Option<Self> {
         let Value::Table(entries) = node.value else { return None };
-        Some(Self(entries.into_iter().map(|entry| (At { value: entry.key, place: entry.place }, read(entry.node, out))).collect()))
+        let block = |entry: &Entry| match (T::BLOCK, &entry.node.value) {
+            (Block::Table, Value::Array(nodes)) => !nodes.is_empty() && nodes.iter().all(|node| matches!(node.value, Value::Table(_))),
+            (Block::None | Block::Table | Block::Tables, _) => false,
+        };
+        let mut all = Vec::new();
+        for entry in entries {
+            let name = At { value: entry.key.clone(), place: entry.place };
+            let field = if block(&entry) {
+                let message = format!("{:?} is one table, and this is a list of them", entry.key);
+                out.add_with_cure(Code::WrongType, entry.place, message, "write its name in one pair of brackets, as in [app.web]");
+                Field::Bad(entry.node.place)
+            } else {
+                read(entry.node, out)
+            };
+            all.push((name, field));
+        }
+        Some(Self(all))
     }
 }
 

@@ -181,6 +181,11 @@ impl Gateway {
         self.dir.path()
     }
 
+    /// The file that it runs.
+    pub fn config(&self) -> PathBuf {
+        self.dir.path().join("gateway.toml")
+    }
+
     pub fn state(&self) -> PathBuf {
         self.dir.path().join("s")
     }
