@@ -1,5 +1,6 @@
 //! The rules: pure functions and small state machines that decide. Shells bring time, dice and sockets, and act.
 
+pub mod attempt;
 pub mod backoff;
 pub mod balance;
 pub mod basic;
