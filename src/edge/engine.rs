@@ -21,8 +21,8 @@ use super::{
     gate::Verdict,
     intake::Step,
     live::LiveCell,
-    upstream::{Cause, retry},
 };
+use crate::rules::attempt::{Cause, Repeat};
 
 mod access;
 mod answer;
@@ -104,7 +104,9 @@ impl ProxyHttp for Engine {
 
     async fn upstream_request_filter(&self, session: &mut Session, upstream: &mut RequestHeader, exchange: &mut Self::CTX) -> Result<()> {
         exchange.connected();
-        request::forward(session.req_header(), upstream, exchange)
+        request::forward(session.req_header(), upstream, exchange)?;
+        exchange.sent();
+        Ok(())
     }
 
     async fn request_body_filter(
@@ -121,10 +123,9 @@ impl ProxyHttp for Engine {
         if answer.status.is_informational() && answer.status != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(());
         }
-        if exchange.pass_over(answer.status, may_repeat(session)) {
+        if exchange.passes_over(answer.status, repeat(session)) {
             return Err(Error::new_up(PASSED_OVER));
         }
-        exchange.answering(answer.status);
         body::done();
         Ok(())
     }
@@ -147,9 +148,9 @@ impl ProxyHttp for Engine {
         Ok(())
     }
 
-    fn fail_to_connect(&self, _: &mut Session, _: &HttpPeer, exchange: &mut Self::CTX, mut error: Box<Error>) -> Box<Error> {
+    fn fail_to_connect(&self, session: &mut Session, _: &HttpPeer, exchange: &mut Self::CTX, mut error: Box<Error>) -> Box<Error> {
         report::trouble(exchange, &error, Cause::Connect);
-        error.set_retry(exchange.fail_try(Cause::Connect, true));
+        error.set_retry(exchange.fail_try(Cause::Connect, repeat(session)));
         error
     }
 
@@ -182,7 +183,7 @@ impl ProxyHttp for Engine {
             Some(Cause::Status(_)) => exchange.has_next(),
             Some(cause) => {
                 report::trouble(exchange, &error, cause);
-                exchange.fail_try(cause, may_repeat(session))
+                exchange.fail_try(cause, repeat(session))
             }
         };
         error.set_retry(again);
@@ -211,8 +212,8 @@ impl ProxyHttp for Engine {
 }
 
 /// Whether sending the request twice would do no harm: the method says so, and we still have all of the body.
-fn may_repeat(session: &Session) -> bool {
-    retry::idempotent(&session.req_header().method) && !session.as_ref().retry_buffer_truncated()
+fn repeat(session: &Session) -> Repeat {
+    Repeat::of(&session.req_header().method, !session.as_ref().retry_buffer_truncated())
 }
 
 /// What an error after the connection says of the server; `None`: nothing, the fault is the client's.
@@ -240,7 +241,7 @@ fn status(error: &Error, exchange: &Exchange) -> u16 {
         (ErrorSource::Downstream, ErrorType::ReadTimedout) => 408,
         (ErrorSource::Downstream, ErrorType::InvalidHTTPHeader) => 400,
         (ErrorSource::Downstream, _) => CLIENT_GONE,
-        (_, _) => exchange.failed.map_or(500, Cause::status),
+        (_, _) => exchange.failure().map_or(500, Cause::status),
     }
 }
 

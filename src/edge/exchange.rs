@@ -1,6 +1,7 @@
 //! Exchange: what one request carries from its first hook to its last.
 //!
-//! Shape: pinned to one `Live`. Tries go one after the other: [`Exchange::on`] holds the server that has the request, [`Exchange::next`] the one it goes to.
+//! Shape: pinned to one `Live`. Tries go one after the other, as [`crate::rules::attempt`] decides: `on` holds the server that has the request, `next` the one it
+//!        goes to.
 
 use std::{
     net::IpAddr,
@@ -15,7 +16,7 @@ use super::{
     gate::{Inspection, Passage},
     live::{Live, LiveAction, LiveRoute, LiveSite},
     tls::mutual::ClientCertificate,
-    upstream::{Cause, Lease, Pool, Room, ServerId},
+    upstream::{Choice, Lease, Pool, Room, ServerId, Unavailable},
     warden::Watched,
 };
 use crate::{
@@ -24,7 +25,10 @@ use crate::{
         why::Fault,
     },
     plan::{Family, Hold, ban::Offence},
-    rules::balance::Refused,
+    rules::{
+        attempt::{Attempt, Cause, Event, Next, Repeat},
+        balance::Refused,
+    },
     telemetry::{InFlight, SiteMetrics},
 };
 
@@ -57,9 +61,6 @@ impl From<Fault> for Trouble {
     }
 }
 
-/// Tries of one request, those after a wait included; the engine would make few more.
-const MOST_TRIES: u32 = 12;
-
 /// No instance will be ready in time.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Hopeless;
@@ -69,15 +70,6 @@ pub struct Hopeless;
 pub enum Author {
     Upstream,
     Us,
-}
-
-/// Whether a kept connection to a server has failed this request.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Stale {
-    Never,
-    /// The server may be asked again, once no other is left.
-    On(ServerId),
-    Forgiven,
 }
 
 pub struct Exchange {
@@ -106,28 +98,24 @@ pub struct Exchange {
     site: Option<usize>,
     route: Option<usize>,
     in_flight: Option<InFlight>,
+    /// Where it goes, how often, and when it is over.
+    attempt: Attempt<ServerId>,
+    /// The server that it goes to.
     next: Option<Lease>,
     on: Option<Try>,
-    tried: Vec<ServerId>,
+    /// Tries that were begun.
     tries: u32,
-    /// A kept connection was at fault: from then on the request goes on new ones only, so that it is the last such fault.
-    stale: Stale,
-    /// A release on trial has failed it: from then on it goes to proven ones only.
-    proven: bool,
-    trial_failed: bool,
-    /// It goes on when an instance of its app is ready.
-    waits: bool,
-    /// How long it has waited for that.
+    /// How long it has waited for a process of its app.
     pub queued: Duration,
     /// What the zones gave it.
     pub passage: Passage,
     server: Option<Box<str>>,
     upstream_took: Duration,
-    /// Why the last server did not answer.
-    pub failed: Option<Cause>,
     pub trouble: Option<Trouble>,
     /// Where the last try failed.
     failed_on: Option<(InstanceId, Incarnation)>,
+    /// The processes that broke off without a word while they had it: two at most.
+    lost_by: Vec<(InstanceId, Incarnation)>,
     connected: Option<Duration>,
     /// What a gate refused it for.
     pub offence: Option<Offence>,
@@ -163,21 +151,17 @@ impl Exchange {
             site: None,
             route: None,
             in_flight: None,
+            attempt: Attempt::new(),
             next: None,
             on: None,
-            tried: Vec::new(),
             tries: 0,
-            stale: Stale::Never,
-            proven: false,
-            trial_failed: false,
-            waits: false,
             queued: Duration::ZERO,
             passage: Passage::default(),
             server: None,
             upstream_took: Duration::ZERO,
-            failed: None,
             trouble: None,
             failed_on: None,
+            lost_by: Vec::new(),
             connected: None,
             offence: None,
             charged: false,
@@ -215,10 +199,7 @@ impl Exchange {
 
     #[must_use]
     pub fn pool(&self) -> Option<&Arc<Pool>> {
-        match &self.route()?.action {
-            LiveAction::Proxy(pool) => Some(pool),
-            LiveAction::Redirect { .. } | LiveAction::Respond { .. } | LiveAction::NotFound => None,
-        }
+        pool_of(&self.live, self.site, self.route)
     }
 
     #[must_use]
@@ -234,58 +215,48 @@ impl Exchange {
     /// Puts the request on its next server.
     pub fn begin_try(&mut self) -> Option<&Lease> {
         let lease = self.next.take()?;
-        self.tried.push(lease.id());
         self.tries += 1;
         self.on = Some(Try { lease, began: Instant::now(), connected: None, status: None });
         self.on.as_ref().map(|on| &on.lease)
     }
 
-    /// Picks the server to go to.
+    /// It has passed the gates: picks the server to go to, or finds that the request may wait for one.
     ///
-    /// Errors: none can take it; after so long it may be tried again.
-    pub fn pick(&mut self) -> Result<(), Duration> {
-        let Some(pool) = self.pool().cloned() else { return Err(Duration::from_secs(1)) };
-        self.pick_of(&pool)
-    }
-
-    fn pick_of(&mut self, pool: &Pool) -> Result<(), Duration> {
-        let picked = pool.pick(self.live.now(), &self.tried, self.proven, &mut || fastrand::u64(..));
-        match picked {
-            Ok(lease) => {
-                self.next = Some(lease);
-                Ok(())
-            }
-            Err(none) => {
-                // After a try, that is what the failure is about.
-                if self.tries == 0 {
-                    self.trouble = Some(Trouble::from(match none.why {
-                        Refused::Down => Fault::NoServer,
-                        Refused::Full | Refused::Tried => Fault::Full,
-                    }));
-                }
-                Err(none.retry_after)
-            }
+    /// Errors: none can take it; after so long it may be asked again.
+    pub fn wanted(&mut self) -> Result<(), Duration> {
+        let (next, refused) = self.step(Event::Wanted);
+        match next {
+            Next::Go | Next::Wait => Ok(()),
+            Next::Stay | Next::Answer | Next::End => Err(refused.map_or(Duration::from_secs(1), |none| none.retry_after)),
         }
     }
 
-    /// Picks the server to go to, or finds that the request may wait for one.
-    ///
-    /// Errors: as [`Exchange::pick`].
-    pub fn pick_or_wait(&mut self) -> Result<(), Duration> {
-        let picked = self.pick();
-        self.waits = picked.is_err() && self.may_wait();
-        if self.waits { Ok(()) } else { picked }
+    fn step(&mut self, event: Event) -> (Next, Option<Unavailable>) {
+        let Some(pool) = pool_of(&self.live, self.site, self.route) else { return (Next::End, None) };
+        let mut choice = Choice::new(pool, &self.live.pools);
+        let next = self.attempt.step(event, &mut choice);
+        let made = choice.made();
+        self.takes(next, made)
     }
 
-    /// Whether an instance of the request's app may come in time.
-    fn may_wait(&self) -> bool {
-        self.pool().is_some_and(|pool| pool.waiting_room().is_some())
+    fn takes(&mut self, next: Next, (lease, refused): (Option<Lease>, Option<Unavailable>)) -> (Next, Option<Unavailable>) {
+        if next == Next::Go {
+            self.next = lease;
+        }
+        // After a try, that is what the failure is about.
+        if let Some(none) = refused.filter(|_| self.tries == 0) {
+            self.trouble = Some(Trouble::from(match none.why {
+                Refused::Down => Fault::NoServer,
+                Refused::Full | Refused::Tried => Fault::Full,
+            }));
+        }
+        (next, refused)
     }
 
     /// The waiting room that it goes to, as it has no server to go to.
     #[must_use]
     pub fn waiting_room(&self) -> Option<(Arc<Room>, Hold)> {
-        if self.next.is_some() || !self.waits {
+        if !self.attempt.is_waiting() {
             return None;
         }
         self.pool()?.waiting_room().map(|(room, hold)| (room.clone(), hold.clone()))
@@ -296,115 +267,62 @@ impl Exchange {
     /// Errors: [`Hopeless`]: nothing will come in time.
     pub fn look_again(&mut self, room: &Room, afresh: bool) -> Result<bool, Hopeless> {
         let pool = room.pool().ok_or(Hopeless)?;
-        if afresh {
-            self.tried.clear();
-        }
-        match self.pick_of(&pool) {
-            Ok(()) => Ok(true),
-            Err(_) if pool.waiting_room().is_none() => Err(Hopeless),
-            Err(_) => Ok(false),
+        let mut choice = Choice::new(&pool, &self.live.pools);
+        let next = self.attempt.step(Event::Rang { afresh }, &mut choice);
+        let made = choice.made();
+        match self.takes(next, made).0 {
+            Next::Go => Ok(true),
+            Next::Wait => Ok(false),
+            Next::Stay | Next::Answer | Next::End => Err(Hopeless),
         }
     }
 
-    /// The server did not do. Whether the request goes to another, which is then picked already.
-    pub fn fail_try(&mut self, cause: Cause, idempotent: bool) -> bool {
-        self.failed = Some(cause);
+    /// It has waited for as long as it may.
+    pub fn give_up(&mut self) {
+        self.step(Event::Late(Repeat::Harmful));
+    }
+
+    /// The server did not do. Whether the request goes on: to another, which is then picked already, or into the waiting room.
+    pub fn fail_try(&mut self, cause: Cause, repeat: Repeat) -> bool {
+        let before = self.attempt.lost();
         self.blame();
         self.end_try(|on, now, _| on.lease.failed(now, cause));
-        if let (Cause::Stale, Some(server)) = (cause, self.tried.last()) {
-            self.stale = Stale::On(*server);
+        let (next, _) = self.step(Event::Failed(cause, repeat));
+        if self.attempt.lost() > before {
+            self.lost_by.extend(self.failed_on.clone());
         }
-        if self.goes_to_standby(cause, idempotent) && self.pick().is_ok() {
-            return true;
-        }
-        let (now, tries) = (self.live.now(), self.counted_tries());
-        let may = self.pool().is_some_and(|pool| pool.may_retry(now, cause, idempotent, tries));
-        if may && (self.pick().is_ok() || self.forgive_stale() && self.pick().is_ok()) {
-            return true;
-        }
-        // Nothing was sent, or it may be sent again: it waits for the next process of its app.
-        self.waits = self.tries < MOST_TRIES && self.waits_after(cause, idempotent) && self.may_wait();
-        self.waits
-    }
-
-    fn waits_after(&self, cause: Cause, idempotent: bool) -> bool {
-        match cause {
-            Cause::Connect => true,
-            Cause::Stale | Cause::Reset => idempotent,
-            // It is there, and slow or wrong: another try would find it so.
-            Cause::Timeout | Cause::Status(_) | Cause::Broken => false,
-        }
-    }
-
-    /// What a release on trial could not do goes to the one that stands by, if it may be sent again. Whether it does.
-    fn goes_to_standby(&mut self, cause: Cause, idempotent: bool) -> bool {
-        let may = match cause {
-            Cause::Connect => true,
-            Cause::Stale | Cause::Reset | Cause::Timeout | Cause::Status(_) => idempotent,
-            Cause::Broken => false,
-        };
-        let now = self.live.now();
-        self.proven |= may && self.trial_failed && self.pool().is_some_and(|pool| pool.has_proven(now));
-        self.proven
-    }
-
-    /// A stale connection is no try of the server's.
-    fn counted_tries(&self) -> u32 {
-        self.tries - u32::from(self.needs_new_connection())
-    }
-
-    /// A pool of one has no other server than the one whose connection was stale. Whether there was such a server.
-    fn forgive_stale(&mut self) -> bool {
-        let Stale::On(server) = self.stale else { return false };
-        self.stale = Stale::Forgiven;
-        self.tried.retain(|tried| *tried != server);
-        true
+        matches!(next, Next::Go | Next::Wait)
     }
 
     /// Whether the kept connections are not to be trusted.
     #[must_use]
     pub fn needs_new_connection(&self) -> bool {
-        self.stale != Stale::Never
+        self.attempt.needs_new_connection()
     }
 
-    /// A status came that might be better elsewhere. Whether the request goes there; else the answer stands.
-    pub fn pass_over(&mut self, status: StatusCode, idempotent: bool) -> bool {
-        let cause = Cause::Status(status.as_u16());
-        let Some(pool) = self.pool() else { return false };
-        let allowed = cause.allows(pool.retry(), idempotent);
-        let now = self.live.now();
-        let on_trial = self.on.as_ref().is_some_and(|on| on.lease.is_on_trial());
-        if on_trial && idempotent && status.is_server_error() && pool.has_proven(now) {
-            self.proven = true;
-            if self.pick().is_ok() {
-                self.failed = Some(cause);
-                self.blame();
-                self.end_try(|on, now, _| on.lease.failed(now, cause));
-                return true;
-            }
+    /// The head of an answer has come. Whether the request goes elsewhere, where it might be better; else the answer stands.
+    pub fn passes_over(&mut self, status: StatusCode, repeat: Repeat) -> bool {
+        let moves = self.step(Event::Status(status.as_u16(), repeat)).0 == Next::Go;
+        if moves {
+            self.blame();
+            self.end_try(|on, now, _| on.lease.failed(now, Cause::Status(status.as_u16())));
+        } else if let Some(on) = &mut self.on {
+            on.status = Some(status.as_u16());
         }
-        if !allowed {
-            return false;
-        }
-        if self.pick().is_err() {
-            return false;
-        }
-        if !self.pool().is_some_and(|pool| pool.may_retry(now, cause, idempotent, self.counted_tries())) {
-            self.next = None;
-            return false;
-        }
-        self.failed = Some(cause);
-        self.blame();
-        self.end_try(|on, now, _| on.lease.failed(now, cause));
-        true
+        moves
     }
 
     fn blame(&mut self) {
         if let Some(on) = &self.on {
-            self.trial_failed = on.lease.is_on_trial();
             self.failed_on = on.lease.instance().cloned();
             self.connected = on.connected;
         }
+    }
+
+    /// Why the last server did not answer.
+    #[must_use]
+    pub fn failure(&self) -> Option<Cause> {
+        self.attempt.failure()
     }
 
     /// Where the last try failed, and when its connection had stood.
@@ -418,13 +336,12 @@ impl Exchange {
         if let Some(on) = &mut self.on {
             on.connected = Some(on.began.elapsed());
         }
+        self.step(Event::Connected);
     }
 
-    /// The answer has begun.
-    pub fn answering(&mut self, status: StatusCode) {
-        if let Some(on) = &mut self.on {
-            on.status = Some(status.as_u16());
-        }
+    /// From here on the server may have seen it.
+    pub fn sent(&mut self) {
+        self.step(Event::Sent);
     }
 
     /// Whether the server's answer has begun.
@@ -488,5 +405,13 @@ impl Exchange {
     #[must_use]
     pub fn upstream(&self) -> (Option<&str>, Option<Duration>, u32) {
         (self.server.as_deref(), (self.tries > 0).then_some(self.upstream_took), self.tries)
+    }
+}
+
+/// Apart from the exchange, so that its other parts may change meanwhile.
+fn pool_of(live: &Live, site: Option<usize>, route: Option<usize>) -> Option<&Arc<Pool>> {
+    match &live.sites.get(site?)?.routes.get(route?)?.action {
+        LiveAction::Proxy(pool) => Some(pool),
+        LiveAction::Redirect { .. } | LiveAction::Respond { .. } | LiveAction::NotFound => None,
     }
 }

@@ -132,7 +132,7 @@ pub fn content(exchange: &mut Exchange, uri: &Uri, headers: &HeaderMap) -> Step 
     let page = |exchange: &Exchange, status| Reply::page(status, headers.get(header::ACCEPT), exchange.id());
     let Some(route) = exchange.route_of(&live) else { return Step::Answer(page(exchange, StatusCode::NOT_FOUND)) };
     match &route.action {
-        LiveAction::Proxy(_) => match exchange.pick_or_wait() {
+        LiveAction::Proxy(_) => match exchange.wanted() {
             Ok(()) => Step::Forward,
             Err(wait) => Step::Answer(page(exchange, StatusCode::SERVICE_UNAVAILABLE).with_retry_after(wait)),
         },

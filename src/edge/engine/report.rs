@@ -15,12 +15,11 @@ use super::super::{
     gate::{Inspection, maintenance::without_secret},
     intake,
     live::LiveAction,
-    upstream::Cause,
 };
 use crate::{
     ipc::why::Fault,
     plan::{Family, UpstreamTimeouts},
-    rules::header::HostBuf,
+    rules::{attempt::Cause, header::HostBuf},
     telemetry::{NO_SITE, Seldom, access::AccessRecord},
 };
 

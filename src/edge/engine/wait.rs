@@ -51,7 +51,10 @@ pub async fn for_an_instance(session: &mut Session, exchange: &mut Exchange, roo
         };
         match found {
             Some(verdict) => break verdict,
-            None if place.is_over() => break Err(Some(Fault::HoldTimedOut)),
+            None if place.is_over() => {
+                exchange.give_up();
+                break Err(Some(Fault::HoldTimedOut));
+            }
             None => {}
         }
     };

@@ -118,14 +118,17 @@ impl Instances {
     }
 }
 
-/// Ready is up, draining is closed for good, everything else is down.
+/// Ready is up, draining is closed for good, everything else is down. One that leaves keeps its duty: whoever was sent to it knows it as what it was.
 fn follow(vitals: &Vitals, instance: &Instance) {
     match instance.state {
-        InstanceState::Ready => match vitals.verdict() {
-            Verdict::New | Verdict::Down => vitals.set_verdict(Verdict::Up, None),
-            // Slow: a live probe says it is dead. It stays the last choice until the master has acted.
-            Verdict::Up | Verdict::Slow => {}
-        },
+        InstanceState::Ready => {
+            vitals.set_duty(instance.duty);
+            match vitals.verdict() {
+                Verdict::New | Verdict::Down => vitals.set_verdict(Verdict::Up, None),
+                // Slow: a live probe says it is dead. It stays the last choice until the master has acted.
+                Verdict::Up | Verdict::Slow => {}
+            }
+        }
         InstanceState::Draining | InstanceState::Stopping => vitals.close(),
         InstanceState::Stopped | InstanceState::Starting | InstanceState::Exited | InstanceState::Backoff | InstanceState::Cooldown => {
             if vitals.verdict() != Verdict::New {

@@ -4,14 +4,15 @@
 //!        A reload builds new `Pools` that carry over what they can; requests keep the servers they hold.
 //! Units: every `now` is [`Pools::now`].
 
+mod budget;
 mod check;
+mod choice;
 pub mod hold;
 mod instances;
 mod pool;
 mod pools;
 mod probe;
 mod question;
-pub mod retry;
 mod server;
 mod silence;
 mod suspect;
@@ -20,9 +21,9 @@ mod target;
 mod testing;
 pub mod waits;
 
+pub use choice::Choice;
 pub use hold::{Place, Room};
 pub use pool::{Pool, PoolView, ServerView, Unavailable};
 pub use pools::Pools;
 pub use probe::Prober;
-pub use retry::Cause;
 pub use server::{Lease, PeerAddr, Server, ServerId};

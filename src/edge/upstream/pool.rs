@@ -14,14 +14,17 @@ use serde::Serialize;
 use thiserror::Error;
 
 use super::{
+    budget::Budget,
     hold::Room,
-    retry::{Budget, Cause},
     server::{Lease, Server, ServerId, Shared},
 };
 use crate::{
     ipc::message::Duty,
     plan::{self, Balance, Retry, RetryOn, UpstreamHttp, UpstreamTimeouts},
-    rules::balance::{self, Candidate, Least, Refused, Role, Standing, Tier, Wheel},
+    rules::{
+        attempt::Trust,
+        balance::{self, Candidate, Least, Refused, Role, Standing, Tier, Wheel},
+    },
     vocab::{AppName, UpstreamName},
 };
 
@@ -203,23 +206,41 @@ impl Pool {
     /// Some server can do what a release on trial could not: one that stands by, or serves again.
     #[must_use]
     pub fn has_proven(&self, now: Duration) -> bool {
-        self.set.load().servers.iter().any(|server| server.duty != Duty::OnTrial && server.standing(now) != Standing::Out)
+        self.set.load().servers.iter().any(|server| server.standing(now) != Standing::Out && server.vitals.duty() != Duty::OnTrial)
     }
 
-    /// A server for one request. `tried`: those it has been to already; `proven`: none that is on trial.
+    /// A request is on its way: retries are a share of those.
+    pub(super) fn enter(&self, now: Duration) {
+        if self.retry.tries.get() > 1 {
+            self.budget.request(now);
+        }
+    }
+
+    /// Takes one retry of the budget, and counts it; `false`: it is spent.
+    pub(super) fn spend(&self, now: Duration) -> bool {
+        let may = self.budget.take(now);
+        if may {
+            self.shared.metrics.retried();
+        }
+        may
+    }
+
+    /// This very server, where it still takes requests.
+    pub(super) fn again(&self, server: ServerId) -> Option<Lease> {
+        self.set.load().servers.iter().find(|known| known.id() == server)?.lease()
+    }
+
+    /// A server for one request. `tried`: those it has been to already.
     ///
     /// Shape: waits for nothing; `max_conns` holds exactly, over all threads.
     /// Errors: [`Unavailable`]
-    pub fn pick(&self, now: Duration, tried: &[ServerId], proven: bool, dice: &mut impl FnMut() -> u64) -> Result<Lease, Unavailable> {
-        if tried.is_empty() && self.retry.tries.get() > 1 {
-            self.budget.request(now);
-        }
+    pub fn pick(&self, now: Duration, tried: &[ServerId], trust: Trust, dice: &mut impl FnMut() -> u64) -> Result<Lease, Unavailable> {
         let set = self.set.load();
         // What was chosen may fill up or close before it is taken: then the choice is made anew. A few times: after that it is full indeed.
         for _ in 0..4 {
             let chosen = CANDIDATES.with_borrow_mut(|candidates| {
                 candidates.clear();
-                candidates.extend(set.servers.iter().map(|server| server.candidate(now, tried, proven)));
+                candidates.extend(set.servers.iter().map(|server| server.candidate(now, tried, trust)));
                 self.choose(&set, candidates, dice)
             });
             let index = chosen.map_err(|why| self.unavailable(why))?;
@@ -257,24 +278,6 @@ impl Pool {
             }
         };
         Unavailable { retry_after, why }
-    }
-
-    /// Whether the request may go to a server again after `cause`; `tries` are those made so far, without one on a stale connection. Takes from the retry budget,
-    /// and counts the retry.
-    ///
-    /// Shape: [`Cause::Stale`] costs neither a try nor budget; after it a request goes on new connections, so that it comes once a request at most.
-    pub fn may_retry(&self, now: Duration, cause: Cause, idempotent: bool, tries: u32) -> bool {
-        if !cause.allows(&self.retry, idempotent) {
-            return false;
-        }
-        if cause == Cause::Stale {
-            return true;
-        }
-        let may = tries < self.retry.tries.get() && self.budget.take(now);
-        if may {
-            self.shared.metrics.retried();
-        }
-        may
     }
 
     /// Whether a request that may be repeated leaves a server that hangs; `tries` are those made so far. Takes from the retry budget, and counts the retry.

@@ -17,13 +17,13 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    retry::Cause,
     silence::Silence,
     waits::{End, Move, Wait},
 };
 use crate::{
     ipc::message::{Duty, Incarnation, InstanceId},
     rules::{
+        attempt::{Cause, Trust},
         balance::{Candidate, Role, Standing},
         health::{Ejection, Strikes, Verdict},
     },
@@ -86,6 +86,8 @@ pub(super) struct Vitals {
     /// Leases out, and [`CLOSED`].
     leases: AtomicU32,
     verdict: AtomicU8,
+    /// Of an instance: which requests it gets. Written before the verdict that lets them come, so that who finds it up knows it.
+    duty: AtomicU8,
     /// Requests answered, for probes that timed out.
     answered: AtomicU64,
     /// Requests that got no answer.
@@ -116,6 +118,7 @@ impl Vitals {
         Arc::new(Self {
             leases: AtomicU32::new(0),
             verdict: AtomicU8::new(verdict as u8),
+            duty: AtomicU8::new(Duty::Serves as u8),
             answered: AtomicU64::new(0),
             unanswered: AtomicU64::new(0),
             failures: AtomicU64::new(0),
@@ -131,7 +134,7 @@ impl Vitals {
     }
 
     pub(super) fn verdict(&self) -> Verdict {
-        match self.verdict.load(Ordering::Relaxed) {
+        match self.verdict.load(Ordering::Acquire) {
             0 => Verdict::New,
             1 => Verdict::Up,
             2 => Verdict::Slow,
@@ -141,7 +144,19 @@ impl Vitals {
 
     pub(super) fn set_verdict(&self, verdict: Verdict, complaint: Option<String>) {
         self.complain(complaint);
-        self.verdict.store(verdict as u8, Ordering::Relaxed);
+        self.verdict.store(verdict as u8, Ordering::Release);
+    }
+
+    pub(super) fn duty(&self) -> Duty {
+        match self.duty.load(Ordering::Relaxed) {
+            0 => Duty::Serves,
+            1 => Duty::OnTrial,
+            _ => Duty::StandsBy,
+        }
+    }
+
+    pub(super) fn set_duty(&self, duty: Duty) {
+        self.duty.store(duty as u8, Ordering::Relaxed);
     }
 
     pub(super) fn complain(&self, complaint: Option<String>) {
@@ -300,14 +315,15 @@ impl Server {
         }
     }
 
-    pub(super) fn candidate(&self, now: Duration, tried: &[ServerId], proven: bool) -> Candidate {
+    pub(super) fn candidate(&self, now: Duration, tried: &[ServerId], trust: Trust) -> Candidate {
+        let standing = self.standing(now);
         Candidate {
             weight: self.weight,
             in_flight: self.vitals.in_flight(),
             max_conns: self.max_conns,
             role: self.role,
-            standing: self.standing(now),
-            tried: tried.contains(&self.id) || (proven && self.duty == Duty::OnTrial),
+            standing,
+            tried: tried.contains(&self.id) || (trust == Trust::Proven && self.vitals.duty() == Duty::OnTrial),
         }
     }
 
@@ -316,6 +332,8 @@ impl Server {
         let addr = self.address.found()?;
         self.vitals.open_lease(self.max_conns).then(|| Lease {
             addr,
+            // A rise of the verdict has made it known.
+            on_trial: self.vitals.duty() == Duty::OnTrial,
             _in_flight: self.metrics.begin(),
             sent: None,
             wait: None,
@@ -377,6 +395,7 @@ fn hash(value: &impl Hash) -> u64 {
 #[derive(Debug)]
 pub struct Lease {
     addr: Arc<PeerAddr>,
+    on_trial: bool,
     _in_flight: InFlight,
     /// When the whole request was.
     sent: Option<Duration>,
@@ -417,7 +436,7 @@ impl Lease {
     /// Whether it is of a release that is not proven yet.
     #[must_use]
     pub fn is_on_trial(&self) -> bool {
-        self.server.duty == Duty::OnTrial
+        self.on_trial
     }
 
     /// Kept connections may be shared by leases of the same group only: same upstream, server, spec, resolved address and, for an app, the same incarnation.

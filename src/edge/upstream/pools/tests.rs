@@ -1,13 +1,16 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::{
-    super::{Cause, Lease, ServerId},
+    super::{Choice, Lease, ServerId},
     *,
 };
 use crate::{
     edge::upstream::testing::{self, TestPlan},
     ipc::message::InstanceState,
-    rules::balance::Refused,
+    rules::{
+        attempt::{Cause, Servers, Trust},
+        balance::Refused,
+    },
     telemetry::Metrics,
 };
 
@@ -17,7 +20,7 @@ fn pick(pools: &Pools, name: &str, tried: &[ServerId]) -> Result<Lease, super::s
 
 fn pick_at(pools: &Pools, name: &str, tried: &[ServerId], now: Duration) -> Result<Lease, super::super::Unavailable> {
     let name = UpstreamName::parse(name).expect("a name");
-    pools.get(&name).expect("a pool").pick(now, tried, false, &mut || 4)
+    pools.get(&name).expect("a pool").pick(now, tried, Trust::Any, &mut || 4)
 }
 
 fn verdict(pools: &Pools, name: &str, server: usize, verdict: Verdict) {
@@ -99,16 +102,33 @@ fn a_tried_server_is_not_picked_again_and_a_full_one_refuses() {
 }
 
 #[test]
-fn retries_end_with_the_tries_and_a_stale_connection_costs_no_budget() {
+fn a_choice_holds_one_server_at_a_time_and_the_budget_is_the_pools() {
     let pools = Pools::build(&TestPlan::new().upstream("api", |_| {}).plan(), None, &Metrics::new());
     let pool = pools.get(&UpstreamName::parse("api").expect("a name")).expect("there");
-    let now = Duration::from_secs(1);
-    assert!(pool.may_retry(now, Cause::Connect, false, 1));
-    assert!(!pool.may_retry(now, Cause::Connect, false, 2), "tries = 2");
-    assert!(!pool.may_retry(now, Cause::Reset, false, 1));
-    assert!(pool.may_retry(now, Cause::Stale, true, 1) && pool.may_retry(now, Cause::Stale, true, 2), "no try of the server's");
-    assert!(!pool.may_retry(now, Cause::Stale, false, 1));
-    assert_eq!((0..200).filter(|_| pool.may_retry(now, Cause::Connect, false, 1)).count(), 99, "budget");
+    let in_flight = || pool.servers().iter().map(|server| server.in_flight()).sum::<u32>();
+    let mut choice = Choice::new(pool, &pools);
+    let first = choice.pick(&[], Trust::Any).expect("two are up");
+    let second = choice.pick(&[first.id], Trust::Any).expect("the other");
+    assert_eq!(in_flight(), 1, "the first was given back");
+    assert_eq!(choice.again(first.id), Some(first));
+    assert_eq!(choice.pick(&[first.id, second.id], Trust::Any), None);
+    assert_eq!(choice.made().1.map(|none| none.why), Some(Refused::Tried));
+    assert_eq!(in_flight(), 0);
+    let mut choice = Choice::new(pool, &pools);
+    assert_eq!((0..200).filter(|_| choice.spend()).count(), 100, "the budget of a pool that has had no requests");
+}
+
+/// A table that makes it ready and puts it on trial makes both known at once: not a request finds it up and proven in between.
+#[test]
+fn a_server_that_becomes_ready_on_trial_is_on_trial_from_its_first_request() {
+    let metrics = Metrics::new();
+    let pools = Pools::build(&TestPlan::new().app("web", 1).plan(), None, &metrics);
+    pools.apps(&testing::table(&[("web", 0, 1, InstanceState::Starting)]), &metrics);
+    let mut table = testing::table(&[("web", 0, 1, InstanceState::Ready)]);
+    table.instances[0].duty = Duty::OnTrial;
+    // As far as the vitals: the servers are still those of the table before.
+    pools.instances().take(&table);
+    assert!(pick(&pools, "web", &[]).expect("ready").is_on_trial());
 }
 
 #[test]

@@ -19,6 +19,7 @@ use crate::{
         testing::{self, TestPlan},
     },
     ipc::message::AppTable,
+    rules::attempt::Trust,
     telemetry::Metrics,
     vocab::Host,
 };
@@ -104,7 +105,7 @@ impl Room {
 
     fn pick(&self, upstream: &str) -> Option<Lease> {
         let pools = self.pools.borrow();
-        pools.get(&UpstreamName::parse(upstream).expect("a name")).expect("there").pick(pools.now(), &[], false, &mut || 0).ok()
+        pools.get(&UpstreamName::parse(upstream).expect("a name")).expect("there").pick(pools.now(), &[], Trust::Any, &mut || 0).ok()
     }
 
     async fn heard(&mut self) -> (String, u64, Health) {

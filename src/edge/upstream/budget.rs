@@ -1,64 +1,9 @@
-//! What may be tried again on another server, and how often.
+//! How much may be tried again: retries are a share of the requests.
 
 use std::{
     sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
-
-use crate::plan::{Retry, RetryOn};
-
-/// How a request on a server failed, or which answer it gave that might be better elsewhere.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Cause {
-    /// Refused, unreachable, or no connection within `timeouts.connect`: nothing was sent.
-    Connect,
-    /// A kept connection was closed before a byte of the answer: the server had most likely given it up, not failed. No strike against it; it may be asked again.
-    Stale,
-    /// A new connection broke before a byte of the answer.
-    Reset,
-    /// No byte of the answer within `timeouts.read`.
-    Timeout,
-    /// An answer with this status, before a byte of it went to the client.
-    Status(u16),
-    /// Broke after bytes of the answer went to the client, or the answer was no HTTP.
-    Broken,
-}
-
-impl Cause {
-    /// The status it counts as.
-    #[must_use]
-    pub fn status(self) -> u16 {
-        match self {
-            Self::Connect | Self::Stale | Self::Reset | Self::Broken => 502,
-            Self::Timeout => 504,
-            Self::Status(status) => status,
-        }
-    }
-
-    /// Whether `rule` allows another server, the number of tries and the budget aside.
-    ///
-    /// Shape: a request that may have had effect goes out again only if it is idempotent; `connect` in `retry.on` covers a broken connection too.
-    #[must_use]
-    pub fn allows(self, rule: &Retry, idempotent: bool) -> bool {
-        match self {
-            Self::Connect => rule.on.contains(&RetryOn::Connect),
-            Self::Stale => idempotent,
-            Self::Reset => idempotent && rule.on.contains(&RetryOn::Connect),
-            Self::Timeout => idempotent && rule.on.contains(&RetryOn::Timeout),
-            Self::Status(status) => idempotent && rule.on.contains(&RetryOn::Status(status)),
-            Self::Broken => false,
-        }
-    }
-}
-
-/// Methods that may be sent twice.
-///
-/// Source: RFC 9110 §9.2.2.
-#[must_use]
-pub fn idempotent(method: &http::Method) -> bool {
-    use http::Method;
-    [Method::GET, Method::HEAD, Method::PUT, Method::DELETE, Method::OPTIONS, Method::TRACE].contains(method)
-}
 
 /// Retries may be a share of the requests of the last ten seconds, or ten a second, whichever is more: so that a retry never doubles the load of servers in need.
 ///
@@ -123,27 +68,9 @@ impl Budget {
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroU32;
-
     use proptest::prelude::*;
 
     use super::*;
-
-    fn rule(on: &[RetryOn]) -> Retry {
-        Retry { tries: NonZeroU32::MIN.saturating_add(1), on: on.to_vec(), budget: 0.2 }
-    }
-
-    #[test]
-    fn what_may_have_had_effect_goes_out_again_only_if_idempotent() {
-        let all = rule(&[RetryOn::Connect, RetryOn::Timeout, RetryOn::Status(503)]);
-        assert!(Cause::Connect.allows(&all, false), "nothing was sent");
-        for cause in [Cause::Stale, Cause::Reset, Cause::Timeout, Cause::Status(503)] {
-            assert!(cause.allows(&all, true) && !cause.allows(&all, false), "{cause:?}");
-        }
-        assert!(!Cause::Status(500).allows(&all, true) && !Cause::Broken.allows(&all, true));
-        assert!(!Cause::Connect.allows(&rule(&[]), true) && !Cause::Reset.allows(&rule(&[RetryOn::Timeout]), true));
-        assert!(idempotent(&http::Method::PUT) && !idempotent(&http::Method::POST) && !idempotent(&http::Method::PATCH));
-    }
 
     #[test]
     fn a_hundred_retries_in_ten_seconds_are_always_allowed_and_no_more_without_requests() {
