@@ -35,6 +35,7 @@ use crate::{
         },
         upstream::Prober,
         warden::{Ledger, Warden},
+        witness::Witness,
     },
     ipc::{
         fds,
@@ -163,6 +164,7 @@ async fn serve(parent: &Parent) -> Result<(), Fatal> {
     };
     // Before anything is served: what is on disk is in its place.
     let tending = Tending::new(parts);
+    let (outbox, waiting) = mpsc::channel(OUTBOX);
     let base = Base {
         metrics: metrics.clone(),
         tls: TlsBase::new(authority, tickets, vault)?,
@@ -170,6 +172,7 @@ async fn serve(parent: &Parent) -> Result<(), Fatal> {
         screen: Arc::new(Screen::new()),
         board,
         blackbox: Arc::default(),
+        witness: Arc::new(Witness::new(outbox.clone())),
         verifier: Arc::default(),
         warden: Arc::new(Warden::new(&metrics)),
         switches,
@@ -191,7 +194,6 @@ async fn serve(parent: &Parent) -> Result<(), Fatal> {
     let threads = Threads::start(workers, &common, &home.join(tls::ca::CERT))?;
     let source = Arc::new(EdgeSource::new(live.clone(), metrics.clone(), steward.clone(), apps, started_ms, now_ms(), reloads));
     let doors = Doors::new(threads.orders(), metrics, source.clone());
-    let (outbox, waiting) = mpsc::channel(OUTBOX);
     let (pools, pools_seen) = watch::channel(live.load().pools.clone());
     let mut tasks = JoinSet::new();
     tasks.spawn(Prober::new(pools_seen, outbox.clone()).run());

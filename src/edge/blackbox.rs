@@ -15,6 +15,7 @@ use crate::{
         message::{Incarnation, InstanceId},
         why::{Failed, Fault, LONGEST_ID, RequestId},
     },
+    rules::attempt::MOST_LOST,
     vocab::{AppName, UpstreamName},
 };
 
@@ -25,7 +26,8 @@ const LONGEST: usize = 200;
 /// Of every text that comes from outside.
 const TEXTS: usize = 6;
 /// What the ring can take at most: about 7 MB, where every request brings the longest texts.
-pub const MOST_BYTES: usize = KEPT * (size_of::<Entry>() + LONGEST_ID + TEXTS * LONGEST);
+pub const MOST_BYTES: usize =
+    KEPT * (size_of::<Entry>() + LONGEST_ID + TEXTS * LONGEST + MOST_LOST as usize * size_of::<(u16, Incarnation)>());
 
 /// A request that failed, as the engine knows it when it is over.
 #[derive(Debug)]
@@ -43,6 +45,8 @@ pub struct Failure<'a> {
     pub server: Option<&'a str>,
     pub instance: Option<&'a (InstanceId, Incarnation)>,
     pub tries: u32,
+    /// The processes that broke off while they had it: a few.
+    pub lost_by: &'a [(InstanceId, Incarnation)],
     pub fault: Fault,
     pub deadline_ms: Option<u64>,
     pub detail: Option<&'a str>,
@@ -66,6 +70,7 @@ struct Entry {
     server: Option<Box<str>>,
     instance: Option<(u16, Incarnation)>,
     tries: u32,
+    lost_by: Box<[(u16, Incarnation)]>,
     fault: Fault,
     deadline_ms: Option<u64>,
     detail: Option<Box<str>>,
@@ -119,6 +124,7 @@ impl Entry {
             server,
             instance,
             tries,
+            lost_by,
             fault,
             deadline_ms,
             detail,
@@ -141,6 +147,7 @@ impl Entry {
             server: server.map(text),
             instance: instance.map(|(id, incarnation)| (id.n, *incarnation)),
             tries,
+            lost_by: lost_by.iter().take(MOST_LOST as usize).map(|(id, incarnation)| (id.n, *incarnation)).collect(),
             fault,
             deadline_ms,
             detail: detail.map(text),
@@ -167,6 +174,11 @@ impl Entry {
             n: self.instance.map(|(n, _)| n),
             incarnation: self.instance.map(|(_, incarnation)| incarnation),
             tries: self.tries,
+            lost_by: self
+                .app
+                .iter()
+                .flat_map(|app| self.lost_by.iter().map(|(n, at)| (InstanceId { app: app.clone(), n: *n }, *at)))
+                .collect(),
             fault: self.fault,
             deadline_ms: self.deadline_ms,
             detail: text(&self.detail),
@@ -180,7 +192,7 @@ impl Entry {
 }
 
 /// Visible ASCII and spaces as they are, any other byte as `\xNN`; at most `longest` bytes, of which the last ones say where it was cut.
-fn plain(text: &[u8], longest: usize) -> Box<str> {
+pub(super) fn plain(text: &[u8], longest: usize) -> Box<str> {
     const CUT: &str = "...";
     let mut out = String::with_capacity(text.len().min(longest));
     // Where the text may end if it turns out to be too long.
@@ -224,6 +236,7 @@ mod tests {
             server: None,
             instance: None,
             tries: 1,
+            lost_by: &[],
             fault: Fault::Reset,
             deadline_ms: None,
             detail: None,

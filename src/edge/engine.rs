@@ -183,7 +183,9 @@ impl ProxyHttp for Engine {
             Some(Cause::Status(_)) => exchange.has_next(),
             Some(cause) => {
                 report::trouble(exchange, &error, cause);
-                exchange.fail_try(cause, repeat(session))
+                let again = exchange.fail_try(cause, repeat(session));
+                report::lost(session, exchange, cause);
+                again
             }
         };
         error.set_retry(again);

@@ -114,7 +114,7 @@ pub struct Exchange {
     pub trouble: Option<Trouble>,
     /// Where the last try failed.
     failed_on: Option<(InstanceId, Incarnation)>,
-    /// The processes that broke off without a word while they had it: two at most.
+    /// The processes that broke off while they had it, in order: a few at most, as tries are.
     lost_by: Vec<(InstanceId, Incarnation)>,
     connected: Option<Duration>,
     /// What a gate refused it for.
@@ -225,6 +225,9 @@ impl Exchange {
     /// Errors: none can take it; after so long it may be asked again.
     pub fn wanted(&mut self) -> Result<(), Duration> {
         let (next, refused) = self.step(Event::Wanted);
+        if let Some(app) = self.pool().and_then(|pool| pool.app()).filter(|_| refused.is_some()) {
+            self.live.witness.wants(app);
+        }
         match next {
             Next::Go | Next::Wait => Ok(()),
             Next::Stay | Next::Answer | Next::End => Err(refused.map_or(Duration::from_secs(1), |none| none.retry_after)),
@@ -284,14 +287,20 @@ impl Exchange {
 
     /// The server did not do. Whether the request goes on: to another, which is then picked already, or into the waiting room.
     pub fn fail_try(&mut self, cause: Cause, repeat: Repeat) -> bool {
-        let before = self.attempt.lost();
         self.blame();
         self.end_try(|on, now, _| on.lease.failed(now, cause));
-        let (next, _) = self.step(Event::Failed(cause, repeat));
-        if self.attempt.lost() > before {
-            self.lost_by.extend(self.failed_on.clone());
+        if let (Cause::Stale | Cause::Reset, Some(process)) = (cause, &self.failed_on)
+            && !self.lost_by.contains(process)
+        {
+            self.lost_by.push(process.clone());
         }
-        matches!(next, Next::Go | Next::Wait)
+        matches!(self.step(Event::Failed(cause, repeat)).0, Next::Go | Next::Wait)
+    }
+
+    /// The processes that broke off while they had it.
+    #[must_use]
+    pub fn lost_by(&self) -> &[(InstanceId, Incarnation)] {
+        &self.lost_by
     }
 
     /// Whether the kept connections are not to be trusted.

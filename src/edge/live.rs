@@ -19,6 +19,7 @@ use super::{
     tls::{OnBadPair, Tls, TlsBase, TlsError},
     upstream::{Pool, Pools},
     warden::Warden,
+    witness::Witness,
 };
 use crate::{
     acme::challenge::Board,
@@ -69,6 +70,7 @@ pub struct Base {
     pub screen: Arc<Screen>,
     pub board: Arc<Board>,
     pub blackbox: Arc<BlackBox>,
+    pub witness: Arc<Witness>,
     pub verifier: Arc<Verifier>,
     pub warden: Arc<Warden>,
     /// Which sites are in maintenance by command.
@@ -124,6 +126,8 @@ pub struct Live {
     pub board: Arc<Board>,
     /// Where failed requests are remembered.
     pub blackbox: Arc<BlackBox>,
+    /// Tells the master what it cannot see.
+    pub witness: Arc<Witness>,
     /// Who proves passwords, and remembers them for a while.
     pub verifier: Arc<Verifier>,
     guards: Guards,
@@ -272,6 +276,7 @@ impl Prepared {
             tls,
             board: base.board.clone(),
             blackbox: base.blackbox.clone(),
+            witness: base.witness.clone(),
             verifier: base.verifier.clone(),
             guards,
             access,

@@ -15,3 +15,4 @@ pub mod reply;
 pub mod tls;
 pub mod upstream;
 pub mod warden;
+pub mod witness;

@@ -12,7 +12,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::why::RequestId;
+use super::why::{RequestId, Suspect};
 use crate::{
     plan::{Plan, Site},
     rules::job::Record,
@@ -386,6 +386,16 @@ pub enum ToMaster {
     },
     /// Once a second: of the instances that have answered requests since.
     Tallies(Vec<Tally>),
+    /// A process broke its connection off before it answered this request. If it has ended, that may be why.
+    Lost {
+        id: InstanceId,
+        incarnation: Incarnation,
+        suspect: Suspect,
+    },
+    /// Requests find no process of this app: once a second at most.
+    Wanted {
+        app: AppName,
+    },
     /// Of `Materials`: these files are no good, and what they held before is served on. An edge that follows is to be given that.
     PassedOver {
         files: Vec<PathBuf>,

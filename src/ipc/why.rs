@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::message::{Incarnation, InstanceState};
+use super::message::{Incarnation, InstanceId, InstanceState};
 use crate::vocab::AppName;
 
 /// The longest id that is taken from a trusted peer.
@@ -114,6 +114,8 @@ pub struct Failed {
     pub incarnation: Option<Incarnation>,
     /// On how many servers it was.
     pub tries: u32,
+    /// The processes that broke off while they had it, in order.
+    pub lost_by: Vec<(InstanceId, Incarnation)>,
     pub fault: Fault,
     /// The deadline that passed, for a timeout.
     pub deadline_ms: Option<u64>,
@@ -129,6 +131,16 @@ pub struct Failed {
     pub total_ms: u64,
     /// How long the edge that tells this has run: it remembers nothing of the one before.
     pub edge_started_ms: u64,
+}
+
+/// A request that a process had when its connection broke.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Suspect {
+    pub id: String,
+    /// Method and path, without the query; escaped, and cut.
+    pub request: String,
+    /// It had met that before, in another process.
+    pub again: bool,
 }
 
 /// How a process ended.
@@ -158,6 +170,8 @@ pub struct Fate {
     pub end: Option<End>,
     /// Its last lines there; no control characters.
     pub stderr: Vec<String>,
+    /// Requests that it had when it ended: those that met more than one end first.
+    pub suspects: Vec<Suspect>,
 }
 
 /// How an instance stands at the moment.
@@ -175,6 +189,8 @@ pub struct Account {
     pub request: Failed,
     /// The process that had the request; where it had none, the last one of the app that ended before. `None`: not an app's, or not remembered any more.
     pub process: Option<Fate>,
+    /// Those that ended while they had it, in order.
+    pub ended: Vec<Fate>,
     /// The app's instances.
     pub now: Vec<Now>,
 }

@@ -14,7 +14,7 @@ use super::output::Tail;
 use crate::{
     ipc::{
         message::{AppTable, Incarnation, Instance, InstanceId},
-        why::{Account, End, Failed, Fate, Now},
+        why::{Account, End, Failed, Fate, Now, Suspect},
     },
     rules::restart::Exit,
     vocab::AppName,
@@ -24,6 +24,10 @@ use crate::{
 pub const KEPT: usize = 8;
 /// With the twenty lines of each start that is 40 MB where all of them write the longest lines; some hundred KB where programs crash as they do.
 const INSTANCES: usize = 256;
+/// Requests that are remembered with an end.
+const SUSPECTS: usize = 4;
+/// Between a broken connection and the end of the process that broke it.
+const MOMENT_MS: u64 = 2000;
 const SIGKILL: i32 = 9;
 
 #[derive(Debug)]
@@ -36,6 +40,17 @@ struct Entry {
     kills: Option<u64>,
     tail: Arc<Tail>,
     end: Option<(Exit, Option<bool>, u64)>,
+    /// Requests that it had when a connection of its broke, and when: those that have met that before come first.
+    suspects: Vec<(Suspect, u64)>,
+}
+
+/// What becomes of the word that a process had a request when it broke off.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Noted {
+    /// It has not ended, as far as is known here.
+    Lives,
+    /// `first`: it is the first that is told of this process.
+    Ended { exit: Exit, first: bool },
 }
 
 #[derive(Debug, Default)]
@@ -63,7 +78,16 @@ impl Register {
         if instance.entries.len() == KEPT {
             instance.entries.pop_front();
         }
-        instance.entries.push_back(Entry { incarnation, pid, started_ms, restart: instance.starts, kills, tail, end: None });
+        instance.entries.push_back(Entry {
+            incarnation,
+            pid,
+            started_ms,
+            restart: instance.starts,
+            kills,
+            tail,
+            end: None,
+            suspects: Vec::new(),
+        });
         instance.starts += 1;
     }
 
@@ -73,7 +97,33 @@ impl Register {
         let Some(instance) = all.get_mut(id) else { return };
         if let Some(entry) = instance.entries.iter_mut().rev().find(|entry| entry.incarnation == incarnation) {
             entry.end = Some((exit, oom(exit, entry.kills, kills), at_ms));
+            // What broke long before has another reason.
+            entry.suspects.retain(|(_, broke_ms)| broke_ms + MOMENT_MS >= at_ms);
         }
+    }
+
+    /// A process broke off with a request in its hands, by what the edge says.
+    pub fn lost(&self, id: &InstanceId, incarnation: u64, suspect: Suspect) -> Noted {
+        let mut all = self.lock();
+        let entry = all.get_mut(id).and_then(|instance| instance.entries.iter_mut().rev().find(|entry| entry.incarnation == incarnation));
+        let Some(entry) = entry else { return Noted::Lives };
+        let first = entry.suspects.is_empty();
+        if entry.suspects.len() == SUSPECTS {
+            // The oldest of those that are least suspected.
+            let gone = entry.suspects.iter().position(|(known, _)| !known.again).unwrap_or(0);
+            entry.suspects.remove(gone);
+        }
+        let at = if suspect.again { 0 } else { entry.suspects.len() };
+        entry.suspects.insert(at, (suspect, unix_ms()));
+        entry.end.as_ref().map_or(Noted::Lives, |(exit, ..)| Noted::Ended { exit: *exit, first })
+    }
+
+    /// Requests that a process had when it ended.
+    #[must_use]
+    pub fn suspects(&self, id: &InstanceId, incarnation: u64) -> Vec<Suspect> {
+        let all = self.lock();
+        let entry = all.get(id).and_then(|instance| instance.entries.iter().find(|entry| entry.incarnation == incarnation));
+        entry.map_or_else(Vec::new, Entry::suspects)
     }
 
     /// Joins what the edge knows of a request with what is remembered here, and with how the app stands now.
@@ -92,13 +142,18 @@ impl Register {
             (Some(app), _, _) => last_death(&all, app, request.at_ms).map(|(id, entry)| entry.tell(id, table)),
             (None, _, _) => None,
         };
+        let lost_by = request.lost_by.iter().filter_map(|(id, incarnation)| {
+            let entry = all.get(id)?.entries.iter().find(|entry| entry.incarnation == incarnation.0 && entry.end.is_some())?;
+            Some(entry.tell(id, table))
+        });
+        let ended = lost_by.collect();
         drop(all);
         let now = rows().map(|row| {
             let Instance { id, state, pid, last_exit, .. } = row;
             Now { instance: id.to_string(), state: *state, pid: *pid, last_exit: last_exit.as_ref().map(|(why, _)| why.clone()) }
         });
         let now = now.collect();
-        Account { request, process, now }
+        Account { request, process, ended, now }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<InstanceId, Instances>> {
@@ -116,6 +171,12 @@ fn last_death<'a>(all: &'a BTreeMap<InstanceId, Instances>, app: &AppName, by_ms
 }
 
 impl Entry {
+    /// None, as long as it runs.
+    fn suspects(&self) -> Vec<Suspect> {
+        let ended = self.end.is_some();
+        self.suspects.iter().filter(|_| ended).map(|(suspect, _)| suspect.clone()).collect()
+    }
+
     fn tell(&self, id: &InstanceId, table: &AppTable) -> Fate {
         let row = table.instances.iter().find(|row| row.id == *id && row.incarnation.0 == self.incarnation);
         let end = self.end.as_ref().map(|(exit, oom, at_ms)| {
@@ -135,6 +196,7 @@ impl Entry {
             restart: self.restart,
             end,
             stderr: self.tail.lines(),
+            suspects: self.suspects(),
         }
     }
 }
@@ -183,6 +245,7 @@ mod tests {
             n,
             incarnation: incarnation.map(Incarnation),
             tries: 1,
+            lost_by: Vec::new(),
             fault: Fault::Reset,
             deadline_ms: None,
             detail: None,
@@ -208,6 +271,26 @@ mod tests {
             (seen.restart, seen.end.map(|end| (end.how, end.code, end.oom))),
             (12, Some(("exit 3".to_owned(), Some(3), Some(false))))
         );
+    }
+
+    #[test]
+    fn what_a_process_had_when_it_ended_is_remembered_with_its_end() {
+        let register = Register::default();
+        register.born(&id("web", 0), 1, 100, Arc::default());
+        let suspect = |name: &str, again| Suspect { id: name.into(), request: format!("GET /{name}"), again };
+        assert_eq!(register.lost(&id("web", 0), 1, suspect("before", false)), Noted::Lives);
+        assert_eq!(register.suspects(&id("web", 0), 1), [], "it lives");
+        register.died(&id("web", 0), 1, Exit::Signal(11));
+        let ended = |first| Noted::Ended { exit: Exit::Signal(11), first };
+        assert_eq!(register.lost(&id("web", 0), 1, suspect("after", false)), ended(false));
+        for n in 0..10 {
+            register.lost(&id("web", 0), 1, suspect(&n.to_string(), n == 3));
+        }
+        let names: Vec<_> = register.suspects(&id("web", 0), 1).into_iter().map(|suspect| suspect.id).collect();
+        assert_eq!(names, ["3", "7", "8", "9"], "a few, and the one that met two ends first");
+        let poison = Failed { lost_by: vec![(id("web", 0), Incarnation(1)), (id("web", 1), Incarnation(9))], ..request(None, None) };
+        let account = register.account(poison, &AppTable::default());
+        assert_eq!(account.ended.iter().map(|fate| fate.suspects.len()).collect::<Vec<_>>(), [4]);
     }
 
     #[test]

@@ -41,6 +41,7 @@ mod message;
 mod report;
 mod rows;
 mod stopping;
+mod suspects;
 mod track;
 mod waiter;
 
@@ -58,6 +59,7 @@ pub struct Supervisor {
     clock: Clock,
     nursery: Nursery,
     workshop: Workshop,
+    register: Register,
     edge: edge_link::Handle,
     tracks: BTreeMap<AppName, Track>,
     lives: u64,
@@ -88,7 +90,8 @@ impl Supervisor {
         let Wiring { clock, nursery, output, register, places, edge, inbox, table } = wiring;
         Self {
             clock,
-            workshop: Workshop::new(places, nursery.clone(), output, register),
+            workshop: Workshop::new(places, nursery.clone(), output, register.clone()),
+            register,
             nursery,
             edge,
             tracks: BTreeMap::new(),
@@ -137,6 +140,7 @@ impl Supervisor {
                     }
                 }
                 self.step(&id.app, Event::Exited { n: id.n, incarnation, exit });
+                self.blame_known(&id, incarnation, exit);
             }
             Notice::Seen { id, incarnation } => self.step(&id.app, Event::Ready { n: id.n, incarnation }),
             Notice::Pinged { id, incarnation, told } => {
@@ -176,6 +180,8 @@ impl Supervisor {
                     self.step(&id.app, Event::Tallied { n: id.n, incarnation: incarnation.0, requests, failures });
                 }
             }
+            Message::Lost { id, incarnation, suspect } => self.lost(&id, incarnation, suspect),
+            Message::Wanted { app } => self.step(&app, Event::Wanted),
             Message::EdgeDied => {
                 self.edge_restarts += 1;
                 self.changed = true;

@@ -4,7 +4,9 @@
 //!
 //! Shape: Stopped ─Start→ Spawning ─Spawned→ Starting ─Ready→ Ready ─Exited→ Backoff{due} ─Tick→ Spawning …
 //!        Ready ─Stop→ Draining ─Drained→ Stopping ─late→ Killing ─Exited→ Stopped.
-//!        Too many unexpected exits of the app in its window: Cooldown, one try of the app every [`COOLDOWN`], until a try has served.
+//!        Too many unexpected exits of the app in its window: what ends from then on goes into Cooldown, one try of the app every [`COOLDOWN`], until a try has
+//!        served. While requests come one process of the app is tried after its own delay all the same, and an exit that a request is to blame for counts for nothing
+//!        ([`blame`]).
 //!        Total: every state answers every event, so a late or doubled event is a no-op, not a bug.
 //!        One process an instance; while it is replaced one more, which takes its place when it may serve ([`succession`]). Three things replace: a restart goes
 //!        from instance to instance ([`roll`]), wear takes one at a time ([`recycle`]), a deploy all at once, on trial ([`deploy`]).
@@ -25,6 +27,7 @@ use crate::{
     vocab::units::duration_text,
 };
 
+mod blame;
 mod budget;
 mod cell;
 mod change;
@@ -44,6 +47,7 @@ mod succession;
 mod tests;
 mod view;
 
+use blame::Charge;
 pub use budget::COOLDOWN;
 use cell::Cell;
 use deploy::Deploy;
@@ -73,6 +77,9 @@ pub struct Life {
     exits: VecDeque<Duration>,
     /// The budget is spent: no try before this.
     cooling: Option<Duration>,
+    /// When requests last came, or found nobody.
+    #[serde(default)]
+    asked: Option<Duration>,
     roll: Option<Roll>,
     deploy: Option<Deploy>,
     restarts: BTreeMap<Reason, u64>,
@@ -92,6 +99,7 @@ impl Life {
             next_incarnation: first,
             exits: VecDeque::new(),
             cooling: None,
+            asked: None,
             roll: None,
             deploy: None,
             restarts: BTreeMap::new(),
@@ -186,6 +194,8 @@ impl Life {
             }
             Event::Tallied { n, incarnation, requests, failures } => self.tallied(n, incarnation, requests, failures, now),
             Event::Weighed { n, incarnation, bytes } => self.weighed(n, incarnation, bytes),
+            Event::Blamed { n, incarnation } => self.blamed(n, incarnation, now),
+            Event::Wanted => self.wanted_by_requests(now),
             Event::Pinged { n, incarnation } => self.pinged(n, incarnation, now),
         }
         self.advance_deploy(now, dice);
@@ -227,6 +237,7 @@ impl Life {
                 last_exit: None,
                 last_restart: None,
                 wear: Wear::default(),
+                charge: None,
                 successor: None,
             });
         }
@@ -239,6 +250,7 @@ impl Life {
         cell.incarnation = incarnation;
         cell.spawned = now;
         cell.dead = None;
+        cell.trial = self.cooling.is_some();
         if let Some(reason) = cell.pending.take() {
             cell.restarts += 1;
             cell.last_restart = Some(now);
@@ -359,7 +371,10 @@ impl Life {
                 cell.last_exit = Some((told, now));
                 return self.settle(n, then, now, dice);
             }
-            Phase::Ready => cell.backoff.served(now.saturating_sub(cell.since)),
+            Phase::Ready => {
+                cell.backoff.served(now.saturating_sub(cell.since));
+                cell.charge = Charge::of(cell, now);
+            }
             Phase::Spawning { then: None } | Phase::Starting { .. } => {}
         }
         cell.last_exit = Some((why.clone(), now));

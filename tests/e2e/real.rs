@@ -30,6 +30,14 @@ pub fn venv() -> PathBuf {
     venv
 }
 
+/// Packages of npm, made by `./dev tools`: the value of NODE_PATH.
+pub fn node_modules() -> PathBuf {
+    let target = Path::new(binary()).ancestors().nth(2).expect("target/debug/gateway").to_owned();
+    let modules = target.join("e2e-node/node_modules");
+    assert!(modules.join("express").exists(), "{} has no express: run ./dev tools once, or ./dev test", modules.display());
+    modules
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fastapi_app_on_uvicorn_behind_a_unix_socket() {
     let _turn = heavy().await;

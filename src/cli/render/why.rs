@@ -9,14 +9,14 @@ use crate::{
     cli::terminal::{Tone, escape},
     ipc::{
         message::InstanceState,
-        why::{Account, End, Failed, Fate, Fault, Now},
+        why::{Account, End, Failed, Fate, Fault, Now, Suspect},
     },
 };
 
 /// In a few lines, the cause before the details.
 #[must_use]
 pub fn why(account: &Account, look: Look) -> String {
-    let Account { request, process, now } = account;
+    let Account { request, process, ended, now } = account;
     let mut text = head(request, look);
     let mut row = |title: &str, value: &str| text += &format!("  {title:<9} {value}\n");
     row("cause", &cause(request));
@@ -29,6 +29,16 @@ pub fn why(account: &Account, look: Look) -> String {
         }
         None if had => row("process", "nothing is remembered of it any more: of each instance the last starts are"),
         None => {}
+    }
+    for fate in ended.iter().filter(|fate| process.as_ref().is_none_or(|known| known.incarnation != fate.incarnation)) {
+        row("ended too", &format!("{}, pid {}: {}", escape(&fate.instance), fate.pid, end(fate.end.as_ref(), look)));
+    }
+    if ended.len() > 1 {
+        row("suspect", "it was in each of these processes when they ended: most likely they end of it, so it was not sent again");
+    }
+    for Suspect { id, request: what, again } in process.iter().flat_map(|fate| &fate.suspects).filter(|suspect| suspect.id != request.id) {
+        let again = if *again { ", which another process had when it ended" } else { "" };
+        row("it had", &format!("{} ({}){again}", escape(what), escape(id)));
     }
     for Now { instance, state, pid, last_exit } in now {
         let pid = pid.map(|pid| format!(", pid {pid}")).unwrap_or_default();
@@ -107,11 +117,14 @@ fn end(end: Option<&End>, look: Look) -> String {
 
 /// What to do.
 fn next(account: &Account) -> String {
-    let Account { request, process, now } = account;
+    let Account { request, process, ended, now } = account;
     let app = request.app.as_ref().map(|app| escape(app.as_str()));
     let end = process.as_ref().and_then(|fate| fate.end.as_ref());
     let logs = |app: &str| format!("`gateway logs {app}` has more of its output");
     match (request.fault, app) {
+        (_, Some(app)) if ended.len() > 1 => {
+            format!("send that request to {app} alone, as on your own machine, and see what it ends of; {}", logs(&app))
+        }
         (Fault::Refused, _) => "`gateway zones` shows what is limited; the access log has the client".to_owned(),
         (Fault::Full, _) => "raise `max_conns` or add servers; `gateway upstreams` shows how many requests each has".to_owned(),
         (_, Some(app)) if end.is_some_and(|end| end.oom == Some(true)) => {
@@ -151,7 +164,11 @@ fn time(ms: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{cli::terminal::Paint, ipc::message::Incarnation, vocab::AppName};
+    use crate::{
+        cli::terminal::Paint,
+        ipc::message::{Incarnation, InstanceId},
+        vocab::AppName,
+    };
 
     const AT: u64 = 1_768_473_000_000;
 
@@ -176,6 +193,7 @@ mod tests {
                 n: Some(0),
                 incarnation: Some(Incarnation(3)),
                 tries: 1,
+                lost_by: vec![(InstanceId { app: AppName::parse("web").expect("valid"), n: 0 }, Incarnation(3))],
                 fault: Fault::Reset,
                 deadline_ms: None,
                 detail: Some("Upstream ConnectionClosed".into()),
@@ -194,7 +212,9 @@ mod tests {
                 restart: 2,
                 end: Some(End { how: "exit 3".into(), code: Some(3), signal: None, oom: Some(false), at_ms: AT + 1 }),
                 stderr: vec!["Traceback (most recent call last):".into(), "KeyError: \u{1b}[31m'id'".into()],
+                suspects: Vec::new(),
             }),
+            ended: Vec::new(),
             now: vec![Now { instance: "web.0".into(), state: InstanceState::Ready, pid: Some(4712), last_exit: Some("exit 3".into()) }],
         }
     }
@@ -235,6 +255,18 @@ mod tests {
         });
         insta::assert_snapshot!("why_hung", why(&hung, look()));
         insta::assert_snapshot!("why_nobody", why(&nobody, look()));
+    }
+
+    #[test]
+    fn a_request_that_met_two_ends() {
+        let mut poison = died();
+        poison.request = Failed { method: "GET".into(), path: "/crash".into(), tries: 2, ..poison.request };
+        let first = poison.process.clone().expect("known");
+        let other = Suspect { id: "77aa".into(), request: "GET /slow".into(), again: false };
+        poison.process = Some(Fate { suspects: vec![other], ..first.clone() });
+        let before = Fate { instance: "web.1".into(), incarnation: Incarnation(2), pid: 4700, ..first };
+        poison.ended = vec![before, poison.process.clone().expect("set")];
+        insta::assert_snapshot!("why_poison", why(&poison, look()));
     }
 
     #[test]

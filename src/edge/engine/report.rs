@@ -109,6 +109,7 @@ fn remember(session: &Session, exchange: &Exchange, status: u16, took: Duration)
         server,
         instance,
         tries,
+        lost_by: exchange.lost_by(),
         fault,
         deadline_ms: deadline.map(millis),
         detail,
@@ -117,6 +118,15 @@ fn remember(session: &Session, exchange: &Exchange, status: u16, took: Duration)
         upstream_ms: upstream_took.map_or(0, millis),
         total_ms: millis(took),
     });
+}
+
+/// A process broke off with the request in its hands: the master is told, who knows whether it has ended.
+pub fn lost(session: &Session, exchange: &Exchange, cause: Cause) {
+    if let (Cause::Stale | Cause::Reset, Some(process)) = (cause, exchange.lost_by().last()) {
+        let head = session.req_header();
+        let again = exchange.lost_by().len() > 1;
+        exchange.live.witness.lost(process, exchange.id(), head.method.as_str(), head.raw_path(), again);
+    }
 }
 
 /// What the failure of a try was, in more words than [`Cause`] has.

@@ -69,6 +69,12 @@ impl EdgeLink {
             ToMaster::Tallies(tallies) => {
                 let _ = self.supervisor.send(supervisor::Message::Tallies(tallies)).await;
             }
+            ToMaster::Lost { id, incarnation, suspect } => {
+                let _ = self.supervisor.send(supervisor::Message::Lost { id, incarnation, suspect }).await;
+            }
+            ToMaster::Wanted { app } => {
+                let _ = self.supervisor.send(supervisor::Message::Wanted { app }).await;
+            }
             ToMaster::PassedOver { files } => {
                 self.setting.materials.put_back(&files, &self.good_materials);
                 self.good_materials.clone_from(&self.setting.materials);

@@ -6,7 +6,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::carried::Carried;
 use crate::{
-    ipc::message::{Health, Incarnation, InstanceId, Tally},
+    ipc::{
+        message::{Health, Incarnation, InstanceId, Tally},
+        why::Suspect,
+    },
     master::{
         handoff::{Bag, UpgradeError},
         words::{Order, Word},
@@ -48,6 +51,16 @@ pub enum Message {
     },
     /// How many requests the instances have had.
     Tallies(Vec<Tally>),
+    /// A process broke off with a request in its hands.
+    Lost {
+        id: InstanceId,
+        incarnation: Incarnation,
+        suspect: Suspect,
+    },
+    /// Requests find no process of an app.
+    Wanted {
+        app: AppName,
+    },
     EdgeDied,
     /// All apps, in waves: what others need stops after them.
     StopAll {

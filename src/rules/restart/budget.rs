@@ -33,19 +33,17 @@ impl Life {
         if self.cooling.is_none() && self.exits.len() > count {
             self.cooling = Some(now + COOLDOWN);
             self.effects.push(Effect::Report(Report::BudgetSpent { exits: self.exits.len() }));
-            for other in self.numbers() {
-                if let Some(Phase::Backoff { due }) = self.cells.get(&other).map(|c| c.phase.clone()) {
-                    self.enter(other, Phase::Cooldown { not_before: due }, now);
-                }
+            if let Some(charge) = self.cells.get_mut(&n).and_then(|cell| cell.charge.as_mut()) {
+                charge.spent = true;
             }
         }
-        if let Some(at) = self.cooling {
-            let not_before = now + delay;
-            self.effects.push(Effect::Report(Report::Again { n, why, delay: at.max(not_before).saturating_sub(now) }));
-            self.enter(n, Phase::Cooldown { not_before }, now);
+        let due = now + delay;
+        if let Some(at) = self.cooling.filter(|_| self.cools_down(n, now)) {
+            self.effects.push(Effect::Report(Report::Again { n, why, delay: at.max(due).saturating_sub(now) }));
+            self.enter(n, Phase::Cooldown { not_before: due }, now);
         } else {
             self.effects.push(Effect::Report(Report::Again { n, why, delay }));
-            self.enter(n, Phase::Backoff { due: now + delay }, now);
+            self.enter(n, Phase::Backoff { due }, now);
         }
     }
 
@@ -58,9 +56,6 @@ impl Life {
         let longest = self.cells.iter().filter(|(_, cell)| waits(cell)).min_by_key(|(n, cell)| (cell.since, **n)).map(|(n, _)| *n);
         if let Some(n) = longest {
             self.cooling = Some(now + COOLDOWN);
-            if let Some(cell) = self.cells.get_mut(&n) {
-                cell.trial = true;
-            }
             self.spawn(n, now);
         }
     }
@@ -80,6 +75,11 @@ impl Life {
     pub(super) fn thaw(&mut self, now: Duration) {
         self.cooling = None;
         self.exits.clear();
+        self.warm_up(now);
+    }
+
+    /// Nothing cools down any more.
+    pub(super) fn warm_up(&mut self, now: Duration) {
         for n in self.numbers() {
             let Some(cell) = self.cells.get_mut(&n) else { continue };
             cell.trial = false;

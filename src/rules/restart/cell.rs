@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Phase, Reason, recycle::Wear, succession::Successor};
+use super::{Phase, Reason, blame::Charge, recycle::Wear, succession::Successor};
 use crate::rules::backoff::Backoff;
 
 /// One instance.
@@ -28,6 +28,9 @@ pub(super) struct Cell {
     pub(super) last_exit: Option<(String, Duration)>,
     pub(super) last_restart: Option<Duration>,
     pub(super) wear: Wear,
+    /// Its last exit, as long as it may turn out that a request is to blame.
+    #[serde(default)]
+    pub(super) charge: Option<Charge>,
     /// Its next process, which does not serve yet.
     pub(super) successor: Option<Successor>,
 }

@@ -85,6 +85,13 @@ pub enum Event {
         incarnation: u64,
         bytes: u64,
     },
+    /// It had a request when it ended, which is most likely what it ended of.
+    Blamed {
+        n: u16,
+        incarnation: u64,
+    },
+    /// Requests find no process of the app.
+    Wanted,
     /// WATCHDOG=1
     Pinged {
         n: u16,

@@ -51,6 +51,7 @@ impl Life {
         if self.role(n, incarnation) != Role::Present {
             return;
         }
+        self.asked = Some(now);
         if let Some(cell) = self.cells.get_mut(&n) {
             (cell.wear.requests, cell.wear.failures) = (requests, failures);
         }

@@ -148,6 +148,82 @@ fn an_app_that_keeps_crashing_cools_down_and_is_reported() {
 }
 
 #[test]
+fn who_knows_a_path_that_crashes_an_app_does_not_keep_it_down() {
+    let mut story = Story::of(spec(2));
+    story.up();
+    for _ in 0..20 {
+        for n in 0..2 {
+            let incarnation = story.incarnation(n);
+            story.event(Event::Tallied { n, incarnation, requests: 50, failures: 1 }).exits(n, 1).event(Event::Blamed { n, incarnation });
+            assert_eq!(story.states()[usize::from(n)], State::Backoff, "{:?}", story.life);
+            let ended = story.now;
+            story.due().spawned(n).ready(n);
+            assert_eq!(story.now, ended + ms(250), "the shortest delay");
+        }
+    }
+    assert!(!story.life.is_cooling());
+}
+
+#[test]
+fn a_process_that_answers_nothing_pays_for_its_end_whatever_it_had() {
+    let mut story = Story::of(spec(1));
+    story.event(Event::Start).spawned(0).ready(0);
+    for _ in 0..4 {
+        let incarnation = story.incarnation(0);
+        story.exits(0, 1).event(Event::Blamed { n: 0, incarnation });
+        if !story.life.is_cooling() {
+            story.due().spawned(0).ready(0);
+        }
+    }
+    assert!(story.life.is_cooling());
+    assert!(story.now > ms(250 + 500), "the delays grow");
+}
+
+#[test]
+fn one_that_spends_the_budget_does_not_take_its_siblings_into_the_cooldown() {
+    let mut story = Story::of(spec(2));
+    story.event(Event::Start).spawned(0).spawned(1);
+    while !story.life.is_cooling() {
+        // Both wait when the next one ends.
+        match story.states().iter().position(|state| *state == State::Starting) {
+            Some(n) => story.exits(u16::try_from(n).expect("few"), 1),
+            None => story.due(),
+        };
+        for n in story.spawns() {
+            story.spawned(n);
+        }
+    }
+    let states = story.states();
+    assert!(states.contains(&State::Cooldown) && states.contains(&State::Backoff), "{states:?}");
+}
+
+#[test]
+fn in_cooldown_one_comes_by_its_own_delay_while_requests_come() {
+    let mut story = Story::of(spec(2));
+    story.event(Event::Start).spawned(0).spawned(1);
+    while story.states() != [State::Cooldown, State::Cooldown] {
+        if story.states()[0] == State::Starting {
+            story.exits(0, 1);
+        } else if story.states()[1] == State::Starting {
+            story.exits(1, 1);
+        } else {
+            story.due();
+        }
+        for n in story.spawns() {
+            story.spawned(n);
+        }
+    }
+    let due = story.life.due().expect("a try");
+    assert!(due >= story.now + secs(50), "nobody asks: one try a minute");
+    story.event(Event::Wanted).due();
+    assert_eq!(story.spawns().len(), 1, "one of them");
+    assert!(story.now < due - secs(40), "{:?} is not {due:?}", story.now);
+    let n = story.spawns()[0];
+    story.spawned(n).exits(n, 1);
+    assert_eq!(story.states().iter().filter(|state| **state == State::Backoff).count(), 1, "and again, by its delay");
+}
+
+#[test]
 fn a_try_that_serves_ends_the_cooldown_for_all() {
     let mut story = Story::of(spec(2));
     story.event(Event::Start).spawned(0).spawned(1).exits(0, 1).exits(1, 1);
@@ -772,6 +848,8 @@ enum Act {
     Ready { k: usize },
     Warmed { k: usize, good: bool },
     Tallied { k: usize, requests: u64, failures: u64 },
+    Blamed { n: u16, back: u64 },
+    Wanted,
     Dead { k: usize },
     Alive { k: usize },
     Drained { k: usize },
@@ -795,6 +873,8 @@ fn act() -> impl Strategy<Value = Act> {
         10 => k.clone().prop_map(|k| Act::Ready { k }),
         2 => (k.clone(), prop::bool::weighted(0.8)).prop_map(|(k, good)| Act::Warmed { k, good }),
         2 => (k.clone(), 0u64..200, 0u64..4).prop_map(|(k, requests, failures)| Act::Tallied { k, requests, failures }),
+        2 => (0u16..4, 0u64..4).prop_map(|(n, back)| Act::Blamed { n, back }),
+        2 => Just(Act::Wanted),
         2 => k.clone().prop_map(|k| Act::Dead { k }),
         1 => k.clone().prop_map(|k| Act::Alive { k }),
         3 => k.clone().prop_map(|k| Act::Drained { k }),
@@ -936,6 +1016,11 @@ impl Run {
                 self.about(k, |n, incarnation| Event::Warmed { n, incarnation, result: if good { Ok(()) } else { Err("x".into()) } });
             }
             Act::Tallied { k, requests, failures } => self.about(k, |n, incarnation| Event::Tallied { n, incarnation, requests, failures }),
+            Act::Blamed { n, back } => {
+                let incarnation = self.life.cells.get(&n).map_or(0, |cell| cell.incarnation).saturating_sub(back);
+                self.step(Event::Blamed { n, incarnation });
+            }
+            Act::Wanted => self.step(Event::Wanted),
             Act::Dead { k } => self.about(k, |n, incarnation| Event::Dead { n, incarnation, why: "x".into() }),
             Act::Alive { k } => self.about(k, |n, incarnation| Event::Alive { n, incarnation }),
             Act::Drained { k } => self.about(k, |n, incarnation| Event::Drained { n, incarnation }),
