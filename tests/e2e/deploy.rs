@@ -80,7 +80,7 @@ fn history(gateway: &Gateway) -> Vec<Value> {
     all["releases"].as_array().expect("a list").clone()
 }
 
-fn in_background(gateway: &Gateway, words: &[&str]) -> Child {
+pub fn in_background(gateway: &Gateway, words: &[&str]) -> Child {
     Command::new(binary())
         .arg("-c")
         .arg(gateway.dir().join("gateway.toml"))

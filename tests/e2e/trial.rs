@@ -1,6 +1,6 @@
 //! A release on trial that does not do: what it cannot take goes to the old one, and nothing reaches an app twice that may have had effect.
 
-use std::{fs, process::Stdio};
+use std::fs;
 
 use http_body_util::Full;
 
@@ -52,19 +52,10 @@ app = "web"
 "#,
     );
     gateway.wait_app_for("web", "ready", secs(60));
-    let program = gateway.program();
-    let file = gateway.dir().join("gateway.toml");
-    let mut deploy = std::process::Command::new(program)
-        .arg("-c")
-        .arg(file)
-        .args(["deploy", "web", "--dir", "releases/new"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("started");
+    let mut deploy = crate::deploy::in_background(&gateway, &["deploy", "web", "--dir", "releases/new"]);
     eventually_async("the new release serves", secs(60), || async {
         let answer = get(gateway.http(), "a.test", "/").await.map_err(|error| error.to_string())?;
-        if answer.body == "new" { Ok(()) } else { Err(answer.body) }
+        if answer.text() == "new" { Ok(()) } else { Err(answer.text()) }
     })
     .await;
     // Each of its processes once; from the first that has shut on, its turns go to the others.
@@ -73,7 +64,7 @@ app = "web"
     }
     eventually_async("all of it has shut", secs(20), || async {
         let answer = get(gateway.http(), "a.test", "/").await.map_err(|error| error.to_string())?;
-        if answer.body == "old" { Ok(()) } else { Err(answer.body) }
+        if answer.text() == "old" { Ok(()) } else { Err(answer.text()) }
     })
     .await;
     let posts = 60;

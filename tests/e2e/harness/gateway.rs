@@ -116,7 +116,9 @@ impl Gateway {
     fn launch_beside(files: &[(&str, &str)], config: &str) -> Self {
         let dir = workdir();
         for (name, text) in files {
-            fs::write(dir.path().join(name), text).expect("a file is written");
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().expect("it has one")).expect("a directory is made");
+            fs::write(path, text).expect("a file is written");
         }
         Self::launch_in(dir, config, Start { program: Program::Built, env: Vec::new() })
     }
