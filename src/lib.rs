@@ -70,12 +70,15 @@
 //!   takes of any, nor say when a turn comes, nor give one back. Where a pace is all that is asked, it is governor's: lines that strangers can cause
 //!   ([`telemetry::Seldom`]), tokens of `[admin]` that were guessed ([`admin::door`]). What an hour or a window may cost in all (names on demand, frames of an HTTP/2
 //!   connection) is counted, because a pace gives it twice.
+//! - **D28** Where a request goes, how often, and when it is over is one pure machine ([`rules::attempt`]) over the servers as they are; the engine tells it what happened.
+//!   Who dies of a request cannot be told from the connection: the edge tells the master which requests a process had when it broke off ([`edge::witness`]), the master
+//!   knows whether it has ended, and joins the two. Such an exit is charged at once and forgiven when the request is known ([`rules::restart`]), whichever comes first.
 //!
 //! # Lexicon
 //! **site** a set of host names · **route** which of a site's requests go where · **upstream** servers to balance over · **server** one of them ·
 //! **app** a supervised program · **release** a directory that was deployed for it · **instance** one process of it · **incarnation** one start of an instance · **successor** the process that is to replace the present one · **job** an app with a schedule · **run** one start of a job · **cage** a cgroup for one process · **zone** a limit of requests · **ban** an address shut out for a time · **offence** what points are given for · **turn** when one that waits in a zone goes on · **plan** the validated intent ·
 //! **slot** the place of one certificate · **ward** a certificate that is looked after · **bundle** its key and chain in one file · **stand-in** what is served until there is one ·
-//! **live** a plan made runnable · **edge**, **master** the two processes · **lease** a server picked for one request · **elder** an edge that drains beside the one that serves · **guard** an `auth` made ready · **switch** a word of `gateway maintenance` · **material** bytes of a certificate and its key
+//! **live** a plan made runnable · **edge**, **master** the two processes · **attempt** the tries of one request · **suspect** a request that a process had when it ended · **lease** a server picked for one request · **elder** an edge that drains beside the one that serves · **guard** an `auth` made ready · **switch** a word of `gateway maintenance` · **material** bytes of a certificate and its key
 
 pub mod acme;
 pub mod admin;
