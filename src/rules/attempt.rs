@@ -283,14 +283,9 @@ impl<Id: Copy + Eq> Attempt<Id> {
         let stale = cause == Cause::Stale && self.stale == Stale::Never;
         let lost = match cause {
             Cause::Stale | Cause::Reset => on.sent && !stale,
-            // It does not take a new connection: it has died with the kept one.
-            Cause::Connect => self.stale == Stale::On(on.server),
-            Cause::Timeout | Cause::Status(_) | Cause::Broken => false,
+            Cause::Connect | Cause::Timeout | Cause::Status(_) | Cause::Broken => false,
         };
         self.lost += u32::from(lost);
-        if self.stale == Stale::On(on.server) {
-            self.stale = Stale::Settled;
-        }
         if cause == Cause::Broken || !self.may_go_on(repeat) {
             return self.end();
         }
@@ -332,23 +327,27 @@ impl<Id: Copy + Eq> Attempt<Id> {
         if !self.may_go_on(repeat) || !self.has_tries(servers.rule()) {
             return Next::Stay;
         }
-        let before = self.tried.len();
-        self.leave(on);
-        match servers.pick(&self.tried, self.trust) {
-            Some(found) if servers.spend() => {
+        // It may not have taken the connection that was to tell whether it lives.
+        let lost = self.lost + u32::from(self.stale == Stale::On(on.server));
+        let tried = [&self.tried[..], &[on.server]].concat();
+        match servers.pick(&tried, self.trust) {
+            Some(found) if lost < MOST_LOST && servers.spend() => {
                 self.failure = Some(Cause::Timeout);
+                self.leave(on);
                 self.go(found)
             }
-            Some(_) | None => {
-                self.tried.truncate(before);
-                Next::Stay
-            }
+            Some(_) | None => Next::Stay,
         }
     }
 
     fn leave(&mut self, on: On<Id>) {
         if !self.tried.contains(&on.server) {
             self.tried.push(on.server);
+        }
+        // It did not take the connection that was to tell whether it lives: it has died with the kept one.
+        if self.stale == Stale::On(on.server) {
+            self.stale = Stale::Settled;
+            self.lost += 1;
         }
     }
 

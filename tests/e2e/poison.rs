@@ -142,9 +142,9 @@ async fn it_is_named_as_the_suspect_of_each_exit() {
         assert_eq!(fate["suspects"][0]["id"], id.as_str(), "{account}");
     }
     let text = String::from_utf8_lossy(&gateway.cli(&["why", &id]).stdout).into_owned();
-    assert!(text.contains("most likely they end of it"), "{text}");
+    assert!(text.contains("it probably kills them"), "{text}");
     let log = gateway.output();
-    assert!(log.contains("ended while it had this request") && log.contains("most likely of it"), "{log}");
+    assert!(log.contains("ended while it had this request") && log.contains("it probably kills them"), "{log}");
 }
 
 /// The processes answer nothing else: each one that comes is asked once, and the budget of the app ends it as ever.

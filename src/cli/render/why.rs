@@ -34,7 +34,7 @@ pub fn why(account: &Account, look: Look) -> String {
         row("ended too", &format!("{}, pid {}: {}", escape(&fate.instance), fate.pid, end(fate.end.as_ref(), look)));
     }
     if ended.len() > 1 {
-        row("suspect", "it was in each of these processes when they ended: most likely they end of it, so it was not sent again");
+        row("suspect", "each of these processes ended while it had this request: it probably kills them, so it was not sent again");
     }
     for Suspect { id, request: what, again } in process.iter().flat_map(|fate| &fate.suspects).filter(|suspect| suspect.id != request.id) {
         let again = if *again { ", which another process had when it ended" } else { "" };

@@ -40,8 +40,8 @@ impl Supervisor {
 fn tell(id: &InstanceId, exit: Exit, Suspect { id: request_id, request, again }: &Suspect) {
     let (app, instance) = (&id.app, id.n);
     if *again {
-        tracing::error!(%app, instance, %exit, request, request_id, "ended, as another process did, while it had this request: most likely of it; it is not sent again");
+        tracing::error!(%app, instance, %exit, request, request_id, "ended while it had this request, as another process did: it probably kills them, and is not sent again");
     } else {
-        tracing::warn!(%app, instance, %exit, request, request_id, "ended while it had this request, perhaps of it");
+        tracing::warn!(%app, instance, %exit, request, request_id, "ended while it had this request, which may have killed it");
     }
 }

@@ -281,6 +281,14 @@ fn one_that_hangs_is_left_only_for_another_and_within_the_budget() {
 }
 
 #[test]
+fn one_that_hangs_when_it_is_asked_whether_it_lives_counts_as_dead() {
+    let mut story = Story::new(world(4));
+    story.sends().fails(Stale, Harmless);
+    assert_eq!((story.step(Event::Late(Harmless)), story.attempt.lost()), (Next::Go, 1));
+    assert_eq!(story.sends().fails(Reset, Harmless), Next::End, "the second death");
+}
+
+#[test]
 fn the_budget_is_told_once_however_long_a_request_is_held() {
     let mut story = Story::new(world(0));
     for _ in 0..50 {
