@@ -142,7 +142,7 @@ const OWNERS: [(&str, &[&str]); 26] = [
     ("subtle", &["rules/", "edge/"]),
     ("rustix", &["edge/access", "master/as_user.rs"]),
     // A pace that is a pace and nothing else; the zones have more to decide (D27).
-    ("governor", &["telemetry/seldom", "admin/door"]),
+    ("governor", &["telemetry/seldom", "admin/door", "edge/witness"]),
 ];
 
 fn complaints(tree: &Tree) -> Vec<String> {

@@ -2,8 +2,9 @@
 //!
 //! Shape: never waits. What the master has no room for, or would hear too often, is not told: it is asked for reasons, not for counts.
 
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use std::num::NonZeroU32;
+
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tokio::sync::mpsc;
 
 use super::blackbox::plain;
