@@ -31,6 +31,7 @@ impl Scene {
             screen: Arc::new(Screen::new()),
             board: Arc::default(),
             blackbox: Arc::default(),
+            witness: Arc::new(Witness::new(tokio::sync::mpsc::channel(1).0)),
             verifier: Arc::default(),
             warden: Arc::new(Warden::new(&metrics)),
             switches: Switches::default(),
