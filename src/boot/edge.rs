@@ -190,7 +190,13 @@ async fn serve(parent: &Parent) -> Result<(), Fatal> {
     metrics.watch_disks([config.plan.state.as_path()]);
     let workers = config.plan.workers.get();
     let live = Arc::new(ArcSwap::from_pointee(live));
-    let common = Common { live: live.clone(), crowd: Arc::new(Crowd::default()), pressure: Arc::default(), tls_metrics: metrics.tls() };
+    let common = Common {
+        live: live.clone(),
+        crowd: Arc::new(Crowd::default()),
+        pressure: Arc::default(),
+        leftovers: Arc::default(),
+        tls_metrics: metrics.tls(),
+    };
     let threads = Threads::start(workers, &common, &home.join(tls::ca::CERT))?;
     let source = Arc::new(EdgeSource::new(live.clone(), metrics.clone(), steward.clone(), apps, started_ms, now_ms(), reloads));
     let doors = Doors::new(threads.orders(), metrics, source.clone());

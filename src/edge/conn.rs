@@ -41,8 +41,10 @@ mod alarm;
 pub mod appetite;
 pub mod body;
 mod chunks;
+mod endings;
 mod frames;
 pub mod head;
+pub mod leftover;
 pub mod linger;
 pub mod pressure;
 mod refusal;
@@ -53,6 +55,7 @@ use appetite::Appetite;
 use chunks::{After, Chunks, Piece};
 use frames::Frames;
 use head::{Body, Caps, Scan, Scanner};
+use leftover::OfConnection;
 pub use stream::Io;
 
 /// Written at once at most; larger pieces pass without a copy.
@@ -110,6 +113,8 @@ pub struct Client {
     closing: CancellationToken,
     /// Of HTTP/2.
     pub appetite: Option<Arc<Appetite>>,
+    /// Bodies of it whose answers are out.
+    pub leftover: Arc<OfConnection>,
     stage: AtomicU8,
     /// The body at hand cannot be read in one way alone.
     malformed: AtomicBool,
@@ -142,6 +147,7 @@ impl Client {
             draining,
             closing,
             appetite: None,
+            leftover: Arc::default(),
             stage: AtomicU8::new(PARSING),
             malformed: AtomicBool::new(false),
             dismissed: AtomicBool::new(false),
@@ -468,7 +474,13 @@ impl Conn {
         let read = self.io().poll_read(cx, buf);
         let Phase::Streams { frames, header, cut_off: false, gone_by: _ } = &mut self.phase else { return Poll::Ready(Err(too_much())) };
         match read {
-            Poll::Ready(Ok(())) if frames.feed(&buf.filled()[before..], Instant::now) => Poll::Ready(Ok(())),
+            Poll::Ready(Ok(())) if frames.feed(&buf.filled()[before..], Instant::now) => {
+                if let Some(nudge) = frames.nudge() {
+                    self.outbox.extend(nudge);
+                    self.push(cx);
+                }
+                Poll::Ready(Ok(()))
+            }
             Poll::Ready(Ok(())) => {
                 self.cut_off(cx);
                 Poll::Ready(Err(too_much()))
@@ -496,8 +508,13 @@ impl Conn {
             self.outbox.extend(frames.farewell().iter().flatten());
             self.wrote = true;
         }
+        // What is not taken now never will be.
+        self.push(cx);
+    }
+
+    /// Sends what is collected, as far as it is taken at once; the rest goes before the next read.
+    fn push(&mut self, cx: &mut Context<'_>) {
         if self.poll_drain(cx).is_ready() {
-            // What is not taken now never will be.
             let _ = self.io().poll_flush(cx);
         }
     }
@@ -613,7 +630,16 @@ impl AsyncWrite for Conn {
             return Poll::Ready(Ok(len));
         }
         me.wrote = true;
-        let taken = ready!(me.poll_take(cx, pieces, len))?;
+        let moot = if let Phase::Streams { frames, .. } = &mut me.phase { frames.moot(pieces) } else { None };
+        let taken = match (moot, &mut me.phase) {
+            (Some(0), Phase::Streams { frames, .. }) => return Poll::Ready(Ok(frames.keep_back(pieces))),
+            (Some(before), _) => {
+                let mut first = Vec::with_capacity(before);
+                collect(&mut first, pieces, before);
+                ready!(me.poll_take(cx, &[io::IoSlice::new(&first)], before))?
+            }
+            (None, _) => ready!(me.poll_take(cx, pieces, len))?,
+        };
         if let Phase::Streams { frames, .. } = &mut me.phase {
             if let Some(appetite) = &me.client.appetite {
                 appetite.sent(taken);

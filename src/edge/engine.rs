@@ -4,6 +4,8 @@
 //!        An error goes through fail_to_connect or error_while_proxy, which may try another server, and else through fail_to_proxy.
 //! Source: pingora-notes §5 (hooks), §10 (pitfalls).
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::StatusCode;
@@ -16,7 +18,7 @@ use pingora::{
 };
 
 use super::{
-    conn::{Client, body},
+    conn::{Client, body, leftover::Leftovers},
     exchange::{CLIENT_GONE, Exchange},
     gate::Verdict,
     intake::Step,
@@ -27,6 +29,7 @@ use crate::rules::attempt::{Cause, Repeat};
 mod access;
 mod answer;
 mod inspect;
+mod leftover;
 mod peer;
 mod report;
 mod request;
@@ -37,12 +40,13 @@ mod wait;
 /// The hooks of one thread's proxy.
 pub struct Engine {
     live: LiveCell,
+    leftovers: Arc<Leftovers>,
 }
 
 impl Engine {
     #[must_use]
-    pub fn new(live: LiveCell) -> Self {
-        Self { live }
+    pub fn new(live: LiveCell, leftovers: Arc<Leftovers>) -> Self {
+        Self { live, leftovers }
     }
 }
 
@@ -87,6 +91,7 @@ impl ProxyHttp for Engine {
                     // Who cannot say what it wants may not say more.
                     session.set_keepalive(None);
                 }
+                leftover::before(session, exchange, reply.status, &self.leftovers).await;
                 answer::send(session, exchange, reply).await.map(|()| true)
             }
         }
@@ -210,6 +215,7 @@ impl ProxyHttp for Engine {
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, exchange: &mut Self::CTX) {
         report::done(session, error, exchange);
+        leftover::after(session, error, exchange, &self.leftovers).await;
     }
 }
 
@@ -253,5 +259,5 @@ fn client(session: &Session) -> Option<&Client> {
         return h1.stream().as_any().downcast_ref::<super::conn::Conn>().map(|conn| &**conn.client());
     }
     let digest = session.digest()?.proxy_digest.as_ref()?;
-    digest.user_data.as_ref()?.downcast_ref::<std::sync::Arc<Client>>().map(|client| &**client)
+    digest.user_data.as_ref()?.downcast_ref::<Arc<Client>>().map(|client| &**client)
 }

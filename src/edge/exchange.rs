@@ -177,6 +177,13 @@ impl Exchange {
         self.in_flight = Some(self.metrics().begin());
     }
 
+    /// It is answered and reported: from here on it counts nowhere.
+    pub fn leave(&mut self) {
+        self.in_flight = None;
+        self.portion = None;
+        self.watched = None;
+    }
+
     pub fn follow(&mut self, route: usize) {
         self.route = Some(route);
     }

@@ -24,7 +24,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    conn::{linger::Lingerer, pressure::Pressure},
+    conn::{leftover::Leftovers, linger::Lingerer, pressure::Pressure},
     live::LiveCell,
     upstream::waits,
 };
@@ -119,6 +119,7 @@ pub struct Common {
     pub live: LiveCell,
     pub crowd: Arc<Crowd>,
     pub pressure: Arc<Pressure>,
+    pub leftovers: Arc<Leftovers>,
     pub tls_metrics: Arc<TlsMetrics>,
 }
 
@@ -133,7 +134,7 @@ impl Worker {
     /// `roots` is any file with a certificate in it: pingora would else read all of the system's, twice a thread, for TLS upstreams that we do not have.
     #[must_use]
     pub fn new(common: Common, roots: &std::path::Path, orders: mpsc::Receiver<Order>) -> Self {
-        let proxy = Arc::new(serve::proxy(common.live.clone(), roots));
+        let proxy = Arc::new(serve::proxy(&common, roots));
         Self { common, proxy, orders }
     }
 

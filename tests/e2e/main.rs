@@ -13,6 +13,7 @@ mod config;
 mod control;
 mod crash;
 mod deploy;
+mod early;
 mod filters;
 mod floods;
 mod forwarded;

@@ -89,7 +89,13 @@ impl Edge {
         let config = Config { generation: Generation(1), plan, listeners, materials };
         let live = Live::prepare(base.ground(None), &config, bad).unwrap_or_else(|error| panic!("{error}")).enter(&base);
         let live: LiveCell = Arc::new(ArcSwap::from_pointee(live));
-        let common = Common { live: live.clone(), crowd: Arc::new(Crowd::default()), pressure: Arc::default(), tls_metrics: metrics.tls() };
+        let common = Common {
+            live: live.clone(),
+            crowd: Arc::new(Crowd::default()),
+            pressure: Arc::default(),
+            leftovers: Arc::default(),
+            tls_metrics: metrics.tls(),
+        };
         let (orders, inbox) = mpsc::channel(8);
         let roots = home.join(tls::ca::CERT);
         let thread = thread::spawn(move || {

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::endings::{Endings, RESET};
 use crate::vocab::Pace;
 
 const PREFACE: usize = 24;
@@ -36,7 +37,7 @@ const SAVINGS: u64 = 64 * 1024;
 const PADDING: usize = 256;
 
 /// Finds where frames begin, however the bytes are cut.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Heads {
     /// Bytes to pass over before the next frame head.
     skip: usize,
@@ -92,6 +93,7 @@ pub struct Frames {
     /// The frame on its way completes that head.
     ends: bool,
     last_stream: [u8; 4],
+    endings: Endings,
 }
 
 /// Counts anew when its time is over.
@@ -125,6 +127,7 @@ impl Frames {
             begun: Some(now),
             ends: false,
             last_stream: [0; 4],
+            endings: Endings::default(),
         }
     }
 
@@ -147,6 +150,7 @@ impl Frames {
     /// `there`: bytes that follow the head, of its payload or of what is behind it.
     fn frame(&mut self, head: &[u8; HEAD], there: usize, now: &impl Fn() -> Instant) -> bool {
         let &[_, _, _, kind, flags, stream @ ..] = head;
+        self.endings.came(kind, flags, stream);
         match kind {
             HEADERS | CONTINUATION => {
                 if kind == HEADERS {
@@ -187,9 +191,46 @@ impl Frames {
         let mut earned = bytes.len() as u64;
         while let Some((head, rest)) = self.went.next(bytes) {
             bytes = rest;
-            earned += if head[3] == DATA { 2 * EARNS } else { 0 };
+            let [_, _, _, kind, flags, stream @ ..] = head;
+            self.endings.went(kind, flags, stream);
+            earned += if kind == DATA { 2 * EARNS } else { 0 };
         }
         self.earned = self.earned.saturating_add(earned).min(SAVINGS * EARNS);
+    }
+
+    /// Where in what is to be sent next a reset begins that nobody needs ([`super::endings`]).
+    #[must_use]
+    pub fn moot(&self, pieces: &[std::io::IoSlice<'_>]) -> Option<usize> {
+        if !self.endings.any() {
+            return None;
+        }
+        let (mut heads, mut at) = (self.went.clone(), 0);
+        for piece in pieces {
+            let mut rest = &piece[..];
+            loop {
+                if heads.is_between() && self.endings.is_moot(rest) {
+                    return Some(at + piece.len() - rest.len());
+                }
+                let Some((_, after)) = heads.next(rest) else { break };
+                rest = &after[heads.skip.min(after.len())..];
+                heads.skip -= after.len() - rest.len();
+            }
+            at += piece.len();
+        }
+        None
+    }
+
+    /// What is to be said to a client whose stream is over, unless something is on its way already.
+    pub fn nudge(&mut self) -> Option<[u8; RESET]> {
+        self.endings.nudge().filter(|_| self.went.is_between())
+    }
+
+    /// A reset that nobody needs, which comes next, is kept back: so many bytes.
+    pub fn keep_back(&mut self, pieces: &[std::io::IoSlice<'_>]) -> usize {
+        if let Some(&[_, _, _, _, _, a, b, c, d, ..]) = pieces.iter().map(|piece| &piece[..]).find(|piece| !piece.is_empty()) {
+            self.endings.forget([a, b, c, d]);
+        }
+        RESET
     }
 
     /// Since when a head, or the preface, has been on the way.

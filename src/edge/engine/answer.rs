@@ -1,7 +1,7 @@
 //! Answers on their way out: ours written, the upstream's dressed; both with the same headers.
 
 use http::{HeaderMap, HeaderName, Method, StatusCode, header, response::Parts};
-use pingora::{Result, http::ResponseHeader, proxy::Session};
+use pingora::{Result, http::ResponseHeader, protocols::http::ServerSession, proxy::Session};
 
 use super::{
     super::{
@@ -37,6 +37,10 @@ pub async fn send(session: &mut Session, exchange: &mut Exchange, reply: Reply) 
     exchange.author = Author::Us;
     let silent = bodiless || body.is_empty() || session.req_header().method == Method::HEAD;
     let answer = Box::new(head(status, fields));
+    if let (true, ServerSession::H2(h2)) = (silent, session.as_downstream_mut()) {
+        // The head is the end: said in a frame of its own, it would come too late for a client that stops reading here.
+        return h2.write_response_header(answer, true);
+    }
     session.write_response_header(answer, silent).await?;
     if !silent {
         session.write_response_body(Some(body), true).await?;

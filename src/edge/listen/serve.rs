@@ -27,7 +27,7 @@ use crate::{
         conn::{Allowance, Client, Conn, Io, Next, body},
         engine::Engine,
         exchange::CLIENT_GONE,
-        live::{Live, LiveCell},
+        live::Live,
         proxy_protocol,
         tls::mutual::CaMark,
     },
@@ -44,7 +44,7 @@ const KEPT: usize = 512;
 const TRIES: usize = 16;
 
 /// A thread's proxy.
-pub fn proxy(live: LiveCell, roots: &Path) -> Proxy {
+pub fn proxy(common: &Common, roots: &Path) -> Proxy {
     let conf = ServerConf {
         threads: 1,
         upstream_keepalive_pool_size: KEPT,
@@ -52,7 +52,7 @@ pub fn proxy(live: LiveCell, roots: &Path) -> Proxy {
         ca_file: Some(roots.to_string_lossy().into_owned()),
         ..ServerConf::default()
     };
-    http_proxy(&Arc::new(conf), Engine::new(live))
+    http_proxy(&Arc::new(conf), Engine::new(common.live.clone(), common.leftovers.clone()))
 }
 
 /// A fatal alert of our own, which rustls has no word for: `unrecognized_name` (RFC 6066 §3).

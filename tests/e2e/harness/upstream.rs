@@ -393,9 +393,10 @@ where
     upstream
 }
 
-type Memory = Arc<Mutex<Vec<Vec<u8>>>>;
+pub type Memory = Arc<Mutex<Vec<Vec<u8>>>>;
 
-async fn each<F, Fut>(handle: F) -> Upstream
+/// Does this with each connection.
+pub async fn each<F, Fut>(handle: F) -> Upstream
 where
     F: Fn(TcpStream, Memory) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = ()> + Send + 'static,
