@@ -97,12 +97,12 @@ fn apps(apps: &[App]) -> Component {
             .instances
             .iter()
             .filter(|instance| match instance.state {
-                InstanceState::Backoff | InstanceState::Cooldown => true,
+                InstanceState::Backoff | InstanceState::Cooldown | InstanceState::Taken => true,
                 InstanceState::Starting | InstanceState::Draining | InstanceState::Stopping => app.ready == 0 && app.job.is_none(),
                 InstanceState::Stopped | InstanceState::Ready | InstanceState::Exited => false,
             })
             .map(|instance| {
-                let why = instance.last_exit.as_ref().map(|how| format!(" ({how})")).unwrap_or_default();
+                let why = instance.note.as_ref().or(instance.last_exit.as_ref()).map(|how| format!(" ({how})")).unwrap_or_default();
                 format!("{} {}{why}", instance.id, instance.state.as_str())
             })
             .collect();
@@ -214,6 +214,7 @@ mod tests {
             last_exit_at: None,
             last_restart: None,
             next_start: None,
+            note: None,
             cpu_seconds: 0.0,
             memory_bytes: 0,
         });

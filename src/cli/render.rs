@@ -107,7 +107,7 @@ pub fn apps(apps: &[view::App], look: Look) -> String {
             let ago = instance.last_exit_at.as_deref().and_then(|at| ago(at, look.now)).map(|age| format!(" {age} ago"));
             format!("{exit}{}", ago.unwrap_or_default())
         });
-        let last = last.into_iter().chain(due).collect::<Vec<_>>().join(", ");
+        let last = last.into_iter().chain(due).chain(instance.note.clone()).collect::<Vec<_>>().join(", ");
         let cells = [
             plain(&instance.id),
             (format!("{}{}", instance.state.as_str(), duty_text(instance.duty)), Some(state_tone(instance.state))),
@@ -354,7 +354,7 @@ fn state_tone(state: InstanceState) -> Tone {
     match state {
         InstanceState::Ready => Tone::Good,
         InstanceState::Starting | InstanceState::Draining | InstanceState::Stopping | InstanceState::Stopped => Tone::Wait,
-        InstanceState::Exited | InstanceState::Backoff | InstanceState::Cooldown => Tone::Bad,
+        InstanceState::Exited | InstanceState::Backoff | InstanceState::Cooldown | InstanceState::Taken => Tone::Bad,
     }
 }
 
@@ -416,6 +416,7 @@ mod tests {
             last_exit_at: None,
             last_restart: None,
             next_start: None,
+            note: None,
             cpu_seconds: 12.34,
             memory_bytes: 48_000_000,
         }

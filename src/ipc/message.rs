@@ -172,11 +172,22 @@ pub enum InstanceState {
     Exited,
     Backoff,
     Cooldown,
+    /// Not started, because somebody else has its address.
+    Taken,
 }
 
 impl InstanceState {
-    pub const ALL: [Self; 8] =
-        [Self::Stopped, Self::Starting, Self::Ready, Self::Draining, Self::Stopping, Self::Exited, Self::Backoff, Self::Cooldown];
+    pub const ALL: [Self; 9] = [
+        Self::Stopped,
+        Self::Starting,
+        Self::Ready,
+        Self::Draining,
+        Self::Stopping,
+        Self::Exited,
+        Self::Backoff,
+        Self::Cooldown,
+        Self::Taken,
+    ];
 
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -189,6 +200,7 @@ impl InstanceState {
             Self::Exited => "exited",
             Self::Backoff => "backoff",
             Self::Cooldown => "cooldown",
+            Self::Taken => "taken",
         }
     }
 }
@@ -225,8 +237,10 @@ pub struct Instance {
     /// As in "exit 1", "signal 9 (KILL)", "not ready within 30s"; with the time in Unix milliseconds.
     pub last_exit: Option<(String, u64)>,
     pub last_restart_ms: Option<u64>,
-    /// When the next start is due: in backoff and cooldown, and of a job.
+    /// When the next start is due: in backoff and cooldown, while its address is taken, and of a job.
     pub due_ms: Option<u64>,
+    /// What else is to be known of it: who has its address, where it listens instead, that nobody knows whose the listener is.
+    pub note: Option<String>,
     pub cpu_ms: u64,
     pub memory_bytes: u64,
 }
@@ -425,7 +439,7 @@ pub struct Tally {
     pub failures: u64,
 }
 
-/// What a probe of an app instance found; sent when it changes, and `Ready` once for each incarnation.
+/// What a probe of an app instance found; sent when it changes, and `Ready` again and again until the table shows the incarnation as ready.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub enum Health {
     Ready,
@@ -454,6 +468,7 @@ mod tests {
             last_exit: None,
             last_restart_ms: None,
             due_ms: None,
+            note: None,
             cpu_ms: 0,
             memory_bytes: 0,
         }

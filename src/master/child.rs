@@ -228,6 +228,9 @@ pub enum SpawnError {
     LongPath { path: String },
     #[error("find a free port for it")]
     NoPort,
+    /// Nothing was started. The whole story, in words.
+    #[error("have its address: {why}")]
+    Taken { why: String },
     #[error("start {program}")]
     Os {
         program: String,
@@ -259,6 +262,7 @@ impl SpawnError {
             ),
             Self::LongPath { .. } => Some("set `run` to a shorter directory"),
             Self::NoPort => Some("set `port` to the first of a range of your own"),
+            Self::Taken { .. } => Some("end what has it, or choose another `port`"),
             Self::Empty | Self::Step { .. } | Self::Zero | Self::Prepare { .. } | Self::Os { .. } => None,
         }
     }

@@ -488,6 +488,7 @@ impl Jobs {
             last_exit: last.map(|run| (format!("{} after {}", run.exit, took(run.took_ms)), unix(run.ended_ms))),
             last_restart_ms: None,
             due_ms: job.next().map(|next| unix(next.as_millisecond())),
+            note: None,
             cpu_ms: process.as_ref().map_or(0, |process| process.cpu_ms),
             memory_bytes: process.as_ref().map_or(0, |process| process.memory_bytes),
         }

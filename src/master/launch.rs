@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     ffi::OsString,
     io,
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr},
     os::{
         fd::OwnedFd,
         unix::{fs::PermissionsExt, net::UnixDatagram as StdDatagram},
@@ -33,6 +33,7 @@ use super::{
     obituary::Register,
     output::{Awaited, Kept, Output, Tail},
     places::Places,
+    ports,
     words::Notice,
 };
 use crate::{
@@ -276,7 +277,10 @@ impl Workshop {
         match app.port {
             AppPort::None => Ok(None),
             AppPort::Fixed { first } => match first.get().checked_add(id.n) {
-                Some(port) => Ok(local(port)),
+                Some(port) => match ports::taken(port) {
+                    Some(by) => Err(SpawnError::Taken { why: format!("port {port} is taken by {by}") }),
+                    None => Ok(local(port)),
+                },
                 None => Err(SpawnError::NoPort),
             },
             AppPort::Socket => {
@@ -286,13 +290,14 @@ impl Workshop {
             }
             AppPort::Allotted => {
                 if let Some(ServerAddr::Tcp(addr)) = before {
-                    if self.ports.contains_key(&addr.port()) && is_free(addr.port()) {
+                    if self.ports.contains_key(&addr.port()) && ports::is_free(addr.port()) {
                         return Ok(local(addr.port()));
                     }
                     self.ports.remove(&addr.port());
                 }
                 let tries = (0..PORT_TRIES).map(|_| fastrand::u16(PRIVATE_PORTS));
-                let port = tries.into_iter().find(|port| !self.ports.contains_key(port) && is_free(*port)).ok_or(SpawnError::NoPort)?;
+                let port =
+                    tries.into_iter().find(|port| !self.ports.contains_key(port) && ports::is_free(*port)).ok_or(SpawnError::NoPort)?;
                 self.ports.insert(port, id.clone());
                 Ok(local(port))
             }
@@ -357,10 +362,6 @@ pub fn environment(identity: &Identity) -> BTreeMap<OsString, OsString> {
         env.insert("TZ".into(), zone);
     }
     env
-}
-
-fn is_free(port: u16) -> bool {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
 }
 
 fn listen(path: &Path, identity: &Identity) -> io::Result<UnixDatagram> {

@@ -20,6 +20,7 @@ pub mod nursery;
 pub mod obituary;
 pub mod output;
 pub mod places;
+mod ports;
 pub mod releases;
 pub mod reload;
 pub mod shutdown;

@@ -16,6 +16,7 @@ use std::{
 };
 
 use nix::unistd::{Gid, Uid, User, chown};
+use socket2::{Domain, SockAddr, Socket, Type};
 use thiserror::Error;
 
 use super::{
@@ -186,8 +187,10 @@ impl Places {
         let usual = dir.join(format!("{}.sock", id.n));
         // At most two of an instance serve at a time; a third is on its way out, and its socket with it.
         let others = (1..8).map(|k| dir.join(format!("{}.{k}.sock", id.n)));
-        let path = std::iter::once(usual.clone()).chain(others).find(|path| !is_taken(path));
-        free(path.unwrap_or(usual))
+        // What another process listens on is not taken from it: it may be one that got away from its app.
+        let path = std::iter::once(usual.clone()).chain(others).find(|path| !is_taken(path) && !is_heard(path));
+        let why = || format!("other processes listen on {} and on all that may stand in its place", usual.display());
+        free(path.ok_or_else(|| SpawnError::Taken { why: why() })?)
     }
 
     /// The path of an instance's NOTIFY_SOCKET, free of a stale one, in a directory that is not the app's.
@@ -208,6 +211,18 @@ impl Places {
 
     fn app_dir(&self, app: &AppName) -> PathBuf {
         self.run.join("app").join(app.as_str())
+    }
+}
+
+/// Whether somebody listens on the socket at `path`. A full queue is a listener too.
+fn is_heard(path: &Path) -> bool {
+    let asked = || -> io::Result<()> {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+        socket.connect(&SockAddr::unix(path)?)
+    };
+    match asked() {
+        Ok(()) => true,
+        Err(error) => error.kind() == io::ErrorKind::WouldBlock,
     }
 }
 

@@ -105,6 +105,7 @@ fn row(instance: &Instance) -> Value {
         last_exit,
         last_restart_ms,
         due_ms,
+        note,
         ..
     } = instance;
     json!({
@@ -120,6 +121,7 @@ fn row(instance: &Instance) -> Value {
         "last_exit_at": last_exit.as_ref().map(|(_, at)| rfc3339(*at)),
         "last_restart": last_restart_ms.map(rfc3339),
         "next_start": due_ms.map(rfc3339),
+        "note": note,
     })
 }
 

@@ -36,6 +36,7 @@ use crate::{
     vocab::AppName,
 };
 
+mod arrival;
 pub mod carried;
 mod message;
 mod report;
@@ -110,6 +111,8 @@ impl Supervisor {
     pub async fn run(mut self) {
         let mut look = tokio::time::interval(LOOK_EVERY);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut arrivals = tokio::time::interval(arrival::LOOK_EVERY);
+        arrivals.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let due = self.tracks.values().filter_map(|track| track.life.due()).min();
             let due = due.map_or_else(|| Instant::now() + Duration::from_secs(86_400), |at| self.clock.instant(at));
@@ -123,6 +126,7 @@ impl Supervisor {
                 },
                 () = tokio::time::sleep_until(due) => self.tick(),
                 _ = look.tick(), if runs => self.look(),
+                _ = arrivals.tick(), if self.somebody_arrives() => self.look_at_arrivals(),
             }
             self.go_on_stopping();
             self.start_waiting();
@@ -133,6 +137,7 @@ impl Supervisor {
     fn notice(&mut self, notice: Notice) {
         match notice {
             Notice::Exited { id, incarnation, exit } => {
+                self.ended_early(&id.app, incarnation);
                 if let Some(process) = self.process(&id.app, incarnation) {
                     process.pid = None;
                     if let Some(task) = process.notify.take() {
@@ -142,7 +147,12 @@ impl Supervisor {
                 self.step(&id.app, Event::Exited { n: id.n, incarnation, exit });
                 self.blame_known(&id, incarnation, exit);
             }
-            Notice::Seen { id, incarnation } => self.step(&id.app, Event::Ready { n: id.n, incarnation }),
+            Notice::Seen { id, incarnation } => {
+                if let Some(process) = self.process(&id.app, incarnation) {
+                    process.arrival.seen = true;
+                }
+                self.arrived(&id.app, id.n, incarnation);
+            }
             Notice::Pinged { id, incarnation, told } => {
                 told.store(false, Relaxed);
                 self.step(&id.app, Event::Pinged { n: id.n, incarnation });
@@ -164,7 +174,7 @@ impl Supervisor {
                 let seen_by_us = |track: &Track| matches!(track.life.spec().ready, plan::Ready::Log { .. } | plan::Ready::Notify { .. });
                 let event = match health {
                     Health::Ready if self.tracks.get(&app).is_some_and(seen_by_us) => return,
-                    Health::Ready => Event::Ready { n, incarnation },
+                    Health::Ready => return self.arrived(&app, n, incarnation),
                     Health::Live => Event::Alive { n, incarnation },
                     Health::Dead { reason } => Event::Dead { n, incarnation, why: reason },
                 };
@@ -418,13 +428,14 @@ impl Supervisor {
                 tracing::info!(%app, instance = n, pid = pid.as_raw(), "started");
                 tail.pid.store(pid.as_raw().cast_unsigned(), Relaxed);
                 if let Some(process) = self.process(app, incarnation) {
-                    *process = Process { n, pid: Some(pid), addr, tail: Some(tail), notify, cpu_ms: 0, memory_bytes: 0 };
+                    *process = Process { n, pid: Some(pid), addr, tail: Some(tail), notify, ..Process::default() };
                 }
                 if root && spec.user.as_deref() != Some("root") && self.as_root.insert(app.clone()) {
                     tracing::warn!(%app, "runs as root: set `user` to one without privileges, or write user = \"root\" if it must");
                 }
                 Event::Spawned { n, incarnation }
             }
+            Err(SpawnError::Taken { why }) => Event::Taken { n, incarnation, why },
             Err(error) => {
                 let why = SpawnError::story(&error);
                 tracing::error!(%app, instance = n, error = why, "could not be started");

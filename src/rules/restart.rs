@@ -43,6 +43,7 @@ mod report;
 mod roll;
 mod shared;
 mod succession;
+mod taken;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -128,7 +129,7 @@ impl Life {
             Phase::Starting { deadline } => *deadline,
             Phase::Draining { deadline, .. } | Phase::Stopping { deadline, .. } => Some(*deadline),
             Phase::Killing { again, .. } => Some(*again),
-            Phase::Backoff { due } => Some(*due),
+            Phase::Backoff { due } | Phase::Taken { due } => Some(*due),
             Phase::Cooldown { not_before } => Some(self.cooling.unwrap_or_default().max(*not_before)),
         }
     }
@@ -156,6 +157,12 @@ impl Life {
             },
             Event::SpawnFailed { n, incarnation, why } => match self.role(n, incarnation) {
                 Role::Present => self.spawn_failed(n, &why, now, dice),
+                Role::Next => self.next_failed(n, why, now),
+                Role::Leaving => self.leaver_gone(incarnation),
+                Role::Nobody => {}
+            },
+            Event::Taken { n, incarnation, why } => match self.role(n, incarnation) {
+                Role::Present => self.taken(n, why, now, dice),
                 Role::Next => self.next_failed(n, why, now),
                 Role::Leaving => self.leaver_gone(incarnation),
                 Role::Nobody => {}
@@ -239,6 +246,7 @@ impl Life {
                 wear: Wear::default(),
                 charge: None,
                 successor: None,
+                taken: None,
             });
         }
     }
@@ -279,8 +287,11 @@ impl Life {
             let Some(cell) = self.cells.get_mut(&n) else { continue };
             cell.backoff.forget();
             cell.trial = false;
+            cell.taken = None;
             match &mut cell.phase {
-                Phase::Stopped | Phase::Awaiting | Phase::Exited | Phase::Backoff { .. } | Phase::Cooldown { .. } => self.spawn(n, now),
+                Phase::Stopped | Phase::Awaiting | Phase::Exited | Phase::Backoff { .. } | Phase::Cooldown { .. } | Phase::Taken { .. } => {
+                    self.spawn(n, now)
+                }
                 Phase::Spawning { then: Some(then) }
                 | Phase::Draining { then, .. }
                 | Phase::Stopping { then, .. }
@@ -314,7 +325,9 @@ impl Life {
 
     fn spawned(&mut self, n: u16, now: Duration, dice: u64) {
         let timeout = self.spec.ready.timeout();
-        let Some(Phase::Spawning { then }) = self.cells.get(&n).map(|cell| cell.phase.clone()) else { return };
+        let Some(cell) = self.cells.get_mut(&n) else { return };
+        cell.taken = None;
+        let Phase::Spawning { then } = cell.phase.clone() else { return };
         match then {
             Some(then) => self.signal(n, then, now),
             None => {
@@ -359,7 +372,9 @@ impl Life {
         let phase = cell.phase.clone();
         match phase {
             // Nothing of it ran.
-            Phase::Stopped | Phase::Awaiting | Phase::Exited | Phase::Backoff { .. } | Phase::Cooldown { .. } => return,
+            Phase::Stopped | Phase::Awaiting | Phase::Exited | Phase::Backoff { .. } | Phase::Cooldown { .. } | Phase::Taken { .. } => {
+                return;
+            }
             Phase::Draining { then, .. }
             | Phase::Stopping { then, .. }
             | Phase::Killing { then, .. }
@@ -417,7 +432,7 @@ impl Life {
                     self.kill(n, then, now);
                 }
                 Phase::Killing { then, .. } if late => self.kill(n, then, now),
-                Phase::Backoff { .. } if late => self.spawn(n, now),
+                Phase::Backoff { .. } | Phase::Taken { .. } if late => self.spawn(n, now),
                 Phase::Stopped
                 | Phase::Awaiting
                 | Phase::Exited
@@ -428,6 +443,7 @@ impl Life {
                 | Phase::Stopping { .. }
                 | Phase::Killing { .. }
                 | Phase::Backoff { .. }
+                | Phase::Taken { .. }
                 | Phase::Cooldown { .. } => {}
             }
         }
@@ -446,7 +462,9 @@ impl Life {
             | Phase::Stopping { .. }
             | Phase::Killing { .. }
             | Phase::Backoff { .. } => true,
-            Phase::Stopped | Phase::Awaiting | Phase::Exited | Phase::Ready | Phase::Cooldown { .. } => cell.successor.is_some(),
+            Phase::Stopped | Phase::Awaiting | Phase::Exited | Phase::Ready | Phase::Cooldown { .. } | Phase::Taken { .. } => {
+                cell.successor.is_some()
+            }
         };
         !self.leaving.is_empty() || self.cells.values().any(moves)
     }

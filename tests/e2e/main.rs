@@ -37,6 +37,7 @@ mod selftest;
 mod slow;
 mod smuggling;
 mod stop;
+mod strangers;
 mod streaming;
 mod systemd;
 mod tls;

@@ -143,12 +143,15 @@ fn apps(apps: &[App], out: &mut String) -> fmt::Result {
             let colour = match instance.state {
                 InstanceState::Ready => "good",
                 InstanceState::Starting | InstanceState::Draining | InstanceState::Stopping => "busy",
-                InstanceState::Backoff | InstanceState::Cooldown => "bad",
+                InstanceState::Backoff | InstanceState::Cooldown | InstanceState::Taken => "bad",
                 InstanceState::Stopped | InstanceState::Exited => "off",
             };
             write!(out, "<tr><th>{}<td><span class=\"pill {colour}\">{}</span>", Text(&instance.id), instance.state.as_str())?;
             if let Some(due) = &instance.next_start {
                 write!(out, "<small>next start {}</small>", Moment(due))?;
+            }
+            if let Some(note) = &instance.note {
+                write!(out, "<small>{}</small>", Text(note))?;
             }
             write!(out, "<td>{}<td class=n>{}", Moment(&instance.since), instance.pid.map(|pid| pid.to_string()).unwrap_or_default())?;
             write!(

@@ -130,7 +130,12 @@ fn follow(vitals: &Vitals, instance: &Instance) {
             }
         }
         InstanceState::Draining | InstanceState::Stopping => vitals.close(),
-        InstanceState::Stopped | InstanceState::Starting | InstanceState::Exited | InstanceState::Backoff | InstanceState::Cooldown => {
+        InstanceState::Stopped
+        | InstanceState::Starting
+        | InstanceState::Exited
+        | InstanceState::Backoff
+        | InstanceState::Cooldown
+        | InstanceState::Taken => {
             if vitals.verdict() != Verdict::New {
                 vitals.set_verdict(Verdict::New, None);
             }

@@ -250,7 +250,7 @@ fn prospect<'a>(instances: impl Iterator<Item = &'a Instance>) -> Prospect {
     for instance in instances {
         match instance.state {
             InstanceState::Starting | InstanceState::Ready | InstanceState::Draining | InstanceState::Stopping => prospect.coming = true,
-            InstanceState::Backoff | InstanceState::Cooldown => {
+            InstanceState::Backoff | InstanceState::Cooldown | InstanceState::Taken => {
                 if let Some(due) = instance.due_ms {
                     prospect.due_ms = if prospect.due_ms == 0 { due } else { due.min(prospect.due_ms) };
                 }

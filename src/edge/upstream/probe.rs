@@ -2,7 +2,7 @@
 //!
 //! Shape: one task a target, made and ended as pools and instances come and go; a target that a reload does not change keeps its task and its history.
 //!   `[upstream] health`  at once, then each `interval`; each second at most while the server has never passed
-//!   instance starting    with `ready` http or tcp: each 100 ms, after 5 s each 250 ms, until it passes once → `Health::Ready`
+//!   instance starting    with `ready` http or tcp: each 100 ms, after 5 s each 250 ms, until it passes → `Health::Ready`, and on until the master has it so
 //!   instance ready       with `live`: each `interval` → `Health::Dead`, `Health::Live` when it turns. A probe that times out while requests are in flight on
 //!                        the instance counts only if none was answered since the probe before: slow is not dead.
 //!   a suspect            at once, until it says anything; its siblings once, where none has answered meanwhile ([`crate::rules::suspicion`])
@@ -44,6 +44,8 @@ const RESOLVE_WITHIN: Duration = Duration::from_secs(5);
 const RESOLVE_FAILS: u32 = 3;
 /// Between two looks for servers that hang.
 const LOOK: Duration = Duration::from_millis(200);
+/// Between two words that an instance which starts has passed.
+const TELL_AGAIN: Duration = Duration::from_millis(250);
 /// 2xx and 3xx.
 const APP_PASSES: (u16, u16) = (200, 399);
 
@@ -108,8 +110,12 @@ impl Job {
             Self::Resolve { who, address } => resolve(&who, &address, &tools).await,
             Self::Watch { target, check, timing } => watch_server(&target, &check, &timing, &tools).await,
             Self::Ready { target, check, timeout, id, incarnation } => {
-                until_ready(&target, &check, timeout, &tools).await;
-                tools.report(id, incarnation, Health::Ready).await;
+                // The master may know that somebody else answered: it is told again until the table says that the instance is ready, which ends this task.
+                loop {
+                    until_ready(&target, &check, timeout, &tools).await;
+                    tools.report(id.clone(), incarnation, Health::Ready).await;
+                    sleep(TELL_AGAIN).await;
+                }
             }
             Self::Live { target, check, timing, id, incarnation } => {
                 watch_instance(&target, &check, &timing, &id, incarnation, &tools).await
@@ -265,7 +271,8 @@ fn instance_job(app: &AppSpec, target: Target, id: &InstanceId, incarnation: Inc
         | InstanceState::Stopping
         | InstanceState::Exited
         | InstanceState::Backoff
-        | InstanceState::Cooldown => None,
+        | InstanceState::Cooldown
+        | InstanceState::Taken => None,
     }
 }
 

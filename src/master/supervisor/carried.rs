@@ -15,7 +15,7 @@ use regex::bytes::Regex;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Process, Supervisor, Track, Wiring};
+use super::{Process, Supervisor, Track, Wiring, arrival::Arrival};
 use crate::{
     ipc::message::InstanceId,
     master::{
@@ -59,6 +59,7 @@ struct Passenger {
     /// Of its tail, which may outlive the process.
     tail_pid: Option<u32>,
     last_lines: Vec<String>,
+    note: Option<String>,
     cpu_ms: u64,
     memory_bytes: u64,
 }
@@ -116,7 +117,7 @@ impl Supervisor {
         let mut tracks = BTreeMap::new();
         for (app, Track { life, processes, scaled, waiters: _, again, removed }) in &self.tracks {
             let mut passengers = Vec::new();
-            for (incarnation, Process { n, pid, addr, tail, notify, cpu_ms, memory_bytes }) in processes {
+            for (incarnation, Process { n, pid, addr, tail, notify, arrival: _, note, cpu_ms, memory_bytes }) in processes {
                 let notify = notify.as_ref().map(|notify| bag.put(&*notify.socket)).transpose().map_err(UpgradeError::Descriptors)?;
                 passengers.push(Passenger {
                     n: *n,
@@ -126,6 +127,7 @@ impl Supervisor {
                     notify,
                     tail_pid: tail.as_ref().map(|tail| tail.pid.load(super::Relaxed)),
                     last_lines: tail.as_ref().map(|tail| tail.lines()).unwrap_or_default(),
+                    note: note.clone(),
                     cpu_ms: *cpu_ms,
                     memory_bytes: *memory_bytes,
                 });
@@ -186,7 +188,7 @@ impl Supervisor {
         output: &mut Adopted,
         claim: &mut impl FnMut(RawFd) -> io::Result<OwnedFd>,
     ) -> io::Result<Process> {
-        let Passenger { n, incarnation, pid, addr, notify, tail_pid, last_lines, cpu_ms, memory_bytes } = passenger.clone();
+        let Passenger { n, incarnation, pid, addr, notify, tail_pid, last_lines, note, cpu_ms, memory_bytes } = passenger.clone();
         let id = InstanceId { app: app.clone(), n };
         let starting = life.view().any(|view| view.n == n && view.incarnation == incarnation && view.state == State::Starting);
         let spec = life.spec_of(n, incarnation);
@@ -204,6 +206,6 @@ impl Supervisor {
             Some(pid) => self.workshop.take_over(&id, incarnation, spec, (pid, tail.clone()), notify, &self.notices.0)?,
             None => None,
         };
-        Ok(Process { n, pid, addr, tail, notify, cpu_ms, memory_bytes })
+        Ok(Process { n, pid, addr, tail, notify, arrival: Arrival::default(), note, cpu_ms, memory_bytes })
     }
 }

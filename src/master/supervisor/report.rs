@@ -19,10 +19,20 @@ impl Supervisor {
                 format!("{app}.{n} is ready after {} ms", millis(*took))
             }
             Report::Again { n, why, delay } => {
+                let note = track.processes.values().rev().find(|process| process.n == *n).and_then(|process| process.note.clone());
+                let why = note.into_iter().fold(why.clone(), |why, note| format!("{why}; {note}"));
                 tracing::warn!(%app, instance = n, why, delay_ms = millis(*delay), last_line = last_line(n), "ended, will be started again");
                 let last = last_line(n);
                 let last = if last.is_empty() { last } else { format!(", its last words: {last}") };
                 format!("{app}.{n} ended: {why}; it is started again in {} ms{last}", millis(*delay))
+            }
+            Report::Taken { n, why, delay, lasts } => {
+                if *lasts {
+                    tracing::debug!(%app, instance = n, why, delay_ms = millis(*delay), "still not started");
+                } else {
+                    tracing::warn!(%app, instance = n, why, "not started: end what has its address, or choose another `port`");
+                }
+                format!("{app}.{n} is not started: {why}; end it, or choose another `port`; the next try is in {} ms", millis(*delay))
             }
             Report::Ended { n, why } => {
                 tracing::info!(%app, instance = n, why, "ended, and stays so");

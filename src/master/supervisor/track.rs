@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, num::NonZeroU16, sync::Arc};
 
 use nix::unistd::Pid;
 
-use super::waiter::Waiter;
+use super::{arrival::Arrival, waiter::Waiter};
 use crate::{
     master::{launch::Notify, output::Tail, usage},
     plan::{App, AppPort},
@@ -20,6 +20,9 @@ pub(super) struct Process {
     pub(super) addr: Option<ServerAddr>,
     pub(super) tail: Option<Arc<Tail>>,
     pub(super) notify: Option<Notify>,
+    pub(super) arrival: Arrival,
+    /// What else is to be known of it.
+    pub(super) note: Option<String>,
     pub(super) cpu_ms: u64,
     pub(super) memory_bytes: u64,
 }

@@ -30,11 +30,12 @@ impl Waiter {
             (Wish::Restarted, Report::RollDone) | (Wish::Deployed, Report::DeployDone) => done(),
             (Wish::Restarted, Report::RollAborted { .. })
             | (Wish::Deployed, Report::DeployFailed { .. })
-            | (Wish::Up, Report::Again { .. } | Report::BudgetSpent { .. }) => failed(),
+            | (Wish::Up, Report::Again { .. } | Report::BudgetSpent { .. } | Report::Taken { lasts: true, .. }) => failed(),
             (
                 Wish::Up | Wish::Stopped | Wish::Restarted | Wish::Deployed,
                 Report::Ready { .. }
                 | Report::Again { .. }
+                | Report::Taken { .. }
                 | Report::Ended { .. }
                 | Report::Stopped { .. }
                 | Report::Unhealthy { .. }

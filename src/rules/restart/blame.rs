@@ -80,6 +80,7 @@ impl Life {
             | Phase::Draining { .. }
             | Phase::Stopping { .. }
             | Phase::Killing { .. }
+            | Phase::Taken { .. }
             | Phase::Backoff { .. } => None,
         });
         if let Some((due, n)) = waits.min() {
@@ -93,7 +94,7 @@ impl Life {
 
     /// Whether no instance, but perhaps this one, serves or is on its way.
     fn is_alone(&self, but: Option<u16>) -> bool {
-        let rests = |cell: &Cell| matches!(cell.phase, Phase::Stopped | Phase::Exited | Phase::Cooldown { .. });
+        let rests = |cell: &Cell| matches!(cell.phase, Phase::Stopped | Phase::Exited | Phase::Cooldown { .. } | Phase::Taken { .. });
         self.cells.iter().all(|(n, cell)| Some(*n) == but || rests(cell))
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Phase, Reason, blame::Charge, recycle::Wear, succession::Successor};
+use super::{Phase, Reason, blame::Charge, recycle::Wear, succession::Successor, taken::Taken};
 use crate::rules::backoff::Backoff;
 
 /// One instance.
@@ -33,4 +33,6 @@ pub(super) struct Cell {
     pub(super) charge: Option<Charge>,
     /// Its next process, which does not serve yet.
     pub(super) successor: Option<Successor>,
+    /// Its last tries found its address taken.
+    pub(super) taken: Option<Taken>,
 }

@@ -39,6 +39,7 @@ impl Life {
                     | Phase::Starting { .. }
                     | Phase::Ready
                     | Phase::Backoff { .. }
+                    | Phase::Taken { .. }
                     | Phase::Cooldown { .. } => {}
                 }
             }

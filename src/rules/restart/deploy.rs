@@ -235,7 +235,7 @@ impl Life {
             None => (cell.incarnation, cell.since, cell.wear) = (0, now, Wear::default()),
         }
         match phase {
-            Phase::Stopped | Phase::Awaiting | Phase::Exited | Phase::Backoff { .. } | Phase::Cooldown { .. } => {}
+            Phase::Stopped | Phase::Awaiting | Phase::Exited | Phase::Backoff { .. } | Phase::Cooldown { .. } | Phase::Taken { .. } => {}
             Phase::Spawning { .. } => self.leave(n, new, Leave::Spawning, deploy.new.clone(), now),
             Phase::Starting { .. } | Phase::Ready => {
                 self.leave(n, new, Leave::StandsBy, deploy.new.clone(), now);

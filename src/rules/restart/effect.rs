@@ -11,7 +11,7 @@ use super::Report;
 /// What the shell must do.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub enum Effect {
-    /// Answered by `Spawned` or `SpawnFailed`; with [`Life::spec_of`]. `beside` the process that it will replace, if there is memory for both: else `NoRoom`.
+    /// Answered by `Spawned`, `SpawnFailed` or `Taken`; with [`Life::spec_of`]. `beside` the process that it will replace, if there is memory for both: else `NoRoom`.
     Spawn {
         n: u16,
         incarnation: u64,

@@ -15,7 +15,7 @@ impl Life {
     pub(super) fn take_down(&mut self, n: u16, then: After, now: Duration) {
         let Some(cell) = self.cells.get_mut(&n) else { return };
         match &mut cell.phase {
-            Phase::Stopped | Phase::Awaiting | Phase::Exited | Phase::Backoff { .. } | Phase::Cooldown { .. } => {
+            Phase::Stopped | Phase::Awaiting | Phase::Exited | Phase::Backoff { .. } | Phase::Cooldown { .. } | Phase::Taken { .. } => {
                 self.settle(n, then, now, 0);
             }
             Phase::Spawning { then: later } => *later = Some(then),
@@ -56,7 +56,7 @@ impl Life {
             self.dismiss(n, now);
             let Some(cell) = self.cells.get_mut(&n) else { continue };
             match &mut cell.phase {
-                Phase::Stopped | Phase::Awaiting | Phase::Exited | Phase::Backoff { .. } | Phase::Cooldown { .. } => {
+                Phase::Stopped | Phase::Awaiting | Phase::Exited | Phase::Backoff { .. } | Phase::Cooldown { .. } | Phase::Taken { .. } => {
                     self.settle(n, end.clone(), now, 0);
                 }
                 Phase::Spawning { then } => *then = Some(end.clone()),

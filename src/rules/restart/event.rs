@@ -36,6 +36,12 @@ pub enum Event {
         incarnation: u64,
         why: String,
     },
+    /// Nothing was started: somebody else has its address.
+    Taken {
+        n: u16,
+        incarnation: u64,
+        why: String,
+    },
     Exited {
         n: u16,
         incarnation: u64,

@@ -19,6 +19,8 @@ pub enum State {
     Exited,
     Backoff,
     Cooldown,
+    /// Somebody else has its address.
+    Taken,
 }
 
 /// Where an instance stands, with what comes next.
@@ -55,6 +57,10 @@ pub(super) enum Phase {
     Cooldown {
         not_before: Duration,
     },
+    /// Somebody else has its address: tried again then. No exit, so it costs no budget.
+    Taken {
+        due: Duration,
+    },
 }
 
 /// What follows when the process is gone.
@@ -78,6 +84,7 @@ impl Phase {
             Self::Stopping { .. } | Self::Killing { .. } => State::Stopping,
             Self::Backoff { .. } => State::Backoff,
             Self::Cooldown { .. } => State::Cooldown,
+            Self::Taken { .. } => State::Taken,
         }
     }
 }

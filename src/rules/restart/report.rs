@@ -19,6 +19,13 @@ pub enum Report {
         why: String,
         delay: Duration,
     },
+    /// Somebody else has its address; it is tried again after `delay`. `lasts`: it was so at the try before, too.
+    Taken {
+        n: u16,
+        why: String,
+        delay: Duration,
+        lasts: bool,
+    },
     /// It ended and its policy leaves it so.
     Ended {
         n: u16,

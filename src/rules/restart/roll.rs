@@ -72,7 +72,7 @@ impl Life {
             let Some(cell) = self.cells.get_mut(&n) else { continue };
             roll.current.push((n, cell.incarnation));
             match cell.phase {
-                Phase::Stopped | Phase::Awaiting | Phase::Exited | Phase::Backoff { .. } | Phase::Cooldown { .. } => {
+                Phase::Stopped | Phase::Awaiting | Phase::Exited | Phase::Backoff { .. } | Phase::Cooldown { .. } | Phase::Taken { .. } => {
                     cell.pending = Some(reason);
                     self.spawn(n, now);
                 }

@@ -95,6 +95,7 @@ impl Successor {
             last_exit: cell.last_exit.clone(),
             last_restart: cell.last_restart,
             due: None,
+            taken: None,
         }
     }
 }
@@ -125,6 +126,7 @@ impl Leaving {
             last_exit: cell.and_then(|cell| cell.last_exit.clone()),
             last_restart: cell.and_then(|cell| cell.last_restart),
             due: None,
+            taken: None,
         }
     }
 }
@@ -270,7 +272,9 @@ impl Life {
         self.changed = true;
         self.begin_wear(n, now, dice);
         let stage = match phase {
-            Phase::Stopped | Phase::Awaiting | Phase::Exited | Phase::Backoff { .. } | Phase::Cooldown { .. } => return,
+            Phase::Stopped | Phase::Awaiting | Phase::Exited | Phase::Backoff { .. } | Phase::Cooldown { .. } | Phase::Taken { .. } => {
+                return;
+            }
             Phase::Spawning { .. } => Leave::Spawning,
             Phase::Ready if stand_by.is_some() => Leave::StandsBy,
             Phase::Ready if spec.port != AppPort::None && !drain.is_zero() => {

@@ -104,6 +104,53 @@ impl Story {
 }
 
 #[test]
+fn a_taken_address_is_no_exit_and_is_tried_again_until_it_is_free() {
+    let mut story = Story::of(App { port: AppPort::Fixed { first: NonZeroU16::MIN }, ..spec(1) });
+    story.event(Event::Start);
+    let mut waits = Vec::new();
+    for tries in 0..20 {
+        let incarnation = story.incarnation(0);
+        story.event(Event::Taken { n: 0, incarnation, why: "port 1 is taken by pid 7 (nginx)".into() });
+        assert_eq!(story.states(), [State::Taken]);
+        let view = story.life.view().next().expect("there");
+        assert_eq!(view.taken.as_deref(), Some("port 1 is taken by pid 7 (nginx)"));
+        let told = story.last.iter().find_map(|e| if let Effect::Report(Report::Taken { lasts, .. }) = e { Some(*lasts) } else { None });
+        assert_eq!(told, Some(tries > 0), "one who is slow to let go is not yet a reason to give up");
+        waits.push(story.life.due().expect("tried again") - story.now);
+        story.due();
+        assert_eq!(story.spawns(), [0]);
+    }
+    assert!(waits[0] < ms(400) && waits.iter().all(|wait| *wait <= secs(30)) && waits[19] > secs(20), "{waits:?}");
+    assert!(!story.life.is_cooling(), "it has cost nothing of the budget");
+    story.spawned(0).ready(0);
+    assert_eq!(story.states(), [State::Ready]);
+    // A crash afterwards waits as the first one does.
+    story.exits(0, 1);
+    assert!(story.life.due().expect("again") - story.now < ms(400));
+}
+
+#[test]
+fn a_restart_whose_address_stays_taken_is_given_up_and_the_instance_waits_on() {
+    let mut story = Story::of(App { port: AppPort::Fixed { first: NonZeroU16::MIN }, ..spec(1) });
+    story.up().event(Event::Restart(Reason::Command));
+    let incarnation = story.incarnation(0);
+    story.event(Event::Drained { n: 0, incarnation }).exits(0, 0);
+    assert_eq!(story.spawns(), [0], "the old one went first");
+    let taken = |story: &mut Story| {
+        let incarnation = story.incarnation(0);
+        story.event(Event::Taken { n: 0, incarnation, why: "taken".into() });
+    };
+    taken(&mut story);
+    assert!(story.life.is_rolling());
+    story.due();
+    taken(&mut story);
+    assert!(!story.life.is_rolling() && story.did(&Effect::Report(Report::RollAborted { n: 0, why: "taken".into() })));
+    assert_eq!(story.states(), [State::Taken]);
+    story.event(Event::Stop);
+    assert_eq!(story.states(), [State::Stopped]);
+}
+
+#[test]
 fn an_app_starts_all_its_instances_and_each_serves_when_it_is_ready() {
     let mut story = Story::of(spec(2));
     story.event(Event::Start);
@@ -991,6 +1038,8 @@ impl Run {
                 if good {
                     self.world.alive.insert(incarnation, n);
                     self.step(Event::Spawned { n, incarnation });
+                } else if self.dice.is_multiple_of(3) {
+                    self.step(Event::Taken { n, incarnation, why: "taken".into() });
                 } else {
                     self.unexpected(n, incarnation);
                     self.step(Event::SpawnFailed { n, incarnation, why: "no".into() });
@@ -1031,6 +1080,7 @@ impl Run {
                     self.step(Event::Spawned { n, incarnation });
                     self.step(Event::Drained { n, incarnation });
                     self.step(Event::NoRoom { n, incarnation, why: "x".into() });
+                    self.step(Event::Taken { n, incarnation, why: "x".into() });
                     self.step(Event::Warmed { n, incarnation, result: Err("x".into()) });
                 }
             }

@@ -27,8 +27,10 @@ pub struct View {
     pub restarts: u64,
     pub last_exit: Option<(String, Duration)>,
     pub last_restart: Option<Duration>,
-    /// When the next start is due, in backoff and cooldown.
+    /// When the next start is due, in backoff and cooldown, and while its address is taken.
     pub due: Option<Duration>,
+    /// Who has its address, in words.
+    pub taken: Option<String>,
 }
 
 impl Life {
@@ -117,7 +119,7 @@ impl Life {
             last_exit: cell.last_exit.clone(),
             last_restart: cell.last_restart,
             due: match cell.phase {
-                Phase::Backoff { .. } | Phase::Cooldown { .. } => self.cell_due(cell),
+                Phase::Backoff { .. } | Phase::Cooldown { .. } | Phase::Taken { .. } => self.cell_due(cell),
                 Phase::Stopped
                 | Phase::Awaiting
                 | Phase::Exited
@@ -128,6 +130,7 @@ impl Life {
                 | Phase::Stopping { .. }
                 | Phase::Killing { .. } => None,
             },
+            taken: cell.taken.as_ref().filter(|_| matches!(cell.phase, Phase::Taken { .. })).map(|taken| taken.why.clone()),
         }
     }
 }
