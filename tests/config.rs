@@ -3,7 +3,7 @@
 //! A changed complaint: `INSTA_UPDATE=always cargo test --test config`, then read the diff. In CI a missing or different snapshot fails.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     num::NonZeroUsize,
     os::unix::fs::PermissionsExt as _,
@@ -194,8 +194,12 @@ fn an_environment_file_is_read_and_env_wins() {
     fs::write(&path, "[app.web]\ncommand = \"serve\"\nenv = { A = \"2\" }\nenv_file = \"web.env\"\n").expect("written");
     let plan = load(&path).unwrap_or_else(|complaints| panic!("{complaints}"));
     let app = plan.apps.values().next().expect("an app");
-    let env: Vec<_> = app.env.iter().map(|(name, value)| (name.as_str(), value.reveal().as_str())).collect();
-    assert_eq!(env, [("A", "2"), ("B", "two words"), ("C", "x=y")]);
+    let all = |of: &BTreeMap<String, gateway::vocab::Secret<String>>| -> Vec<(String, String)> {
+        of.iter().map(|(name, value)| (name.clone(), value.reveal().clone())).collect()
+    };
+    let pairs = |of: &[(&str, &str)]| of.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect::<Vec<_>>();
+    assert_eq!(all(&app.env), pairs(&[("A", "2")]));
+    assert_eq!(all(&app.env_file), pairs(&[("A", "1"), ("B", "two words"), ("C", "x=y")]));
 }
 
 #[test]
@@ -714,4 +718,90 @@ fn passwords_in_the_clear_are_noticed_where_others_than_this_machine_can_come() 
     };
     assert_eq!(told(r#"["127.0.0.1:8080", "[::1]:8080"]"#), Vec::<String>::new());
     assert_eq!(told(r#"["127.0.0.1:8080", "0.0.0.0:80"]"#), ["plain"]);
+}
+
+/// A file beside nothing, by its own path.
+fn with_env_file(text: &[u8]) -> Result<Plan, Complaints> {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("web.env");
+    fs::write(&file, text).expect("written");
+    let config = format!("[app.web]\ncommand = \"serve\"\nenv_file = \"{}\"\nenv = {{ A = \"of env\" }}\n", file.display());
+    load_text(config.as_bytes())
+}
+
+#[test]
+fn an_env_file_goes_in_as_systemd_and_docker_agree_on_it() {
+    let text =
+        "\u{feff}A=of the file\r\nNAME=\"say \\\"hi\\\" to {n} and {port}\"\r\n# a comment\nexport KEY='-----BEGIN\nEND-----'\nEMPTY=\n";
+    let plan = with_env_file(text.as_bytes()).unwrap_or_else(|complaints| panic!("{complaints}"));
+    let app = &plan.apps["web"];
+    let found: Vec<(&str, &str)> = app.env_file.iter().map(|(name, value)| (name.as_str(), value.reveal().as_str())).collect();
+    assert_eq!(found, [("A", "of the file"), ("EMPTY", ""), ("KEY", "-----BEGIN\nEND-----"), ("NAME", "say \"hi\" to {n} and {port}")]);
+    assert_eq!(app.env["A"].reveal(), "of env");
+    assert_eq!(app.port, plan::AppPort::None, "a file is nobody's template");
+}
+
+#[test]
+fn an_env_file_that_means_two_things_is_refused_with_its_lines_and_the_cure() {
+    let text = "A=1\nTOKEN=ab#c # the old one\nDIR=C:\\srv\nURL=\"postgres://u:$PW@db\"\n";
+    let report = with_env_file(text.as_bytes()).expect_err("ambiguous").to_string();
+    for line in ["web.env:2: ", "web.env:3: ", "web.env:4: "] {
+        assert!(report.contains(line), "{report}");
+    }
+    assert!(report.contains("put the comment on a line of its own") && report.contains("put the value in single quotes"), "{report}");
+    assert!(!report.contains("ab#c") && !report.contains("postgres"), "no value shows: {report}");
+}
+
+fn port_of(text: &str) -> plan::AppPort {
+    let plan = good(text);
+    let again = good(&show::effective(&plan));
+    assert_eq!(plan.apps["web"].port, again.apps["web"].port, "as it shows itself: {}", show::effective(&plan));
+    plan.apps["web"].port.clone()
+}
+
+#[test]
+fn an_app_that_a_site_or_a_route_names_has_an_address_whatever_its_command() {
+    use plan::AppPort::{Allotted, None, Socket};
+    let site = "[[site]]\nhost = \"a\"\ntls = \"internal\"\n";
+    let node = "[app.web]\ncommand = \"node server.js\"\n";
+    assert_eq!(port_of(node), None);
+    for named in [
+        "app = \"web\"",
+        "upstream = \"web\"",
+        "[site.route.\"/\"]\napp = \"web\"",
+        "[site.route.\"/x/\"]\nupstream = \"web\"\n[site.route.\"/\"]\nrespond = \"x\"",
+    ] {
+        assert_eq!(port_of(&format!("{node}{site}{named}\n")), Allotted, "{named}");
+    }
+    assert_eq!(port_of(&format!("{node}[defaults]\napp = \"web\"\n{site}")), Allotted);
+    for (env, port) in [
+        ("{ BIND = \"127.0.0.1:{port}\" }", Allotted),
+        ("{ SOCKET = \"{socket}\", X = \"y\" }", Socket),
+        ("{ PORT = \"{port}\" }", Allotted),
+        ("{ X = \"{ports}\" }", None),
+    ] {
+        assert_eq!(port_of(&format!("{node}env = {env}\n")), port, "{env}");
+    }
+    // What is about requests may stand there now.
+    let plan = good(&format!("{node}health = \"/healthz\"\nhttp = \"2\"\nhold = \"off\"\n{site}app = \"web\"\n"));
+    assert_eq!(plan.apps["web"].http, plan::UpstreamHttp::V2);
+    shows_itself(&plan);
+    let report =
+        load_text(format!("{node}env = {{ PORT = \"3000\" }}\n{site}app = \"web\"\n").as_bytes()).expect_err("two masters").to_string();
+    assert!(report.contains("PORT is set by gateway for each instance") && report.contains("`port` chooses the port"), "{report}");
+}
+
+#[test]
+fn the_keys_of_a_start_are_read_and_show_themselves() {
+    let text = "[app.web]\ncommand = \"serve {port}\"\nautostart = false\nnice = -5\nbefore_start = [\"npm ci\", \"bin/migrate --now 'a b'\"]\nready = { http = \"/r\", host = \"example.com\" }\nlive = { http = \"/l\", host = \"example.com:8080\" }\n[app.other]\ncommand = \"serve {port}\"\nbefore_start = { run = \"make\", timeout = \"5m\" }\nhealth = { path = \"/h\", host = \"b.example\" }\n[app.job]\ncommand = \"x\"\nschedule = \"@daily\"\nnice = 19\n";
+    let plan = good(text);
+    shows_itself(&plan);
+    let web = &plan.apps["web"];
+    assert_eq!((web.autostart, web.nice), (false, Some(-5)));
+    assert_eq!(web.before_start.commands, [vec!["npm", "ci"], vec!["bin/migrate", "--now", "a b"]]);
+    assert_eq!(web.before_start.timeout.as_secs(), 60);
+    assert!(matches!(&web.ready, plan::Ready::Http { host: Some(host), .. } if host == "example.com"));
+    let other = &plan.apps["other"];
+    assert_eq!((other.before_start.timeout.as_secs(), other.autostart), (300, true));
+    assert_eq!(other.live.as_ref().and_then(|live| live.host.as_deref()), Some("b.example"));
 }

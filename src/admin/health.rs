@@ -41,9 +41,9 @@ pub struct Judgement {
 pub fn judge(facts: &Facts<'_>) -> Judgement {
     let parts = [
         ("listeners", listeners(facts.listeners)),
-        ("sites", sites(facts.sites, facts.upstreams)),
+        ("sites", sites(facts.sites, facts.upstreams, facts.apps)),
         ("apps", apps(facts.apps)),
-        ("upstreams", upstreams(facts.upstreams)),
+        ("upstreams", upstreams(facts.upstreams, facts.apps)),
         ("certificates", certificates(facts.certificates, facts.now)),
         ("disk", disks(facts.disks)),
     ];
@@ -79,8 +79,13 @@ fn listeners(listeners: &[Listener]) -> Component {
     component(found.collect(), counted(listeners.len(), "listener"))
 }
 
-fn sites(sites: &[Site], upstreams: &[Upstream]) -> Component {
-    let up = |name: &str| upstreams.iter().any(|upstream| upstream.name == name && upstream.up() > 0);
+/// Nobody has started it, which is as it should be.
+fn is_manual(name: &str, apps: &[App]) -> bool {
+    apps.iter().any(|app| app.name == name && !app.instances.is_empty() && app.instances.iter().all(|instance| instance.manual))
+}
+
+fn sites(sites: &[Site], upstreams: &[Upstream], apps: &[App]) -> Component {
+    let up = |name: &str| is_manual(name, apps) || upstreams.iter().any(|upstream| upstream.name == name && upstream.up() > 0);
     let found = sites.iter().filter_map(|site| {
         let mut needs: Vec<_> = site.routes.iter().filter_map(|route| route.upstream.as_deref()).collect();
         needs.sort_unstable();
@@ -97,7 +102,7 @@ fn apps(apps: &[App]) -> Component {
             .instances
             .iter()
             .filter(|instance| match instance.state {
-                InstanceState::Backoff | InstanceState::Cooldown | InstanceState::Taken => true,
+                InstanceState::Backoff | InstanceState::Cooldown | InstanceState::Taken | InstanceState::Failed => true,
                 InstanceState::Starting | InstanceState::Draining | InstanceState::Stopping => app.ready == 0 && app.job.is_none(),
                 InstanceState::Stopped | InstanceState::Ready | InstanceState::Exited => false,
             })
@@ -111,10 +116,12 @@ fn apps(apps: &[App]) -> Component {
     component(found.collect(), counted(apps.len(), "app"))
 }
 
-fn upstreams(upstreams: &[Upstream]) -> Component {
+fn upstreams(upstreams: &[Upstream], apps: &[App]) -> Component {
     let found = upstreams.iter().filter_map(|upstream| {
         let down: Vec<_> = upstream.servers.iter().filter(|server| !server.up).map(|server| server.server.as_str()).collect();
-        if upstream.up() == 0 {
+        if is_manual(&upstream.name, apps) {
+            None
+        } else if upstream.up() == 0 {
             Some((Verdict::Degraded, format!("upstream {} has no server that is up", upstream.name)))
         // Instances come and go as their app is restarted: what ails them stands under `apps`.
         } else if down.is_empty() || upstream.app {
@@ -214,6 +221,7 @@ mod tests {
             last_exit_at: None,
             last_restart: None,
             next_start: None,
+            manual: false,
             note: None,
             cpu_seconds: 0.0,
             memory_bytes: 0,

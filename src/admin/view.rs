@@ -192,6 +192,9 @@ pub struct Instance {
     pub last_exit_at: Option<String>,
     pub last_restart: Option<String>,
     pub next_start: Option<String>,
+    /// It is stopped, and stays so until a person starts it.
+    #[serde(default)]
+    pub manual: bool,
     /// What else is to be known of it: who has its address, where it listens instead.
     #[serde(default)]
     pub note: Option<String>,
@@ -591,6 +594,7 @@ impl Instance {
             last_exit,
             last_restart_ms,
             due_ms,
+            manual,
             note,
             cpu_ms,
             memory_bytes,
@@ -608,6 +612,7 @@ impl Instance {
             last_exit_at: last_exit.as_ref().map(|(_, at)| moment(*at)),
             last_restart: last_restart_ms.map(moment),
             next_start: due_ms.map(moment),
+            manual: *manual,
             note: note.clone(),
             cpu_seconds: *cpu_ms as f64 / 1000.0,
             memory_bytes: *memory_bytes,

@@ -354,7 +354,9 @@ fn state_tone(state: InstanceState) -> Tone {
     match state {
         InstanceState::Ready => Tone::Good,
         InstanceState::Starting | InstanceState::Draining | InstanceState::Stopping | InstanceState::Stopped => Tone::Wait,
-        InstanceState::Exited | InstanceState::Backoff | InstanceState::Cooldown | InstanceState::Taken => Tone::Bad,
+        InstanceState::Exited | InstanceState::Backoff | InstanceState::Cooldown | InstanceState::Taken | InstanceState::Failed => {
+            Tone::Bad
+        }
     }
 }
 
@@ -416,6 +418,7 @@ mod tests {
             last_exit_at: None,
             last_restart: None,
             next_start: None,
+            manual: false,
             note: None,
             cpu_seconds: 12.34,
             memory_bytes: 48_000_000,

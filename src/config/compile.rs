@@ -3,7 +3,7 @@
 //! Pure and total. What files hold is asked of [`Outside`]; whether we are root, how many cores there are and where we stand is told in [`Surroundings`].
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     num::NonZeroUsize,
     path::{Path, PathBuf},
 };
@@ -11,7 +11,7 @@ use std::{
 use super::{
     complaint::{Code, Complaints, Place, did_you_mean},
     defaults, file,
-    shape::{At, Either, Field, OneOrMore},
+    shape::{At, Either, Field, List, OneOrMore},
     tree::{Outside, Text},
     value::Net,
 };
@@ -22,6 +22,7 @@ mod acme;
 mod app;
 mod ban;
 mod cors;
+mod envfile;
 mod filter;
 mod header;
 mod job;
@@ -101,7 +102,7 @@ pub fn compile(root: file::Root, here: &Surroundings, outside: &dyn Outside, out
     let admin = listener::admin(admin.value().unwrap_or_else(|| file::Admin::empty(place)), &mut claims, c);
     let workers = workers_of(workers, listen.http.len() + listen.https.len(), c);
 
-    let apps = app::compile(app, &run, &rotation, &mut claims, c);
+    let apps = app::compile(app, &run, &rotation, &routed(&site, &defaults), &mut claims, c);
     let upstreams = upstream::compile(upstream, &apps, c);
     let zones = zone::compile(zone, c);
     let ban = ban::compile(ban, c);
@@ -139,6 +140,24 @@ type Blocks<N, T> = BTreeMap<N, Option<T>>;
 
 fn good<N: Ord, T>(blocks: Blocks<N, T>) -> BTreeMap<N, T> {
     blocks.into_iter().filter_map(|(name, block)| Some((name, block?))).collect()
+}
+
+/// Whatever sites and routes send requests to, by name.
+fn routed(sites: &Field<List<file::Site>>, defaults: &Field<file::Site>) -> BTreeSet<String> {
+    let mut named = BTreeSet::new();
+    let mut add = |app: &Field<Text>, upstream: &Field<Text>| {
+        named.extend([app, upstream].into_iter().filter_map(Field::as_ref).map(|at| at.value.value.clone()));
+    };
+    let sites = sites.as_ref().map(|list| list.value.0.as_slice()).unwrap_or_default();
+    for site in sites.iter().map(|site| &site.value).chain(defaults.as_ref().map(|at| &at.value)) {
+        add(&site.app, &site.upstream);
+        for (_, route) in site.route.as_ref().map(|routes| routes.value.0.as_slice()).unwrap_or_default() {
+            if let Some(route) = route.as_ref() {
+                add(&route.value.app, &route.value.upstream);
+            }
+        }
+    }
+    named
 }
 
 /// Every name that sites and routes may use.

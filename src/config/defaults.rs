@@ -57,6 +57,7 @@ pub const HOLD_REQUESTS: u32 = 500;
 pub const HOLD_BYTES: ByteSize = ByteSize(8 << 20);
 pub const GUARD: Duration = Duration::from_secs(30);
 pub const GUARD_ERRORS: f64 = 0.05;
+pub const BEFORE_START_TIMEOUT: Duration = Duration::from_secs(60);
 pub const BEFORE_TIMEOUT: Duration = Duration::from_secs(600);
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 pub const STOP_DRAIN: Duration = Duration::from_secs(15);

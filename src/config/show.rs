@@ -2,7 +2,7 @@
 //!
 //! Pure. Shape: it is a configuration itself and compiles to an equal plan, but for secrets, which are masked (`token`, `eab_key`, every value of an `env`).
 
-use std::{fmt::Display, time::Duration};
+use std::{collections::BTreeMap, fmt::Display, time::Duration};
 
 use http::Method;
 use ipnet::IpNet;
@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use super::{defaults, value::host_of};
 use crate::{
     plan::{self, Action, AppPort, FilterMode, HeaderEdit, PathMatch, Plan, app::Policy, app::StopSignal},
-    vocab::{ByteSize, ServerAddr, units::duration_text},
+    vocab::{ByteSize, Secret, ServerAddr, units::duration_text},
 };
 
 /// Stands for every secret.
@@ -19,7 +19,7 @@ const MASK: &str = "…";
 const MASKED_KEY: &str = "not-shown-------";
 
 /// Keys whose strings are the user's own, and so may hold a secret that came from outside.
-const FREE: [&str; 5] = ["command", "before", "headers", "request_headers", "response_headers"];
+const FREE: [&str; 6] = ["command", "before", "before_start", "headers", "request_headers", "response_headers"];
 /// Stands for what was filled in: a header holds ASCII only.
 const FILLED: &str = "***";
 /// A shorter value is no secret, and to look for it would mask half the text.
@@ -230,8 +230,13 @@ fn app(to: &mut Writer, app: &plan::App) {
         user,
         group,
         env,
+        env_file,
+        before_start,
+        autostart,
+        nice,
         procs,
         port,
+        http,
         ready,
         live,
         restart,
@@ -259,12 +264,19 @@ fn app(to: &mut Writer, app: &plan::App) {
             to.pair(key, quote(value));
         }
     }
-    if !env.is_empty() {
-        let masked: Vec<_> = env.keys().map(|name| (name.as_str(), quote(MASK))).collect();
-        to.pair("env", inline(&masked));
+    environment(to, env, env_file);
+    before_start_of(to, before_start, schedule.is_some());
+    if !autostart {
+        to.pair("autostart", autostart);
+    }
+    if let Some(nice) = nice {
+        to.pair("nice", nice);
     }
     to.pair("procs", procs);
-    // {port} and {socket} stand in the command.
+    if *http == plan::UpstreamHttp::V2 {
+        to.pair("http", quote("2"));
+    }
+    // {port} and {socket} stand in the command or in `env`, or a site names the app.
     if let AppPort::Fixed { first } = port {
         to.pair("port", first);
     }
@@ -276,20 +288,18 @@ fn app(to: &mut Writer, app: &plan::App) {
         plan::Ready::Started => None,
     };
     if let (Some((key, value)), Some(timeout)) = (proof, ready.timeout()) {
-        to.pair("ready", inline(&[(key, value), ("timeout", time(timeout))]));
+        let mut parts = vec![(key, value), ("timeout", time(timeout))];
+        if let plan::Ready::Http { host: Some(host), .. } = ready {
+            parts.push(("host", quote(host)));
+        }
+        to.pair("ready", inline(&parts));
     }
-    if let Some(plan::Live { path, interval, timeout, fail, pass }) = live {
+    if let Some(plan::Live { path, host, interval, timeout, fail, pass }) = live {
         let (interval, timeout) = (time(*interval), time(*timeout));
-        to.pair(
-            "live",
-            inline(&[
-                ("http", quote(path)),
-                ("interval", interval),
-                ("timeout", timeout),
-                ("fail", fail.to_string()),
-                ("pass", pass.to_string()),
-            ]),
-        );
+        let (fail, pass) = (fail.to_string(), pass.to_string());
+        let mut parts = vec![("http", quote(path)), ("interval", interval), ("timeout", timeout), ("fail", fail), ("pass", pass)];
+        parts.extend(host.as_ref().map(|host| ("host", quote(host))));
+        to.pair("live", inline(&parts));
     }
     let plan::RestartPolicy { policy, delay, max_delay, budget, success, give_up } = restart;
     let policy = match policy {
@@ -371,6 +381,29 @@ fn app(to: &mut Writer, app: &plan::App) {
     }
     to.pair("timeouts", self::timeouts(timeouts));
     to.pair("log", inline(&[("rotate", rotation(log))]));
+}
+
+/// Without the values, but for what is filled in for each process: it says how the app is reached.
+fn environment(to: &mut Writer, env: &BTreeMap<String, Secret<String>>, env_file: &BTreeMap<String, Secret<String>>) {
+    let masked = |value: &Secret<String>| {
+        let filled = ["{port}", "{socket}"].into_iter().filter(|token| value.reveal().contains(token)).collect::<String>();
+        quote(&if value.reveal() == &filled { filled } else { format!("{MASK}{filled}") })
+    };
+    let mut all: BTreeMap<&str, String> = env_file.keys().map(|name| (name.as_str(), quote(MASK))).collect();
+    all.extend(env.iter().map(|(name, value)| (name.as_str(), masked(value))));
+    if !all.is_empty() {
+        to.pair("env", inline(&all.into_iter().collect::<Vec<_>>()));
+    }
+}
+
+fn before_start_of(to: &mut Writer, before_start: &plan::BeforeStart, job: bool) {
+    let plan::BeforeStart { commands, timeout } = before_start;
+    if commands.is_empty() || job {
+        return;
+    }
+    let lines = commands.iter().map(|words| shlex::try_join(words.iter().map(String::as_str)).unwrap_or_default());
+    let run = quoted(lines.collect::<Vec<_>>().iter());
+    to.pair("before_start", inline(&[("run", run), ("timeout", time(*timeout))]));
 }
 
 fn app_limits(to: &mut Writer, limits: &plan::AppLimits) {

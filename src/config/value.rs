@@ -22,6 +22,44 @@ const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// No buffer, body or file is larger.
 const LARGEST: u64 = 1 << 40;
 
+/// How much a process lets others go first.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Nice(pub i8);
+
+impl Shape for Nice {
+    fn expects() -> String {
+        "a whole number from -20 to 19".into()
+    }
+
+    fn fits(node: &Node) -> bool {
+        matches!(node.value, Value::Integer(_))
+    }
+
+    fn read(node: Node, out: &mut Complaints) -> Option<Self> {
+        let Value::Integer(number) = node.value else { return None };
+        let nice = number.and_then(|n| i8::try_from(n).ok()).filter(|n| (-20..=19).contains(n)).map(Self);
+        if nice.is_none() {
+            let found = number.map_or("one beyond 64 bits".to_owned(), |n| n.to_string());
+            out.add(Code::BadValue, node.place, format!("expected {}, found {found}", Self::expects()));
+        }
+        nice
+    }
+}
+
+impl JsonSchema for Nice {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Nice".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "integer", "minimum": -20, "maximum": 19 })
+    }
+}
+
 macro_rules! quantity {
     ($(#[doc = $about:literal])* $name:ident($inner:ty) = $expects:literal, $example:literal, $pattern:literal, $parse:expr) => {
         $(#[doc = $about])*

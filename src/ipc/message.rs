@@ -174,10 +174,12 @@ pub enum InstanceState {
     Cooldown,
     /// Not started, because somebody else has its address.
     Taken,
+    /// Of a job: it does not run, and its last run failed.
+    Failed,
 }
 
 impl InstanceState {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Stopped,
         Self::Starting,
         Self::Ready,
@@ -187,6 +189,7 @@ impl InstanceState {
         Self::Backoff,
         Self::Cooldown,
         Self::Taken,
+        Self::Failed,
     ];
 
     #[must_use]
@@ -201,6 +204,7 @@ impl InstanceState {
             Self::Backoff => "backoff",
             Self::Cooldown => "cooldown",
             Self::Taken => "taken",
+            Self::Failed => "failed",
         }
     }
 }
@@ -239,6 +243,8 @@ pub struct Instance {
     pub last_restart_ms: Option<u64>,
     /// When the next start is due: in backoff and cooldown, while its address is taken, and of a job.
     pub due_ms: Option<u64>,
+    /// It is stopped, and stays so until a person starts it: `autostart = false`.
+    pub manual: bool,
     /// What else is to be known of it: who has its address, where it listens instead, that nobody knows whose the listener is.
     pub note: Option<String>,
     pub cpu_ms: u64,
@@ -468,6 +474,7 @@ mod tests {
             last_exit: None,
             last_restart_ms: None,
             due_ms: None,
+            manual: false,
             note: None,
             cpu_ms: 0,
             memory_bytes: 0,

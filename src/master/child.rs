@@ -135,6 +135,8 @@ impl From<unistd::User> for Account {
 #[derive(Debug)]
 pub struct Launch {
     pub argv: Vec<OsString>,
+    /// `None`: ours.
+    pub nice: Option<i8>,
     /// Shown in `ps` instead of the program.
     pub arg0: Option<String>,
     pub dir: Option<PathBuf>,
@@ -251,6 +253,7 @@ impl SpawnError {
             Self::NoGroup { .. } => Some("create it with: groupadd --system NAME"),
             Self::NotRoot { .. } => Some("leave out `user` and `group`, or start gateway as root"),
             Self::NoDir { .. } => Some("create it, or correct `dir`"),
+            Self::Step { step: Step::Nice, .. } => Some("only root may choose less than gateway has: leave `nice` out or raise it"),
             Self::Step { step: Step::Dir, .. } => Some("the app's user must be able to enter it"),
             Self::Step { step: Step::Nofile, .. } => Some("lower limits.nofile, or raise the hard limit of gateway (LimitNOFILE=)"),
             Self::Step { step: Step::Nproc | Step::Core | Step::Fsize | Step::Stack | Step::AddressSpace, .. } => Some(
@@ -292,13 +295,14 @@ pub enum Step {
     Stack = 12,
     AddressSpace = 13,
     Cgroup = 14,
+    Nice = 15,
 }
 
 /// Codes above this are a step and an errno: the pipe through which std reports a failed start carries one number.
 const STEP_BASE: i32 = 100_000;
 
 impl Step {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::Session,
         Self::Nofile,
         Self::Group,
@@ -313,6 +317,7 @@ impl Step {
         Self::Stack,
         Self::AddressSpace,
         Self::Cgroup,
+        Self::Nice,
     ];
 
     fn failed(self, errno: nix::Error) -> io::Error {
@@ -337,6 +342,7 @@ impl std::fmt::Display for Step {
             Self::Stack => "set its limit of stack",
             Self::AddressSpace => "set its limit of address space",
             Self::Cgroup => "enter its cgroup",
+            Self::Nice => "set its niceness",
             Self::Group => "take on its group",
             Self::User => "take on its user",
             Self::Dir => "enter its directory",
@@ -349,7 +355,7 @@ impl std::fmt::Display for Step {
 
 /// Starts it and gives its pid, which is its group and session too. `cgroup`: the `cgroup.procs` of the cgroup that it shall live in.
 pub fn spawn(launch: Launch, cgroup: Option<BorrowedFd<'_>>) -> Result<Pid, SpawnError> {
-    let Launch { argv, arg0, dir, env, identity, umask: mask, limits, memory: _, stdout, stderr, descriptors } = launch;
+    let Launch { argv, nice, arg0, dir, env, identity, umask: mask, limits, memory: _, stdout, stderr, descriptors } = launch;
     let (program, arguments) = argv.split_first().ok_or(SpawnError::Empty)?;
     find_program(program, dir.as_deref(), env.get(OsStr::new("PATH")).map(OsString::as_os_str))?;
     if let Some(dir) = dir.as_ref().filter(|dir| !dir.is_dir()) {
@@ -384,6 +390,12 @@ pub fn spawn(launch: Launch, cgroup: Option<BorrowedFd<'_>>) -> Result<Pid, Spaw
         // SAFETY: only marks descriptors close-on-exec: those that whoever started us left open. std's error pipe is so already.
         unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
         restore_oom_score();
+        if let Some(nice) = nice {
+            // SAFETY: setpriority(2) takes three numbers; 0 is who calls.
+            if unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice.into()) } != 0 {
+                return Err(Step::Nice.failed(nix::Error::last()));
+            }
+        }
         for (step, resource, soft, hard) in &limits.0 {
             setrlimit(*resource, *soft, *hard).map_err(|e| step.failed(e))?;
         }

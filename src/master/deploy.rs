@@ -24,6 +24,7 @@ use tokio::{
 
 use super::{
     clock::{Clock, rfc3339},
+    errand::{BeforeError, Bench, Errand, told},
     nursery::Nursery,
     output::Output,
     releases::{Ledger, origin},
@@ -39,9 +40,6 @@ use crate::{
     store::releases::SaveError,
     vocab::{AppName, chain::chain, units::duration_text},
 };
-use before::{BeforeError, Bench, told};
-
-mod before;
 
 /// A directory is looked at in this time, or on a disk that does not answer.
 const LOOK_WITHIN: Duration = Duration::from_secs(10);
@@ -426,7 +424,8 @@ impl Job {
         for (words, nth) in spec.before.iter().zip(1..) {
             let command = words.join(" ");
             self.say(format!("before {nth}/{all}: {command}"));
-            match self.shared.bench.run(&self.app, &spec, words, &mut self.stop).await {
+            let errand = Errand { app: &self.app, spec: &spec, n: None, words, within: spec.deploy.before_timeout };
+            match self.shared.bench.run(errand, &mut self.stop).await {
                 Ok(took) => {
                     tracing::info!(app = %self.app, command, took = duration_text(took), "a command before the deploy has ended well");
                     self.say(format!("before {nth}/{all} is done after {}", duration_text(took)));

@@ -188,7 +188,7 @@ impl Jobs {
                 self.settling.spawn(last_words(id.app, run, exit, process.tail));
             }
             // Started is ready: nothing of a job is waited for, and it has no watchdog.
-            Notice::Seen { .. } | Notice::Pinged { .. } => {}
+            Notice::Seen { .. } | Notice::Pinged { .. } | Notice::Prepared { .. } => {}
         }
     }
 
@@ -469,12 +469,13 @@ impl Jobs {
     fn row(&self, app: &AppName, track: &Track) -> Instance {
         let Track { job, process, waiters: _, since, removed: _, again: _ } = track;
         let unix = |ms: i64| u64::try_from(ms).unwrap_or(0);
+        let last = job.record().last.as_ref();
         let (run, state) = match job.going() {
             Some((run, _, false)) => (run, InstanceState::Ready),
             Some((run, _, true)) => (run, InstanceState::Stopping),
+            None if last.is_some_and(|run| run.outcome == Outcome::Failed) => (0, InstanceState::Failed),
             None => (0, InstanceState::Stopped),
         };
-        let last = job.record().last.as_ref();
         Instance {
             id: InstanceId { app: app.clone(), n: 0 },
             incarnation: Incarnation(run),
@@ -488,6 +489,7 @@ impl Jobs {
             last_exit: last.map(|run| (format!("{} after {}", run.exit, took(run.took_ms)), unix(run.ended_ms))),
             last_restart_ms: None,
             due_ms: job.next().map(|next| unix(next.as_millisecond())),
+            manual: false,
             note: None,
             cpu_ms: process.as_ref().map_or(0, |process| process.cpu_ms),
             memory_bytes: process.as_ref().map_or(0, |process| process.memory_bytes),

@@ -29,6 +29,7 @@ use tokio::{
 
 use super::{
     child::{Identity, Launch, Limits, MemoryCap, SpawnError, stop_signal},
+    errand::Bench,
     nursery::Nursery,
     obituary::Register,
     output::{Awaited, Kept, Output, Tail},
@@ -90,6 +91,7 @@ pub struct Workshop {
     exe: PathBuf,
     /// Soft and hard limit of open files that we were started with.
     nofile: Option<(u64, u64)>,
+    bench: Arc<Bench>,
     /// Allotted now or before; not given to another instance.
     ports: HashMap<u16, InstanceId>,
     notifiers: JoinSet<()>,
@@ -98,16 +100,16 @@ pub struct Workshop {
 impl Workshop {
     #[must_use]
     pub fn new(places: Places, nursery: Nursery, output: Output, register: Register) -> Self {
-        Self {
-            places,
-            nursery,
-            output,
-            register,
-            exe: std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into()),
-            nofile: getrlimit(Resource::RLIMIT_NOFILE).ok(),
-            ports: HashMap::new(),
-            notifiers: JoinSet::new(),
-        }
+        let exe = std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into());
+        let nofile = getrlimit(Resource::RLIMIT_NOFILE).ok();
+        let bench = Bench { nursery: nursery.clone(), output: output.clone(), nofile, exe: exe.clone() };
+        Self { places, nursery, output, register, exe, nofile, bench: Arc::new(bench), ports: HashMap::new(), notifiers: JoinSet::new() }
+    }
+
+    /// Where what goes before a start is run.
+    #[must_use]
+    pub fn bench(&self) -> Arc<Bench> {
+        self.bench.clone()
     }
 
     /// After an app is gone.
@@ -139,6 +141,9 @@ impl Workshop {
         let fill = |text: &str| self.fill(text, id, addr.as_ref());
         let argv = app.command.iter().map(|word| OsString::from(fill(word))).collect();
         let mut env = environment(&identity);
+        for (name, value) in &app.env_file {
+            env.insert(name.into(), value.reveal().into());
+        }
         for (name, value) in &app.env {
             env.insert(name.into(), fill(value.reveal()).into());
         }
@@ -329,6 +334,7 @@ pub(super) fn of(
 ) -> Launch {
     Launch {
         argv,
+        nice: app.nice,
         arg0: None,
         dir: app.dir.clone(),
         env,

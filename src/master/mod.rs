@@ -10,6 +10,7 @@ pub mod control;
 pub mod deploy;
 pub mod edge_link;
 pub mod elders;
+mod errand;
 pub mod handle;
 pub mod handoff;
 pub mod herald;

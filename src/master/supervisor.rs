@@ -13,6 +13,7 @@ use tokio::{
         mpsc::{self, UnboundedReceiver, UnboundedSender, unbounded_channel},
         watch,
     },
+    task::JoinSet,
     time::Instant,
 };
 
@@ -39,6 +40,7 @@ use crate::{
 mod arrival;
 pub mod carried;
 mod message;
+mod prelude;
 mod report;
 mod rows;
 mod stopping;
@@ -71,6 +73,8 @@ pub struct Supervisor {
     changed: bool,
     stopping: Option<Stopping>,
     as_root: BTreeSet<AppName>,
+    /// What runs before processes are started.
+    preludes: JoinSet<()>,
 }
 
 /// What the actor needs from others.
@@ -104,6 +108,7 @@ impl Supervisor {
             changed: false,
             stopping: None,
             as_root: BTreeSet::new(),
+            preludes: JoinSet::new(),
         }
     }
 
@@ -147,6 +152,7 @@ impl Supervisor {
                 self.step(&id.app, Event::Exited { n: id.n, incarnation, exit });
                 self.blame_known(&id, incarnation, exit);
             }
+            Notice::Prepared { id, incarnation, result } => self.prepared(&id.app, id.n, incarnation, result),
             Notice::Seen { id, incarnation } => {
                 if let Some(process) = self.process(&id.app, incarnation) {
                     process.arrival.seen = true;
@@ -295,7 +301,12 @@ impl Supervisor {
                 Some(track) => {
                     if !track.is_at(&mut spec) {
                         tracing::info!(%app, "changed by the configuration");
+                        // One that was left alone because nobody was to start it by himself.
+                        let comes = spec.autostart && !track.life.spec().autostart && !track.life.is_wanted();
                         self.step(&app, Event::Change(spec));
+                        if comes {
+                            self.begin(&app);
+                        }
                     }
                 }
                 None => self.add(&app, spec),
@@ -309,6 +320,16 @@ impl Supervisor {
         let life = Life::new(spec, self.lives << 32);
         let track = Track { life, processes: BTreeMap::new(), scaled: None, waiters: Vec::new(), again: None, removed: false };
         self.tracks.insert(app.clone(), track);
+        self.begin(app);
+    }
+
+    /// Starts it, or has it wait for what it needs; one that only a person starts is left alone.
+    fn begin(&mut self, app: &AppName) {
+        if self.tracks.get(app).is_some_and(|track| !track.life.spec().autostart) {
+            tracing::info!(%app, "not started: autostart is off; `gateway start` does it");
+            self.changed = true;
+            return;
+        }
         let lacks = self.lacks(app);
         if lacks.is_empty() {
             self.step(app, Event::Start);
@@ -356,7 +377,7 @@ impl Supervisor {
             let Some(track) = self.tracks.get_mut(app) else { return };
             for effect in track.life.step(event, now, fastrand::u64(..)) {
                 match effect {
-                    Effect::Spawn { n, incarnation, beside } => events.push_back(self.spawn(app, n, incarnation, beside)),
+                    Effect::Spawn { n, incarnation, beside } => events.extend(self.spawn(app, n, incarnation, beside)),
                     Effect::Warm { n, incarnation } => warm.push((n, incarnation)),
                     Effect::Drain { n, incarnation, within } => drains.push((n, incarnation, within)),
                     Effect::Signal { n, incarnation } => self.signal(app, incarnation, n, false),
@@ -385,6 +406,7 @@ impl Supervisor {
     fn settle(&mut self, app: &AppName) {
         let Some(track) = self.tracks.get_mut(app) else { return };
         track.waiters.retain(|waiter| !waiter.is_over(&track.life));
+        track.end_preludes();
         let known: BTreeSet<u64> = track.life.view().map(|view| view.incarnation).collect();
         let gone = track.processes.extract_if(.., |incarnation, process| !known.contains(incarnation) && process.pid.is_none());
         for addr in gone.filter_map(|(_, process)| process.addr) {
@@ -401,24 +423,33 @@ impl Supervisor {
         }
     }
 
-    fn spawn(&mut self, app: &AppName, n: u16, incarnation: u64, beside: Option<u64>) -> Event {
+    /// `None`: what goes before it runs first.
+    fn spawn(&mut self, app: &AppName, n: u16, incarnation: u64, beside: Option<u64>) -> Option<Event> {
+        let Some(track) = self.tracks.get_mut(app) else {
+            return Some(Event::SpawnFailed { n, incarnation, why: "the app is gone".to_owned() });
+        };
+        if let Some(why) = beside.and_then(|old| no_room_beside(track.processes.get(&old)?.memory())) {
+            return Some(Event::NoRoom { n, incarnation, why });
+        }
+        let spec = track.life.spec_of(n, incarnation).clone();
+        if spec.before_start.commands.is_empty() {
+            return Some(self.launch(app, n, incarnation));
+        }
+        self.prepare(InstanceId { app: app.clone(), n }, incarnation, spec);
+        None
+    }
+
+    fn launch(&mut self, app: &AppName, n: u16, incarnation: u64) -> Event {
         let Some(track) = self.tracks.get_mut(app) else {
             return Event::SpawnFailed { n, incarnation, why: "the app is gone".to_owned() };
         };
-        if let Some(why) = beside.and_then(|old| no_room_beside(track.processes.get(&old)?.memory())) {
-            return Event::NoRoom { n, incarnation, why };
-        }
         let id = InstanceId { app: app.clone(), n };
         let spec = track.life.spec_of(n, incarnation).clone();
         let taken = track.processes.values().filter(|process| process.pid.is_some()).filter_map(|process| process.addr.clone()).collect();
         // The address of the process before, where nothing has it any more.
-        let before = track
-            .processes
-            .values_mut()
-            .rev()
-            .find(|process| process.n == n && process.pid.is_none())
-            .and_then(|process| process.addr.take());
-        let others = track.processes.extract_if(.., |_, process| process.n == n && process.pid.is_none());
+        let is_over = |process: &Process| process.n == n && process.pid.is_none() && process.prelude.is_none();
+        let before = track.processes.values_mut().rev().filter(|process| is_over(process)).find_map(|process| process.addr.take());
+        let others = track.processes.extract_if(.., |_, process| is_over(process));
         for addr in others.filter_map(|(_, process)| process.addr) {
             self.workshop.release(&addr);
         }

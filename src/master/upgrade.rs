@@ -119,6 +119,7 @@ impl Upgrader {
         let launch = || -> Result<Launch, SpawnError> {
             Ok(Launch {
                 argv: vec![program.clone().into(), "-c".into(), self.config.clone().into(), "self-check".into()],
+                nice: None,
                 arg0: None,
                 dir: None,
                 env,

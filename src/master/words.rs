@@ -32,6 +32,12 @@ pub enum Notice {
         incarnation: u64,
         exit: Exit,
     },
+    /// What goes before its start is done, or why it failed.
+    Prepared {
+        id: InstanceId,
+        incarnation: u64,
+        result: Result<(), String>,
+    },
     /// It wrote the awaited line, or notified.
     Seen {
         id: InstanceId,

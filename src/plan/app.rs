@@ -9,7 +9,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{log::Rotation, upstream::UpstreamTimeouts};
+use super::{
+    log::Rotation,
+    upstream::{UpstreamHttp, UpstreamTimeouts},
+};
 use crate::vocab::{AppName, Pace, Secret};
 
 /// Shape: equal specs mean that a reload need not touch a running process.
@@ -17,13 +20,23 @@ use crate::vocab::{AppName, Pace, Secret};
 pub struct App {
     /// Program and arguments, not yet filled in: `{socket}`, `{port}`, `{n}` are replaced an instance.
     pub command: Vec<String>,
+    /// Before each start of a process, as its user.
+    pub before_start: BeforeStart,
+    /// `false`: only a person starts it.
+    pub autostart: bool,
+    /// `None`: as gateway was started with.
+    pub nice: Option<i8>,
     pub dir: Option<PathBuf>,
     pub user: Option<String>,
     pub group: Option<String>,
-    /// `env` over `env_file`. Values may be secrets and never show.
+    /// Filled in as the command is. Wins over `env_file`. Values may be secrets and never show.
     pub env: BTreeMap<String, Secret<String>>,
+    /// What the file holds, as it stands there.
+    pub env_file: BTreeMap<String, Secret<String>>,
     pub procs: NonZeroU16,
     pub port: AppPort,
+    /// What is spoken to it.
+    pub http: UpstreamHttp,
     pub ready: Ready,
     pub live: Option<Live>,
     pub restart: RestartPolicy,
@@ -57,19 +70,19 @@ pub struct App {
 pub enum AppPort {
     /// A worker: nothing is routed to it.
     None,
-    /// `{port}` in the command: a free one from a private range for each instance.
+    /// `{port}` in the command or in `env`, or a site that names the app: a free one from a private range for each instance, in PORT too.
     Allotted,
     /// `port = 8000`: instance n listens on `first + n`.
     Fixed { first: NonZeroU16 },
-    /// `{socket}` in the command: RUN/app/NAME/N.sock.
+    /// `{socket}` in the command or in `env`: RUN/app/NAME/N.sock.
     Socket,
 }
 
 /// What proves that an instance may serve. Elapsed time alone never does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Ready {
-    /// 2xx or 3xx on this path. Probed by the edge.
-    Http { path: String, timeout: Duration },
+    /// 2xx or 3xx on this path, asked with this Host; `None`: a name that is routed to the app. Probed by the edge.
+    Http { path: String, host: Option<String>, timeout: Duration },
     /// The port or socket accepts. Probed by the edge.
     Tcp { timeout: Duration },
     /// A line of output matches this regex (compiles: checked at load). Seen by the master.
@@ -95,6 +108,8 @@ impl Ready {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Live {
     pub path: String,
+    /// As in [`Ready::Http`].
+    pub host: Option<String>,
     pub interval: Duration,
     pub timeout: Duration,
     pub fail: NonZeroU32,
@@ -194,6 +209,14 @@ pub struct Schedule {
     pub zone: Option<String>,
     /// A run that takes longer is ended, as by `stop`.
     pub timeout: Option<Duration>,
+}
+
+/// `before_start`: commands, one after the other; the first that fails or is late makes the start a failed one.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub struct BeforeStart {
+    pub commands: Vec<Vec<String>>,
+    /// Of one command.
+    pub timeout: Duration,
 }
 
 /// `deploy`: how a new release is proven.

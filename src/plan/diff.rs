@@ -72,6 +72,8 @@ pub fn same_process(old: &App, new: &App) -> bool {
         user,
         group,
         env,
+        env_file,
+        nice,
         port,
         // Decides what a process is given to prove itself with, as NOTIFY_SOCKET.
         ready,
@@ -87,6 +89,9 @@ pub fn same_process(old: &App, new: &App) -> bool {
         after: _,
         schedule: _,
         before: _,
+        before_start: _,
+        autostart: _,
+        http: _,
         deploy: _,
         release: _,
         procs: _,
@@ -101,6 +106,8 @@ pub fn same_process(old: &App, new: &App) -> bool {
         && old.user == *user
         && old.group == *group
         && old.env == *env
+        && old.env_file == *env_file
+        && old.nice == *nice
         && old.port == *port
         && old.ready == *ready
         && old.limits == *limits

@@ -29,7 +29,7 @@ pub mod zone;
 
 pub use access::{Auth, Basic, Forward, User};
 pub use acme::{Acme, Ca, Challenge, Eab};
-pub use app::{App, AppLimits, AppPort, DeployPolicy, Hold, Live, Ready, Recycle, RestartPolicy, Schedule, Stop};
+pub use app::{App, AppLimits, AppPort, BeforeStart, DeployPolicy, Hold, Live, Ready, Recycle, RestartPolicy, Schedule, Stop};
 pub use ban::{Ban, BanMode};
 pub use cors::Cors;
 pub use filter::{Families, Family, FamilyModes, FilterMode, Filters};

@@ -76,12 +76,17 @@ pub fn limits() -> Limits {
 pub fn app() -> App {
     App {
         command: vec!["app".into()],
+        before_start: Default::default(),
+        autostart: true,
+        nice: None,
         dir: None,
         user: None,
         group: None,
         env: Default::default(),
+        env_file: Default::default(),
         procs: NonZeroU16::MIN,
         port: AppPort::Allotted,
+        http: UpstreamHttp::V1,
         ready: Ready::Tcp { timeout: 30 * SECOND },
         live: None,
         restart: RestartPolicy {

@@ -36,6 +36,7 @@ mod scan;
 mod selftest;
 mod slow;
 mod smuggling;
+mod starts;
 mod stop;
 mod strangers;
 mod streaming;

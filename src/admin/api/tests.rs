@@ -79,6 +79,7 @@ impl Source for Fake {
             last_exit_at: last_exit.map(|_| view::moment(START + 2_000)),
             last_restart: last_exit.map(|_| view::moment(START + 3_000)),
             next_start: last_exit.map(|_| view::moment(START + 9_000)),
+            manual: false,
             note: None,
             cpu_seconds: 12.5,
             memory_bytes: 64 << 20,

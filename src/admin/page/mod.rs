@@ -143,7 +143,7 @@ fn apps(apps: &[App], out: &mut String) -> fmt::Result {
             let colour = match instance.state {
                 InstanceState::Ready => "good",
                 InstanceState::Starting | InstanceState::Draining | InstanceState::Stopping => "busy",
-                InstanceState::Backoff | InstanceState::Cooldown | InstanceState::Taken => "bad",
+                InstanceState::Backoff | InstanceState::Cooldown | InstanceState::Taken | InstanceState::Failed => "bad",
                 InstanceState::Stopped | InstanceState::Exited => "off",
             };
             write!(out, "<tr><th>{}<td><span class=\"pill {colour}\">{}</span>", Text(&instance.id), instance.state.as_str())?;

@@ -1,14 +1,16 @@
 //! `[app.NAME]`: a supervised program.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
     num::NonZeroU16,
     path::Path,
 };
 
 use super::{
-    Blocks, Context, job,
+    Blocks, Context,
+    envfile::{self, is_variable},
+    job,
     listener::{Claims, pace},
     log::rotation,
     probe,
@@ -36,11 +38,12 @@ pub fn compile(
     field: Field<Named<file::App>>,
     run: &Path,
     rotate: &plan::Rotation,
+    routed: &BTreeSet<String>,
     claims: &mut Claims,
     c: &mut Context<'_>,
 ) -> Blocks<AppName, plan::App> {
     let mut apps = Blocks::new();
-    let mut around = Around { run, rotate, claims, waits: Vec::new() };
+    let mut around = Around { run, rotate, routed, claims, waits: Vec::new() };
     for (name, table) in field.value().map(|named| named.0).unwrap_or_default() {
         match AppName::parse(&name.value) {
             Ok(parsed) => {
@@ -58,6 +61,8 @@ pub fn compile(
 struct Around<'a> {
     run: &'a Path,
     rotate: &'a plan::Rotation,
+    /// What sites and routes name.
+    routed: &'a BTreeSet<String>,
     claims: &'a mut Claims,
     waits: Vec<Wait>,
 }
@@ -117,6 +122,10 @@ fn app(name: &AppName, named: Place, table: file::App, around: &mut Around<'_>, 
         env_file,
         procs,
         port,
+        http,
+        autostart,
+        nice,
+        before_start,
         ready,
         live,
         health,
@@ -139,7 +148,15 @@ fn app(name: &AppName, named: Place, table: file::App, around: &mut Around<'_>, 
     let command = command.required(&format!("app {name} has no command"), place, cure, c.out);
     let command = command.and_then(|at| self::command(at, c));
     let procs = self::procs(procs, c);
-    let listens = command.as_ref().map(|command| self::port(command, port, procs, name, around.claims, c));
+    let routed = schedule.is_absent() && around.routed.contains(name.as_str());
+    let filled: Vec<&str> = env
+        .as_ref()
+        .map(|named| named.value.0.iter().filter_map(|(_, value)| Some(value.as_ref()?.value.value.as_str())))
+        .into_iter()
+        .flatten()
+        .collect();
+    let listens = command.as_ref().map(|command| self::port(command, &filled, port, procs, name, around.claims, c));
+    let listens = listens.map(|reach| if reach == plan::AppPort::None && routed { plan::AppPort::Allotted } else { reach });
     let reach = listens.clone().unwrap_or(plan::AppPort::None);
     if reach == plan::AppPort::Socket {
         let longest = around.run.as_os_str().len() + format!("/app/{name}/{}.1.sock", procs.get() - 1).len();
@@ -159,6 +176,9 @@ fn app(name: &AppName, named: Place, table: file::App, around: &mut Around<'_>, 
             ("before", before.place()),
             ("watchdog", watchdog.place()),
             ("deploy", deploy.place()),
+            ("http", http.place()),
+            ("autostart", autostart.place()),
+            ("before_start", before_start.place()),
             ("restart, but for restart.success,", job::restart(&restart)),
         ];
         job::idle(name, &idle, c);
@@ -166,7 +186,8 @@ fn app(name: &AppName, named: Place, table: file::App, around: &mut Around<'_>, 
     let (ready, live) = probe::probes(name, at, ready, live, health, c);
     let restart = self::restart(restart, reach != plan::AppPort::None, c);
     let stop = self::stop(stop, command.as_ref().map_or(&[], |command| &command.0));
-    let env = environment(env, env_file, at == Some(true), c);
+    let env_file = literal(env_file, c);
+    let env = environment(env, at == Some(true), c);
     let dir = dir.value().map_or_else(|| c.out.dir(place.file).to_path_buf(), |path| path.0);
     let listens = listens?;
     let reach = listens != plan::AppPort::None;
@@ -174,6 +195,8 @@ fn app(name: &AppName, named: Place, table: file::App, around: &mut Around<'_>, 
     let recycle = self::recycle(recycle, reach, c);
     let schedule = job::schedule(schedule, reach, procs, c);
     let deploy = self::deploy(deploy, reach, c);
+    deaf("http", http.place(), reach || schedule.is_some(), c);
+    let before_start = self::before_start(before_start, c);
     let before = before.value().map(|list| list.0).unwrap_or_default();
     let before = before.into_iter().filter_map(|at| words(at, c)).collect();
     let waits = self::after(name, after, c);
@@ -189,8 +212,16 @@ fn app(name: &AppName, named: Place, table: file::App, around: &mut Around<'_>, 
         user: c.text(user, "a user"),
         group: c.text(group, "a group"),
         env,
+        env_file,
+        before_start: before_start?,
+        autostart: autostart.or(true),
+        nice: nice.value().map(|nice| nice.0),
         procs,
         port: listens,
+        http: match http.or(file::AppHttp::V1) {
+            file::AppHttp::V1 => plan::UpstreamHttp::V1,
+            file::AppHttp::V2 => plan::UpstreamHttp::V2,
+        },
         ready: ready?,
         live,
         restart,
@@ -255,7 +286,7 @@ fn good_words(words: Vec<String>, place: Place, c: &mut Context<'_>) -> Option<V
 /// What makes sense only for an app that requests go to.
 fn deaf(what: &str, place: Option<Place>, listens: bool, c: &mut Context<'_>) {
     if let (Some(place), false) = (place, listens) {
-        let cure = "put {port} or {socket} into its command, set `port`, or take it out";
+        let cure = "name the app in a site, put {port} or {socket} into its command, set `port`, or take it out";
         c.out.add_with_cure(Code::MissingPort, place, format!("{what} is about requests, and this app has no port or socket"), cure);
     }
 }
@@ -337,8 +368,26 @@ fn tokens(text: &str) -> impl Iterator<Item = &str> {
         .filter(|token| token.bytes().all(|b| b.is_ascii_lowercase()))
 }
 
-fn has(command: &[String], token: &str) -> bool {
-    command.iter().any(|word| tokens(word).any(|found| found == token))
+fn has<'w>(words: impl IntoIterator<Item = &'w str>, token: &str) -> bool {
+    words.into_iter().any(|word| tokens(word).any(|found| found == token))
+}
+
+fn before_start(field: Field<Either<OneOrMore<Text>, file::BeforeStart>>, c: &mut Context<'_>) -> Option<plan::BeforeStart> {
+    let Some(At { value, place }) = field.given() else {
+        return Some(plan::BeforeStart { commands: Vec::new(), timeout: defaults::BEFORE_START_TIMEOUT });
+    };
+    let (run, timeout) = match value {
+        Either::This(run) => (run, None),
+        Either::That(file::BeforeStart { place, run, timeout }) => {
+            let run = run.required("this before_start runs nothing", place, "add run = [\"…\"]", c.out)?;
+            (run.value, timeout.value())
+        }
+    };
+    if run.0.is_empty() {
+        c.out.add(Code::EmptyValue, place, "before_start runs nothing: write a command, or take it out");
+    }
+    let commands = run.0.into_iter().filter_map(|at| words(at, c)).collect();
+    Some(plan::BeforeStart { commands, timeout: timeout.map_or(defaults::BEFORE_START_TIMEOUT, |time| time.0) })
 }
 
 fn procs(field: Field<Either<Whole<1, 1000>, file::Scale>>, c: &mut Context<'_>) -> NonZeroU16 {
@@ -355,15 +404,18 @@ fn procs(field: Field<Either<Whole<1, 1000>, file::Scale>>, c: &mut Context<'_>)
     }
 }
 
+/// `env`: its values, as they are written.
 fn port(
     command: &Command,
+    env: &[&str],
     port: Field<Whole<1, 65_535>>,
     procs: NonZeroU16,
     name: &AppName,
     claims: &mut Claims,
     c: &mut Context<'_>,
 ) -> plan::AppPort {
-    let (socket, allotted) = (has(&command.0, "socket"), has(&command.0, "port"));
+    let words = || command.0.iter().map(String::as_str).chain(env.iter().copied());
+    let (socket, allotted) = (has(words(), "socket"), has(words(), "port"));
     let written = port.place();
     if socket && (allotted || written.is_some()) {
         let other = if allotted { "{port}" } else { "port" };
@@ -451,16 +503,35 @@ fn stop(field: Field<file::Stop>, command: &[String]) -> plan::Stop {
     }
 }
 
-/// `env` over `env_file`.
-fn environment(env: Field<Named<Text>>, env_file: Field<FilePath>, listens: bool, c: &mut Context<'_>) -> BTreeMap<String, Secret<String>> {
-    let mut all = BTreeMap::new();
-    if let Some(At { value: path, place }) = env_file.given() {
-        let path = c.absolute(&path.0);
-        match c.outside.file(&path) {
-            Ok(text) => variables(&text, &path, place, &mut all, c),
-            Err(reason) => c.out.add(Code::UnreadableFile, place, format!("could not read {}: {reason}", path.display())),
+/// `env_file`: nothing of it is filled in.
+fn literal(env_file: Field<FilePath>, c: &mut Context<'_>) -> BTreeMap<String, Secret<String>> {
+    let Some(At { value: path, place }) = env_file.given() else { return BTreeMap::new() };
+    let path = c.absolute(&path.0);
+    match c.outside.file(&path) {
+        Ok(text) => {
+            let (found, faults) = envfile::variables(&text);
+            // One complaint: a place has one of a kind.
+            if !faults.is_empty() {
+                let lines = faults.iter().map(|envfile::Fault { line, what, .. }| format!("{}:{line}: {what}", path.display()));
+                let mut cures: Vec<&str> = Vec::new();
+                for fault in &faults {
+                    if !cures.contains(&fault.cure) {
+                        cures.push(fault.cure);
+                    }
+                }
+                c.out.add_with_cure(Code::BadValue, place, lines.collect::<Vec<_>>().join("; "), cures.join("; "));
+            }
+            found.into_iter().map(|(name, value)| (name, Secret::new(value))).collect()
+        }
+        Err(reason) => {
+            c.out.add(Code::UnreadableFile, place, format!("could not read {}: {reason}", path.display()));
+            BTreeMap::new()
         }
     }
+}
+
+fn environment(env: Field<Named<Text>>, listens: bool, c: &mut Context<'_>) -> BTreeMap<String, Secret<String>> {
+    let mut all = BTreeMap::new();
     for (name, value) in env.value().map(|named| named.0).unwrap_or_default() {
         let Some(value) = value.value() else { continue };
         if !is_variable(&name.value) || value.value.contains('\0') {
@@ -469,7 +540,7 @@ fn environment(env: Field<Named<Text>>, env_file: Field<FilePath>, listens: bool
                 name.place,
                 format!("{:?} cannot be an environment variable: its name holds a space or '=', or its value a zero byte", name.value),
             );
-        } else if name.value == "GATEWAY_INSTANCE" || (name.value == "PORT" && listens) {
+        } else if name.value == "GATEWAY_INSTANCE" || (name.value == "PORT" && listens && value.value != "{port}") {
             let message = format!("{} is set by gateway for each instance", name.value);
             let cure = if name.value == "PORT" { "take it out; `port` chooses the port" } else { "take it out" };
             c.out.add_with_cure(Code::Conflict, name.place, message, cure);
@@ -477,25 +548,4 @@ fn environment(env: Field<Named<Text>>, env_file: Field<FilePath>, listens: bool
         all.insert(name.value, Secret::new(value.value));
     }
     all
-}
-
-/// Lines of `NAME=value`, as systemd and Docker read them: `#` comments, an `export ` before, quotes around.
-fn variables(text: &str, path: &Path, place: Place, all: &mut BTreeMap<String, Secret<String>>, c: &mut Context<'_>) {
-    for (number, line) in text.lines().enumerate() {
-        let line = line.trim();
-        if line.is_empty() || line.starts_with('#') {
-            continue;
-        }
-        let pair = line.strip_prefix("export ").unwrap_or(line).split_once('=').map(|(name, value)| (name.trim(), value.trim()));
-        let Some((name, value)) = pair.filter(|(name, value)| is_variable(name) && !value.contains('\0')) else {
-            c.out.add(Code::BadValue, place, format!("line {} of {} is not NAME=value", number + 1, path.display()));
-            return;
-        };
-        let quoted = |quote: char| value.strip_prefix(quote).and_then(|v| v.strip_suffix(quote));
-        all.insert(name.to_owned(), Secret::new(quoted('"').or_else(|| quoted('\'')).unwrap_or(value).to_owned()));
-    }
-}
-
-fn is_variable(name: &str) -> bool {
-    !name.is_empty() && !name.contains(['=', '\0']) && !name.contains(char::is_whitespace)
 }

@@ -6,6 +6,7 @@ use crate::{
         complaint::{Code, Place},
         defaults, file,
         shape::{At, Either, Field},
+        tree::Text,
         value::ProbePath,
     },
     plan,
@@ -23,7 +24,7 @@ pub fn probes(
 ) -> (Option<plan::Ready>, Option<plan::Live>) {
     let deaf = |what: &str, place: Place, c: &mut Context<'_>| {
         if listens == Some(false) {
-            let cure = "put {port} or {socket} into its command, or set `port`";
+            let cure = "name the app in a site, put {port} or {socket} into its command, or set `port`";
             c.out.add_with_cure(Code::MissingPort, place, format!("{what} of app {name} needs a port or a socket, and it has none"), cure);
         }
     };
@@ -44,7 +45,7 @@ pub fn probes(
     let ready = match ready {
         Field::Given(At { value: Either::This(path), place }) => {
             deaf("ready.http", place, c);
-            Some(plan::Ready::Http { path: path.0, timeout: defaults::READY_TIMEOUT })
+            Some(plan::Ready::Http { path: path.0, host: None, timeout: defaults::READY_TIMEOUT })
         }
         Field::Given(At { value: Either::That(table), .. }) => self::ready(name, listens.unwrap_or(true), table, &deaf, c),
         Field::Absent if listens.unwrap_or(true) => Some(plan::Ready::Tcp { timeout: defaults::READY_TIMEOUT }),
@@ -61,10 +62,11 @@ pub fn probes(
             }
             Either::That(table) => table,
         };
-        let file::Live { place, http, interval, timeout, fail, pass } = table;
+        let file::Live { place, http, host, interval, timeout, fail, pass } = table;
         let path = http.required("live has no path", place, "add http = \"/healthz\"", c.out)?;
         Some(plan::Live {
             path: path.value.0,
+            host: self::host(host, c),
             interval: interval.value().map_or(defaults::PROBE_INTERVAL, |time| time.0),
             timeout: timeout.value().map_or(defaults::PROBE_TIMEOUT, |time| time.0),
             fail: count(fail.value().map(|n| n.0), defaults::PROBE_FAIL),
@@ -77,7 +79,7 @@ pub fn probes(
 /// `health`: ready.http and live.http in one.
 fn short(at: At<Either<ProbePath, file::Health>>, c: &mut Context<'_>) -> (Option<plan::Ready>, Option<plan::Live>) {
     if let Either::That(table) = &at.value {
-        let foreign = [("host", table.host.place()), ("expect", table.expect.place()), ("type", table.kind.place())];
+        let foreign = [("expect", table.expect.place()), ("type", table.kind.place())];
         for (key, place) in foreign {
             if let Some(place) = place {
                 let cure = "take it out: a process is healthy when its path answers 2xx or 3xx";
@@ -93,18 +95,36 @@ fn short(at: At<Either<ProbePath, file::Health>>, c: &mut Context<'_>) -> (Optio
         }
         Either::That(table) => table,
     };
-    let file::Health { place, path, host: _, interval, timeout, fail, pass, expect: _, kind: _ } = table;
+    let file::Health { place, path, host, interval, timeout, fail, pass, expect: _, kind: _ } = table;
     let Some(path) = path.required("health has no path", place, "add path = \"/healthz\"", c.out) else {
         return (None, None);
     };
+    let host = self::host(host, c);
     let live = plan::Live {
         path: path.value.0.clone(),
+        host: host.clone(),
         interval: interval.value().map_or(defaults::PROBE_INTERVAL, |time| time.0),
         timeout: timeout.value().map_or(defaults::PROBE_TIMEOUT, |time| time.0),
         fail: count(fail.value().map(|n| n.0), defaults::PROBE_FAIL),
         pass: count(pass.value().map(|n| n.0), defaults::PROBE_PASS),
     };
-    (Some(plan::Ready::Http { path: path.value.0, timeout: defaults::READY_TIMEOUT }), Some(live))
+    (Some(plan::Ready::Http { path: path.value.0, host, timeout: defaults::READY_TIMEOUT }), Some(live))
+}
+
+/// What a probe asks for, as it stands in a header.
+fn host(field: Field<Text>, c: &mut Context<'_>) -> Option<String> {
+    let place = field.place()?;
+    let text = c.text(field, "a host")?;
+    let good = text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'[' | b']'));
+    if !good {
+        c.out.add_with_cure(
+            Code::BadValue,
+            place,
+            format!("{text:?} is no host"),
+            "write a name, as in host = \"example.com\", with a port if it has one",
+        );
+    }
+    good.then_some(text)
 }
 
 fn ready(
@@ -114,7 +134,7 @@ fn ready(
     deaf: &impl Fn(&str, Place, &mut Context<'_>),
     c: &mut Context<'_>,
 ) -> Option<plan::Ready> {
-    let file::Ready { place, http, log, notify, tcp, timeout } = table;
+    let file::Ready { place, http, host, log, notify, tcp, timeout } = table;
     let timeout = timeout.value().map_or(defaults::READY_TIMEOUT, |time| time.0);
     let given: Vec<_> = [("http", http.place()), ("log", log.place()), ("notify", notify.place()), ("tcp", tcp.place())]
         .into_iter()
@@ -133,7 +153,16 @@ fn ready(
     }
     if let Some(place) = http.place() {
         deaf("ready.http", place, c);
-        return Some(plan::Ready::Http { path: http.value()?.0, timeout });
+        let host = self::host(host, c);
+        return Some(plan::Ready::Http { path: http.value()?.0, host, timeout });
+    }
+    if let Some(place) = host.place() {
+        c.out.add_with_cure(
+            Code::Conflict,
+            place,
+            format!("ready.host of app {name} is for ready.http, which is not there"),
+            "add http = \"/healthz\", or take it out",
+        );
     }
     if let Some(place) = tcp.place() {
         deaf("ready.tcp", place, c);

@@ -275,13 +275,8 @@ fn proxy(who: &str, app: Field<Text>, upstream: Field<Text>, names: &Names, c: &
     match names.apps.get(&name.value) {
         Some(Some(true) | None) => return UpstreamName::parse(&name.value).ok(),
         Some(Some(false)) => {
-            let cure = "put {port} or {socket} into its command, or set `port`";
-            c.out.add_with_cure(
-                Code::MissingPort,
-                place,
-                format!("{who} proxies to app {}, which has neither a port nor a socket", name.shown()),
-                cure,
-            );
+            let cure = "take its schedule out, or send these requests elsewhere";
+            c.out.add_with_cure(Code::MissingPort, place, format!("{who} proxies to app {}, which is a job", name.shown()), cure);
             return None;
         }
         None if !is_app && names.upstreams.contains(&name.value) => return UpstreamName::parse(&name.value).ok(),

@@ -4,7 +4,7 @@ use crate::config::{
     file::{Health, Rotate, UpstreamTimeouts},
     shape::{Either, List, Named, OneOrMore, OrOff, Whole, table, words},
     tree::Text,
-    value::{Cron, FilePath, MaybeSize, Pattern, Pause, ProbePath, Rate, Size, Time, Umask, Zone},
+    value::{Cron, FilePath, MaybeSize, Nice, Pattern, Pause, ProbePath, Rate, Size, Time, Umask, Zone},
 };
 
 table! {
@@ -17,14 +17,22 @@ table! {
         /// Who it runs as.
         user: Text,
         group: Text,
-        /// Environment. Wins over env_file.
+        /// Environment. Wins over env_file. {socket} {port} {n} {exe} are filled in as in the command.
         env: Named<Text>,
-        /// A file of NAME=value lines.
+        /// A file of NAME=value lines, as systemd and Docker Compose both read them; what they read differently is refused.
         env_file: FilePath,
         /// Processes. Default: 1.
         procs: Either<Whole<1, 1000>, Scale>,
-        /// First port of a fixed range of procs ports. Default: {port} from a private range.
+        /// First port of a fixed range of procs ports. Default: {port} from a private range, which is in PORT too, for an app that a site or route names.
         port: Whole<1, 65_535>,
+        /// What is spoken to it: "2" is HTTP/2 in the clear. Default: "1".
+        http: AppHttp,
+        /// false: it is not started with gateway, nor by a reload, but by `gateway start`. Default: true.
+        autostart: bool,
+        /// From -20, which goes first, to 19. Default: as gateway itself.
+        nice: Nice,
+        /// Commands that run before each start of a process, as its user; when one fails, so has the start.
+        before_start: Either<OneOrMore<Text>, BeforeStart>,
         /// What proves that a process may serve: { http = "/path" }, { log = "regex" }, { notify = true } or { tcp = true }. Default: tcp where it has a port.
         ready: Either<ProbePath, Ready>,
         /// A process that keeps failing this is restarted.
@@ -71,11 +79,27 @@ table! {
     }
 }
 
+words! {
+    AppHttp { V1 = "1", V2 = "2", }
+}
+
+table! {
+    /// Commands that run before each start of a process.
+    BeforeStart {
+        /// One after the other.
+        run: OneOrMore<Text>,
+        /// Of one of them. Default: 1m.
+        timeout: Time,
+    }
+}
+
 table! {
     /// What proves that a process may serve; one of http, log, notify, tcp.
     Ready {
         /// 2xx or 3xx on this path.
         http: ProbePath,
+        /// The Host that it is asked with. Default: the first name that is routed to the app.
+        host: Text,
         /// A line of output matches.
         log: Pattern,
         /// READY=1 on NOTIFY_SOCKET.
@@ -92,6 +116,8 @@ table! {
     Live {
         /// 2xx or 3xx on this path.
         http: ProbePath,
+        /// The Host that it is asked with. Default: the first name that is routed to the app.
+        host: Text,
         /// Default: 10s.
         interval: Time,
         /// Default: 5s.

@@ -118,6 +118,7 @@ fn ready() -> AppTable {
         last_exit: None,
         last_restart_ms: None,
         due_ms: None,
+        manual: false,
         note: None,
         cpu_ms: 0,
         memory_bytes: 0,

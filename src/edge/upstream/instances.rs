@@ -135,7 +135,8 @@ fn follow(vitals: &Vitals, instance: &Instance) {
         | InstanceState::Exited
         | InstanceState::Backoff
         | InstanceState::Cooldown
-        | InstanceState::Taken => {
+        | InstanceState::Taken
+        | InstanceState::Failed => {
             if vitals.verdict() != Verdict::New {
                 vitals.set_verdict(Verdict::New, None);
             }

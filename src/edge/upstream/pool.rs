@@ -41,6 +41,7 @@ pub(super) struct AppSpec {
     pub(super) name: AppName,
     pub(super) procs: u16,
     pub(super) timeouts: UpstreamTimeouts,
+    pub(super) http: UpstreamHttp,
     pub(super) ready: plan::Ready,
     pub(super) live: Option<plan::Live>,
     pub(super) hold: Option<plan::Hold>,
@@ -185,7 +186,14 @@ impl Pool {
     pub(super) fn probe_host(&self) -> Option<String> {
         match &self.spec {
             Spec::Upstream(_) => None,
-            Spec::App(app) => app.host.clone(),
+            Spec::App(app) => match &app.ready {
+                plan::Ready::Http { host: Some(host), .. } => Some(host.clone()),
+                plan::Ready::Http { host: None, .. }
+                | plan::Ready::Tcp { .. }
+                | plan::Ready::Log { .. }
+                | plan::Ready::Notify { .. }
+                | plan::Ready::Started => app.host.clone(),
+            },
         }
     }
 

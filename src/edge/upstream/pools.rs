@@ -109,8 +109,10 @@ impl Pools {
         within: Duration,
     ) -> impl Future<Output = Result<(), String>> + Send + 'static {
         let address = self.instances.find(id, incarnation).map(|known| known.address);
-        let app = self.pools.get(&UpstreamName::from(&id.app)).and_then(|pool| pool.probe_host());
-        async move { warm(address, app, paths, within).await }
+        let pool = self.pools.get(&UpstreamName::from(&id.app));
+        let host = pool.and_then(|pool| pool.probe_host());
+        let version = pool.map_or(UpstreamHttp::V1, |pool| pool.http());
+        async move { warm(address, host, version, paths, within).await }
     }
 
     /// Closes it to new requests, then waits until none is on it or `within` has passed. Gives how many are left.
@@ -154,11 +156,17 @@ impl Pools {
 /// 1xx to 4xx: of what is not there or not allowed an app says so in good health.
 const WELL: (u16, u16) = (100, 499);
 
-async fn warm(address: Option<Arc<Address>>, host: Option<String>, paths: Vec<String>, within: Duration) -> Result<(), String> {
+async fn warm(
+    address: Option<Arc<Address>>,
+    host: Option<String>,
+    version: UpstreamHttp,
+    paths: Vec<String>,
+    within: Duration,
+) -> Result<(), String> {
     let addr = address.and_then(|address| address.found()).ok_or_else(|| "it is gone".to_owned())?;
     let host = host.unwrap_or_else(|| "localhost".into());
     for path in paths {
-        let check = Check::Http { path: path.clone(), host: host.clone(), expect: vec![WELL], version: UpstreamHttp::V1 };
+        let check = Check::Http { path: path.clone(), host: host.clone(), expect: vec![WELL], version };
         check.run(&addr, within).await.map_err(|fault| format!("{path}: {fault}"))?;
     }
     Ok(())
@@ -172,6 +180,7 @@ fn app_spec(plan: &Plan, name: &AppName, app: &plan::App) -> Option<AppSpec> {
             name: name.clone(),
             procs: app.procs.get(),
             timeouts: app.timeouts.clone(),
+            http: app.http,
             ready: app.ready.clone(),
             live: app.live.clone(),
             hold: app.hold.clone(),
@@ -192,7 +201,7 @@ fn probe_host(plan: &Plan, upstream: &UpstreamName) -> Option<String> {
 const ONE: NonZeroU32 = NonZeroU32::MIN;
 
 /// An app as an upstream: what `[upstream]` has by default. One more try than there, as a rolling restart may meet two instances that are going.
-fn app_upstream(timeouts: &UpstreamTimeouts) -> plan::Upstream {
+fn app_upstream(timeouts: &UpstreamTimeouts, http: UpstreamHttp) -> plan::Upstream {
     let seconds = Duration::from_secs;
     plan::Upstream {
         servers: Vec::new(),
@@ -201,14 +210,14 @@ fn app_upstream(timeouts: &UpstreamTimeouts) -> plan::Upstream {
         passive: Passive { fails: ONE.saturating_add(2), within: seconds(10), eject: seconds(10) },
         retry: Retry { tries: ONE.saturating_add(2), on: vec![RetryOn::Connect], budget: 0.2 },
         timeouts: timeouts.clone(),
-        http: UpstreamHttp::V1,
+        http,
     }
 }
 
 fn make(name: &UpstreamName, spec: Spec, old: Option<&Pool>, series: &Series) -> Pool {
     let upstream = match &spec {
         Spec::Upstream(upstream) => upstream.clone(),
-        Spec::App(app) => app_upstream(&app.timeouts),
+        Spec::App(app) => app_upstream(&app.timeouts, app.http),
     };
     let plan::Upstream { servers, balance, health, passive, retry, timeouts, http } = upstream;
     let shared = Arc::new(shared(name, &passive, &retry, series.upstream(name)));
@@ -255,7 +264,7 @@ fn prospect<'a>(instances: impl Iterator<Item = &'a Instance>) -> Prospect {
                     prospect.due_ms = if prospect.due_ms == 0 { due } else { due.min(prospect.due_ms) };
                 }
             }
-            InstanceState::Stopped | InstanceState::Exited => {}
+            InstanceState::Stopped | InstanceState::Exited | InstanceState::Failed => {}
         }
     }
     prospect

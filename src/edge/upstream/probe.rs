@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     ipc::message::{Health, Incarnation, InstanceId, InstanceState, ToMaster},
-    plan::{self, HealthKind, Ready, UpstreamHttp},
+    plan::{self, HealthKind, Ready},
     rules::health::{Outcome, Record, Thresholds, Verdict, weigh},
     vocab::{ServerAddr, UpstreamName},
 };
@@ -249,12 +249,14 @@ fn servers(pool: &Pool, spec: &plan::Upstream, wanted: &mut HashMap<Key, Job>) {
 }
 
 fn instance_job(app: &AppSpec, target: Target, id: &InstanceId, incarnation: Incarnation, state: InstanceState) -> Option<Job> {
-    let host = app.host.clone().unwrap_or_else(|| "localhost".into());
-    let http = |path: &str| Check::Http { path: path.into(), host, expect: vec![APP_PASSES], version: UpstreamHttp::V1 };
+    let http = |path: &str, host: &Option<String>| {
+        let host = host.clone().or_else(|| app.host.clone()).unwrap_or_else(|| "localhost".into());
+        Check::Http { path: path.into(), host, expect: vec![APP_PASSES], version: app.http }
+    };
     match state {
         InstanceState::Starting => {
             let (check, timeout) = match &app.ready {
-                Ready::Http { path, timeout } => (http(path), *timeout),
+                Ready::Http { path, host, timeout } => (http(path, host), *timeout),
                 Ready::Tcp { timeout } => (Check::Tcp, *timeout),
                 // The master sees these itself.
                 Ready::Log { .. } | Ready::Notify { .. } | Ready::Started => return None,
@@ -262,9 +264,9 @@ fn instance_job(app: &AppSpec, target: Target, id: &InstanceId, incarnation: Inc
             Some(Job::Ready { target, check, timeout, id: id.clone(), incarnation })
         }
         InstanceState::Ready => {
-            let plan::Live { path, interval, timeout, fail, pass } = app.live.as_ref()?;
+            let plan::Live { path, host, interval, timeout, fail, pass } = app.live.as_ref()?;
             let timing = Timing { interval: *interval, timeout: *timeout, thresholds: Thresholds { fail: *fail, pass: *pass } };
-            Some(Job::Live { target, check: http(path), timing, id: id.clone(), incarnation })
+            Some(Job::Live { target, check: http(path, host), timing, id: id.clone(), incarnation })
         }
         InstanceState::Stopped
         | InstanceState::Draining
@@ -272,7 +274,8 @@ fn instance_job(app: &AppSpec, target: Target, id: &InstanceId, incarnation: Inc
         | InstanceState::Exited
         | InstanceState::Backoff
         | InstanceState::Cooldown
-        | InstanceState::Taken => None,
+        | InstanceState::Taken
+        | InstanceState::Failed => None,
     }
 }
 

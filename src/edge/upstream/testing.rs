@@ -88,6 +88,7 @@ pub(super) fn instance(app: &str, n: u16, incarnation: u64, state: InstanceState
         last_exit: None,
         last_restart_ms: None,
         due_ms: None,
+        manual: false,
         note: None,
         cpu_ms: 0,
         memory_bytes: 0,

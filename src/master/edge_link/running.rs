@@ -72,6 +72,7 @@ impl EdgeLink {
         let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).map_err(io::Error::from).map_err(prepare("its limit of open files"))?;
         let launch = Launch {
             argv: self.program.argv.clone(),
+            nice: None,
             arg0: Some("gateway".to_owned()),
             dir: None,
             env: self.program.env.clone(),

@@ -113,11 +113,16 @@ impl Supervisor {
         if let Some((app, _)) = self.tracks.iter().find(|(_, track)| track.life.is_deploying()) {
             return Err(UpgradeError::Deploying { app: app.clone() });
         }
+        // What runs before a start belongs to no process that could be handed over.
+        let preludes = self.tracks.values().flat_map(|track| track.processes.values()).filter(|process| process.prelude.is_some()).count();
+        if preludes > 0 {
+            return Err(UpgradeError::Busy { count: preludes });
+        }
         let mut bag = Bag::default();
         let mut tracks = BTreeMap::new();
         for (app, Track { life, processes, scaled, waiters: _, again, removed }) in &self.tracks {
             let mut passengers = Vec::new();
-            for (incarnation, Process { n, pid, addr, tail, notify, arrival: _, note, cpu_ms, memory_bytes }) in processes {
+            for (incarnation, Process { n, pid, addr, tail, notify, prelude: _, arrival: _, note, cpu_ms, memory_bytes }) in processes {
                 let notify = notify.as_ref().map(|notify| bag.put(&*notify.socket)).transpose().map_err(UpgradeError::Descriptors)?;
                 passengers.push(Passenger {
                     n: *n,
@@ -206,6 +211,6 @@ impl Supervisor {
             Some(pid) => self.workshop.take_over(&id, incarnation, spec, (pid, tail.clone()), notify, &self.notices.0)?,
             None => None,
         };
-        Ok(Process { n, pid, addr, tail, notify, arrival: Arrival::default(), note, cpu_ms, memory_bytes })
+        Ok(Process { n, pid, addr, tail, notify, prelude: None, arrival: Arrival::default(), note, cpu_ms, memory_bytes })
     }
 }

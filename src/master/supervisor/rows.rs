@@ -41,6 +41,7 @@ impl Supervisor {
                     last_exit: view.last_exit.map(|(why, at)| (why, self.clock.wall(at))),
                     last_restart_ms: view.last_restart.map(|at| self.clock.wall(at)),
                     due_ms: view.due.map(|at| self.clock.wall(at)),
+                    manual: view.state == State::Stopped && !track.life.spec().autostart,
                     note: view.taken.or_else(|| process.and_then(|process| process.note.clone())),
                     cpu_ms: process.map_or(0, |p| p.cpu_ms),
                     memory_bytes: process.map_or(0, |p| p.memory_bytes),

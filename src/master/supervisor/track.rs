@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, num::NonZeroU16, sync::Arc};
 
 use nix::unistd::Pid;
+use tokio::sync::watch;
 
 use super::{arrival::Arrival, waiter::Waiter};
 use crate::{
@@ -20,6 +21,8 @@ pub(super) struct Process {
     pub(super) addr: Option<ServerAddr>,
     pub(super) tail: Option<Arc<Tail>>,
     pub(super) notify: Option<Notify>,
+    /// It is not started yet: what runs before it, to be told when it is not wanted.
+    pub(super) prelude: Option<watch::Sender<bool>>,
     pub(super) arrival: Arrival,
     /// What else is to be known of it.
     pub(super) note: Option<String>,

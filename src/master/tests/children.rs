@@ -45,6 +45,7 @@ impl Yard {
         let out = || File::create(self.dir.path().join("out")).expect("file");
         Launch {
             argv: ["sh", "-c", script].map(OsString::from).to_vec(),
+            nice: None,
             arg0: None,
             dir: Some(self.dir.path().into()),
             env: BTreeMap::from([("PATH".into(), "/usr/bin:/bin".into())]),

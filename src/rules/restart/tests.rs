@@ -25,7 +25,14 @@ fn spec(procs: u16) -> App {
     App {
         procs: NonZeroU16::new(procs).expect("some"),
         port: AppPort::Socket,
-        live: Some(Live { path: "/".into(), interval: secs(10), timeout: secs(5), fail: NonZeroU32::MIN, pass: NonZeroU32::MIN }),
+        live: Some(Live {
+            path: "/".into(),
+            host: None,
+            interval: secs(10),
+            timeout: secs(5),
+            fail: NonZeroU32::MIN,
+            pass: NonZeroU32::MIN,
+        }),
         ..testing::app()
     }
 }

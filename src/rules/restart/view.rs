@@ -69,6 +69,21 @@ impl Life {
         self.cells.values().any(|cell| cell.phase == Phase::Awaiting)
     }
 
+    /// Whether a start of it was asked for and is still wanted.
+    #[must_use]
+    pub fn spawns(&self, n: u16, incarnation: u64) -> bool {
+        let cell = self.cells.get(&n);
+        let present = cell.is_some_and(|cell| cell.incarnation == incarnation && cell.phase == Phase::Spawning { then: None });
+        let next = cell.and_then(|cell| cell.successor.as_ref());
+        present || next.is_some_and(|next| next.incarnation == incarnation && next.stage == super::succession::Stage::Spawning)
+    }
+
+    /// Whether somebody has asked for it and nobody has stopped it since.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        self.wanted
+    }
+
     /// Whether no process of it runs or is about to.
     #[must_use]
     pub fn is_at_rest(&self) -> bool {

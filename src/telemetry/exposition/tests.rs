@@ -73,6 +73,7 @@ fn table() -> AppTable {
         last_exit: None,
         last_restart_ms: None,
         due_ms: None,
+        manual: false,
         note: None,
         cpu_ms: 1_500,
         memory_bytes: 4096,

@@ -193,7 +193,7 @@ async fn names_are_resolved_and_those_that_are_not_are_down_not_errors() {
 
 fn app(change: impl FnOnce(&mut plan::App)) -> TestPlan {
     TestPlan::new().app_with("web", 1, |app| {
-        app.ready = Ready::Http { path: "/ready".into(), timeout: Duration::from_secs(30) };
+        app.ready = Ready::Http { path: "/ready".into(), host: None, timeout: Duration::from_secs(30) };
         change(app);
     })
 }
@@ -225,7 +225,7 @@ async fn readiness_is_told_once_for_each_start() {
 fn live(app: &mut plan::App) {
     let count = |n| NonZeroU32::new(n).expect("not zero");
     let (interval, timeout) = (Duration::from_millis(20), Duration::from_millis(60));
-    app.live = Some(plan::Live { path: "/live".into(), interval, timeout, fail: count(3), pass: count(2) });
+    app.live = Some(plan::Live { path: "/live".into(), host: None, interval, timeout, fail: count(3), pass: count(2) });
 }
 
 #[tokio::test]

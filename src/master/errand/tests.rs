@@ -49,12 +49,16 @@ impl Scene {
 
     async fn run(&mut self, app: &App, script: &str) -> Result<Duration, BeforeError> {
         let words = ["sh", "-c", script].map(str::to_owned);
-        self.bench.run(&AppName::parse("web").expect("valid"), app, &words, &mut self.stop.1).await
+        self.bench.run(errand(&AppName::parse("web").expect("valid"), app, &words), &mut self.stop.1).await
     }
 
     fn file(&self, name: &str) -> std::path::PathBuf {
         self.dir.path().join(name)
     }
+}
+
+fn errand<'a>(app: &'a AppName, spec: &'a App, words: &'a [String]) -> Errand<'a> {
+    Errand { app, spec, n: None, words, within: spec.deploy.before_timeout }
 }
 
 fn text(path: &Path) -> String {
@@ -83,7 +87,7 @@ async fn one_that_fails_shows_its_last_lines_of_both_kinds() {
     assert!(error.last().iter().any(|line| line == "no such table") && error.last().iter().any(|line| line == "line 30"), "{error:?}");
     assert!(matches!(scene.run(&app, "kill -9 $$").await, Err(BeforeError::Failed { exit: Exit::Signal(9), .. })));
     let missing = ["/no/such/program".to_owned()];
-    let error = scene.bench.run(&AppName::parse("web").expect("valid"), &app, &missing, &mut scene.stop.1).await;
+    let error = scene.bench.run(errand(&AppName::parse("web").expect("valid"), &app, &missing), &mut scene.stop.1).await;
     assert!(matches!(error, Err(BeforeError::Spawn(SpawnError::NoFile { .. }))));
 }
 

@@ -1,4 +1,4 @@
-//! One command of `before`: run in the new directory as the app's processes are, waited for, ended when it is late.
+//! A command that is run for an app beside its processes (`before`, `before_start`): as they are, waited for, ended when it is late.
 //!
 //! Shape: a group of its own, TERM at its deadline, KILL when the app's own patience is over. Its output is in the app's log, its last lines in the error.
 
@@ -63,10 +63,22 @@ impl BeforeError {
     pub fn advice(&self) -> Option<&'static str> {
         match self {
             Self::Spawn(error) => error.advice(),
-            Self::Late { .. } => Some("give it longer with deploy.before_timeout, if that is what it needs"),
+            Self::Late { .. } => Some("give it longer (deploy.before_timeout, before_start.timeout), if that is what it needs"),
             Self::Failed { .. } | Self::Stopping => None,
         }
     }
+}
+
+/// What is to be run.
+#[derive(Clone, Copy, Debug)]
+pub struct Errand<'a> {
+    pub app: &'a AppName,
+    /// With the directory that it is to run in.
+    pub spec: &'a App,
+    /// The instance that it is run for; `None`: the whole app.
+    pub n: Option<u16>,
+    pub words: &'a [String],
+    pub within: Duration,
 }
 
 /// Where commands are run.
@@ -80,23 +92,18 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// Gives how long it took. `app` has the new directory.
-    pub async fn run(
-        &self,
-        name: &AppName,
-        app: &App,
-        words: &[String],
-        stop: &mut watch::Receiver<bool>,
-    ) -> Result<Duration, BeforeError> {
+    /// Gives how long it took.
+    pub async fn run(&self, errand: Errand<'_>, stop: &mut watch::Receiver<bool>) -> Result<Duration, BeforeError> {
         let begun = Instant::now();
-        let (pid, mut ended, mut pipes) = self.spawn(name, app, words)?;
+        let Errand { app: _, spec, n: _, words: _, within } = errand;
+        let (pid, mut ended, mut pipes) = self.spawn(errand)?;
         let late = tokio::select! {
             exit = &mut ended => return close(exit.unwrap_or(Exit::Signal(libc::SIGKILL)), begun, &mut pipes).await,
-            () = sleep(app.deploy.before_timeout) => true,
+            () = sleep(within) => true,
             () = told(stop) => false,
         };
         self.nursery.signal_group(pid, Signal::SIGTERM);
-        if timeout(app.stop.timeout, &mut ended).await.is_err() {
+        if timeout(spec.stop.timeout, &mut ended).await.is_err() {
             self.nursery.kill_group(pid);
             // One that even KILL cannot end is the nursery's from here on.
             let _ = timeout(GONE_WITHIN, &mut ended).await;
@@ -105,16 +112,28 @@ impl Bench {
             return Err(BeforeError::Stopping);
         }
         let _ = timeout(READ_WITHIN, pipes.read.recv()).await;
-        Err(BeforeError::Late { within: app.deploy.before_timeout, last: pipes.tail.lines() })
+        Err(BeforeError::Late { within, last: pipes.tail.lines() })
     }
 
-    fn spawn(&self, name: &AppName, app: &App, words: &[String]) -> Result<(Pid, oneshot::Receiver<Exit>, Pipes), BeforeError> {
+    fn spawn(&self, errand: Errand<'_>) -> Result<(Pid, oneshot::Receiver<Exit>, Pipes), BeforeError> {
+        let Errand { app: name, spec: app, n, words, within: _ } = errand;
         let identity = Identity::of(app.user.as_deref(), app.group.as_deref())?;
-        let fill = |text: &str| OsString::from(text.replace("{exe}", &self.exe.to_string_lossy()));
+        let fill = |text: &str| {
+            let text = text.replace("{exe}", &self.exe.to_string_lossy());
+            OsString::from(n.map_or(text.clone(), |n| text.replace("{n}", &n.to_string())))
+        };
         let argv = words.iter().map(|word| fill(word)).collect();
         let mut env = launch::environment(&identity);
-        for (variable, value) in &app.env {
+        for (variable, value) in &app.env_file {
+            env.insert(variable.into(), value.reveal().into());
+        }
+        // It has no address: what speaks of one is not for it.
+        let speaks = |text: &str| text.contains("{port}") || text.contains("{socket}");
+        for (variable, value) in app.env.iter().filter(|(_, value)| !speaks(value.reveal())) {
             env.insert(variable.into(), fill(value.reveal()));
+        }
+        if let Some(n) = n {
+            env.insert("GATEWAY_INSTANCE".into(), n.to_string().into());
         }
         let pipes = self.output.command_pipes(name);
         let CommandPipes { stdout, stderr, tail, read } =
