@@ -1,14 +1,9 @@
-//! The black box: the last requests that we answered with 502, 503 or 504, so that one can be asked for by its id.
+//! The black box: the last requests that failed or were refused, so that one can be asked for by its id.
 //!
-//! Shape: a bounded ring that grows only as requests fail; the oldest falls out. Every text is cut when it comes in, so [`MOST_BYTES`] holds whatever clients send.
-//!        It dies with the edge.
+//! Shape: two bounded rings that grow only as requests fail or are refused; the oldest falls out. However many are refused, what failed stays. Every text is cut when it
+//!        comes in, so [`MOST_BYTES`] holds whatever clients send. It dies with the edge.
 
-use std::{
-    collections::VecDeque,
-    fmt::Write as _,
-    mem::size_of,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::VecDeque, fmt::Write as _, mem::size_of, sync::Mutex};
 
 use crate::{
     ipc::{
@@ -16,18 +11,20 @@ use crate::{
         why::{Failed, Fault, LONGEST_ID, RequestId},
     },
     rules::attempt::MOST_LOST,
-    vocab::{AppName, UpstreamName},
+    vocab::{AppName, UpstreamName, lock::lock},
 };
 
 /// How many failed requests are remembered.
 pub const KEPT: usize = 4096;
+/// How many refused ones are.
+pub const REFUSED: usize = 2048;
 /// The longest of a text but the id.
 const LONGEST: usize = 200;
 /// Of every text that comes from outside.
-const TEXTS: usize = 6;
-/// What the ring can take at most: about 7 MB, where every request brings the longest texts.
+const TEXTS: usize = 7;
+/// What the rings can take at most: about 12 MB, where every request brings the longest texts.
 pub const MOST_BYTES: usize =
-    KEPT * (size_of::<Entry>() + LONGEST_ID + TEXTS * LONGEST + MOST_LOST as usize * size_of::<(u16, Incarnation)>());
+    (KEPT + REFUSED) * (size_of::<Entry>() + LONGEST_ID + TEXTS * LONGEST + MOST_LOST as usize * size_of::<(u16, Incarnation)>());
 
 /// A request that failed, as the engine knows it when it is over.
 #[derive(Debug)]
@@ -48,12 +45,44 @@ pub struct Failure<'a> {
     /// The processes that broke off while they had it: a few.
     pub lost_by: &'a [(InstanceId, Incarnation)],
     pub fault: Fault,
+    /// See [`crate::edge::refused`].
+    pub refused: Option<&'a str>,
     pub deadline_ms: Option<u64>,
     pub detail: Option<&'a str>,
     pub queue_ms: u64,
     pub connect_ms: Option<u64>,
     pub upstream_ms: u64,
     pub total_ms: u64,
+}
+
+impl<'a> Failure<'a> {
+    /// Of a request that came to nobody.
+    #[must_use]
+    pub fn new(id: &'a str, at_ms: u64, method: &'a str, path: &'a [u8], status: u16, fault: Fault) -> Self {
+        Self {
+            id,
+            at_ms,
+            site: None,
+            route: None,
+            method,
+            path,
+            status,
+            upstream: None,
+            app: None,
+            server: None,
+            instance: None,
+            tries: 0,
+            lost_by: &[],
+            fault,
+            refused: None,
+            deadline_ms: None,
+            detail: None,
+            queue_ms: 0,
+            connect_ms: None,
+            upstream_ms: 0,
+            total_ms: 0,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -72,6 +101,7 @@ struct Entry {
     tries: u32,
     lost_by: Box<[(u16, Incarnation)]>,
     fault: Fault,
+    refused: Option<Box<str>>,
     deadline_ms: Option<u64>,
     detail: Option<Box<str>>,
     queue_ms: u64,
@@ -82,15 +112,17 @@ struct Entry {
 
 #[derive(Debug, Default)]
 pub struct BlackBox {
-    ring: Mutex<VecDeque<Entry>>,
+    failed: Mutex<VecDeque<Entry>>,
+    refused: Mutex<VecDeque<Entry>>,
 }
 
 impl BlackBox {
     pub fn keep(&self, failure: &Failure<'_>) {
         // Made before the lock is taken: a burst of failures must not line up the threads.
         let entry = Entry::of(failure);
-        let mut ring = self.ring();
-        let oldest = if ring.len() == KEPT { ring.pop_front() } else { None };
+        let (ring, most) = if entry.refused.is_some() { (&self.refused, REFUSED) } else { (&self.failed, KEPT) };
+        let mut ring = lock(ring);
+        let oldest = if ring.len() == most { ring.pop_front() } else { None };
         ring.push_back(entry);
         drop(ring);
         drop(oldest);
@@ -99,13 +131,11 @@ impl BlackBox {
     /// The newest of this id: a trusted peer may have sent it more than once.
     #[must_use]
     pub fn find(&self, id: &RequestId, edge_started_ms: u64) -> Option<Failed> {
-        let ring = self.ring();
-        ring.iter().rev().find(|entry| &*entry.id == id.as_str()).map(|entry| entry.tell(edge_started_ms))
-    }
-
-    fn ring(&self) -> MutexGuard<'_, VecDeque<Entry>> {
-        // An entry is in or not in: whoever panicked left it whole.
-        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+        let newest = |ring: &Mutex<VecDeque<Entry>>| {
+            lock(ring).iter().rev().find(|entry| &*entry.id == id.as_str()).map(|entry| entry.tell(edge_started_ms))
+        };
+        let (failed, refused) = (newest(&self.failed), newest(&self.refused));
+        failed.into_iter().chain(refused).max_by_key(|found| found.at_ms)
     }
 }
 
@@ -126,6 +156,7 @@ impl Entry {
             tries,
             lost_by,
             fault,
+            refused,
             deadline_ms,
             detail,
             queue_ms,
@@ -149,6 +180,7 @@ impl Entry {
             tries,
             lost_by: lost_by.iter().take(MOST_LOST as usize).map(|(id, incarnation)| (id.n, *incarnation)).collect(),
             fault,
+            refused: refused.map(text),
             deadline_ms,
             detail: detail.map(text),
             queue_ms,
@@ -180,6 +212,7 @@ impl Entry {
                 .flat_map(|app| self.lost_by.iter().map(|(n, at)| (InstanceId { app: app.clone(), n: *n }, *at)))
                 .collect(),
             fault: self.fault,
+            refused: text(&self.refused),
             deadline_ms: self.deadline_ms,
             detail: text(&self.detail),
             queue_ms: self.queue_ms,
@@ -192,7 +225,8 @@ impl Entry {
 }
 
 /// Visible ASCII and spaces as they are, any other byte as `\xNN`; at most `longest` bytes, of which the last ones say where it was cut.
-pub(super) fn plain(text: &[u8], longest: usize) -> Box<str> {
+#[must_use]
+pub fn plain(text: &[u8], longest: usize) -> Box<str> {
     const CUT: &str = "...";
     let mut out = String::with_capacity(text.len().min(longest));
     // Where the text may end if it turns out to be too long.
@@ -223,28 +257,7 @@ mod tests {
     use super::*;
 
     fn failure<'a>(id: &'a str, path: &'a [u8]) -> Failure<'a> {
-        Failure {
-            id,
-            at_ms: 1,
-            site: Some("a.test"),
-            route: None,
-            method: "GET",
-            path,
-            status: 502,
-            upstream: None,
-            app: None,
-            server: None,
-            instance: None,
-            tries: 1,
-            lost_by: &[],
-            fault: Fault::Reset,
-            deadline_ms: None,
-            detail: None,
-            queue_ms: 0,
-            connect_ms: None,
-            upstream_ms: 3,
-            total_ms: 4,
-        }
+        Failure { site: Some("a.test"), ..Failure::new(id, 1, "GET", path, 502, Fault::Reset) }
     }
 
     fn id(text: &str) -> RequestId {
@@ -257,11 +270,23 @@ mod tests {
         for n in 0..KEPT + 10 {
             all.keep(&failure(&format!("id-{n}"), b"/"));
         }
-        assert_eq!(all.ring().len(), KEPT);
+        assert_eq!(lock(&all.failed).len(), KEPT);
         assert_eq!(all.find(&id("id-9"), 0), None, "the oldest fell out");
         assert_eq!(all.find(&id("id-10"), 7).map(|found| (found.id, found.edge_started_ms)), Some(("id-10".to_owned(), 7)));
         assert_eq!(all.find(&id("id-"), 0), None, "no part of an id is one");
         assert_eq!(all.find(&id("ID-10"), 0), None);
+    }
+
+    #[test]
+    fn a_flood_of_refusals_pushes_no_failure_out() {
+        let all = BlackBox::default();
+        all.keep(&failure("broken", b"/"));
+        for n in 0..KEPT + REFUSED {
+            all.keep(&Failure { refused: Some("zone:api"), ..failure(&format!("id-{n}"), b"/") });
+        }
+        assert!(all.find(&id("broken"), 0).is_some());
+        assert_eq!(all.find(&id(&format!("id-{}", KEPT + REFUSED - 1)), 0).and_then(|found| found.refused).as_deref(), Some("zone:api"));
+        assert_eq!(all.find(&id("id-0"), 0), None);
     }
 
     #[test]
@@ -282,15 +307,16 @@ mod tests {
             method: &long,
             server: Some(&long),
             detail: Some(&long),
+            refused: Some(&long),
             ..failure(&long, &bytes)
         };
         all.keep(&hostile);
-        let ring = all.ring();
+        let ring = lock(&all.refused);
         let entry = ring.front().expect("one");
-        let texts = [&entry.site, &entry.route, &entry.server, &entry.detail].map(|text| text.as_ref().expect("given"));
+        let texts = [&entry.site, &entry.route, &entry.server, &entry.detail, &entry.refused].map(|text| text.as_ref().expect("given"));
         let bytes: usize = texts.into_iter().chain([&entry.id, &entry.method, &entry.path]).map(|text| text.len()).sum();
-        assert!(KEPT * (size_of::<Entry>() + bytes) <= MOST_BYTES);
-        const { assert!(MOST_BYTES <= 7 << 20) };
+        assert!((KEPT + REFUSED) * (size_of::<Entry>() + bytes) <= MOST_BYTES);
+        const { assert!(MOST_BYTES <= 12 << 20) };
     }
 
     proptest! {

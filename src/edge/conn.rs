@@ -11,7 +11,7 @@ use std::{
     net::SocketAddr,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU8, Ordering::Relaxed},
     },
     task::{Context, Poll, ready},
@@ -34,13 +34,20 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::tls::mutual::{CaMark, ClientCertificate};
-use crate::{plan, vocab::Pace};
+use super::{
+    refused,
+    tls::mutual::{CaMark, ClientCertificate},
+};
+use crate::{
+    plan,
+    vocab::{Pace, lock::lock},
+};
 
 mod alarm;
 pub mod appetite;
 pub mod body;
 mod chunks;
+pub mod cut;
 mod endings;
 mod frames;
 pub mod head;
@@ -56,6 +63,7 @@ use chunks::{After, Chunks, Piece};
 use frames::Frames;
 use head::{Body, Caps, Scan, Scanner};
 use leftover::OfConnection;
+pub use refusal::Unread;
 pub use stream::Io;
 
 /// Written at once at most; larger pieces pass without a copy.
@@ -120,6 +128,8 @@ pub struct Client {
     malformed: AtomicBool,
     /// Nothing more is served on the connection.
     dismissed: AtomicBool,
+    /// What was refused on it before it was a request, until that is written down.
+    unread: Mutex<Option<Box<Unread>>>,
 }
 
 /// How far the engine is with what it was handed.
@@ -151,6 +161,7 @@ impl Client {
             stage: AtomicU8::new(PARSING),
             malformed: AtomicBool::new(false),
             dismissed: AtomicBool::new(false),
+            unread: Mutex::default(),
         }
     }
 
@@ -186,6 +197,16 @@ impl Client {
     /// The answer that goes out now is the connection's last. HTTP/1 is told so by the engine; of HTTP/2 other streams are given a moment.
     pub fn dismiss(&self) {
         self.dismissed.store(true, Relaxed);
+    }
+
+    fn refused(&self, unread: Unread) {
+        *lock(&self.unread) = Some(Box::new(unread));
+    }
+
+    /// What was refused before it was a request, once.
+    #[must_use]
+    pub fn take_unread(&self) -> Option<Box<Unread>> {
+        lock(&self.unread).take()
     }
 
     /// Whether the engine took the last head for a request.
@@ -336,11 +357,22 @@ impl Conn {
 
     /// Tells the client why it is not served. The connection is of no use afterwards.
     pub async fn refuse(&mut self, status: StatusCode) {
-        refusal::write(status, self.client.tls, &mut self.outbox);
-        self.wrote = true;
+        self.write_refusal(status);
         // A client that cannot be told has gone; it is closed either way.
         let _ = self.flush().await;
         AsyncWriteExt::shutdown(self).await.ok();
+    }
+
+    /// Noted for whoever writes records, and collected to be sent.
+    fn write_refusal(&mut self, status: StatusCode) {
+        let took = match self.phase {
+            Phase::Waiting { since, .. } => since.elapsed(),
+            Phase::Request { .. } | Phase::Streams { .. } => Duration::ZERO,
+        };
+        let unread = Unread::new(status, refused::of_head(status), &self.inbox, took);
+        refusal::write(&unread, self.client.tls, &mut self.outbox);
+        self.client.refused(unread);
+        self.wrote = true;
     }
 
     /// Forgets what was handed over; an idle connection keeps next to nothing.
@@ -486,7 +518,12 @@ impl Conn {
                 Poll::Ready(Err(too_much()))
             }
             Poll::Pending => match frames.begun() {
-                Some(since) => self.alarm.poll(since + *header, cx).map(|()| Err(io::ErrorKind::TimedOut.into())),
+                Some(since) => {
+                    ready!(self.alarm.poll(since + *header, cx));
+                    let status = StatusCode::REQUEST_TIMEOUT;
+                    self.client.refused(Unread::new(status, refused::of_head(status), &[], since.elapsed()));
+                    Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+                }
                 None => Poll::Pending,
             },
             failed => failed,
@@ -503,6 +540,7 @@ impl Conn {
     /// The client was too much. It is told so, if it reads.
     fn cut_off(&mut self, cx: &mut Context<'_>) {
         tracing::debug!(client = %self.client.peer, "http/2 client cut off: too many resets, or frames that carry nothing");
+        self.client.refused(Unread::new(StatusCode::TOO_MANY_REQUESTS, refused::FLOOD, &[], Duration::ZERO));
         if let Phase::Streams { frames, cut_off, .. } = &mut self.phase {
             *cut_off = true;
             self.outbox.extend(frames.farewell().iter().flatten());
@@ -581,8 +619,7 @@ impl Conn {
             return;
         }
         let status = answer.get(9..12).and_then(|code| StatusCode::from_bytes(code).ok()).unwrap_or(StatusCode::BAD_REQUEST);
-        refusal::write(status, self.client.tls, &mut self.outbox);
-        self.wrote = true;
+        self.write_refusal(status);
     }
 
     fn is_refusing(&self) -> bool {

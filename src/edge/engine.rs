@@ -31,7 +31,7 @@ mod answer;
 mod inspect;
 mod leftover;
 mod peer;
-mod report;
+pub mod report;
 mod request;
 pub mod tunnel;
 mod turn;
@@ -66,7 +66,7 @@ impl ProxyHttp for Engine {
     }
 
     async fn early_request_filter(&self, session: &mut Session, exchange: &mut Self::CTX) -> Result<()> {
-        request::take(session, &exchange.live)
+        request::take(session, exchange)
     }
 
     async fn request_filter(&self, session: &mut Session, exchange: &mut Self::CTX) -> Result<bool> {

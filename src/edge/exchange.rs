@@ -9,12 +9,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
 
 use super::{
     conn::appetite::Portion,
     gate::{Inspection, Passage},
     live::{Live, LiveAction, LiveRoute, LiveSite},
+    refused::By,
     tls::mutual::ClientCertificate,
     upstream::{Choice, Lease, Pool, Room, ServerId, Unavailable},
     warden::Watched,
@@ -117,6 +118,10 @@ pub struct Exchange {
     /// The processes that broke off while they had it, in order: a few at most, as tries are.
     lost_by: Vec<(InstanceId, Incarnation)>,
     connected: Option<Duration>,
+    /// What it asked for: of a request that is cut there is nobody else to say so.
+    pub asked: Option<(Method, Uri, Version)>,
+    /// What refused it.
+    pub refused: Option<By>,
     /// What a gate refused it for.
     pub offence: Option<Offence>,
     /// What it is answered has been counted.
@@ -163,6 +168,8 @@ impl Exchange {
             failed_on: None,
             lost_by: Vec::new(),
             connected: None,
+            asked: None,
+            refused: None,
             offence: None,
             charged: false,
             watched: None,
@@ -217,6 +224,12 @@ impl Exchange {
     #[must_use]
     pub fn id(&self) -> &str {
         self.request_id.to_str().unwrap_or("")
+    }
+
+    /// The process whose answer it is.
+    #[must_use]
+    pub fn answerer(&self) -> Option<(InstanceId, Incarnation)> {
+        self.on.as_ref()?.lease.instance().cloned()
     }
 
     /// Puts the request on its next server.

@@ -13,6 +13,7 @@ use super::{
     forward,
     gate::{self, Ask, Verdict},
     live::{Live, LiveAction},
+    refused,
     reply::Reply,
 };
 use crate::{
@@ -108,14 +109,16 @@ fn drive(exchange: &mut Exchange, client: &Client, request: Request<'_>, seen: &
             let site = &live.sites[index];
             return Verdict::Answer(match &site.canonical {
                 Some(canonical) => gate::canonical(&ask, &site.gate, canonical),
-                None => ask.page(StatusCode::NOT_FOUND),
+                None => ask.page(StatusCode::NOT_FOUND).by(refused::NO_SITE),
             });
         }
-        None => return Verdict::Answer(ask.page(StatusCode::NOT_FOUND)),
+        None => return Verdict::Answer(ask.page(StatusCode::NOT_FOUND).by(refused::NO_SITE)),
     };
     exchange.enter(index);
     let site = &live.sites[index];
-    let Some(at) = live.router.route(index, uri.path()) else { return Verdict::Answer(ask.page(StatusCode::NOT_FOUND)) };
+    let Some(at) = live.router.route(index, uri.path()) else {
+        return Verdict::Answer(ask.page(StatusCode::NOT_FOUND).by(refused::NO_ROUTE));
+    };
     exchange.follow(at);
     let route = &site.routes[at];
     if let Verdict::Answer(reply) = gate::admit(&ask, &site.gate, &route.gate, live.now(), &mut exchange.passage) {
@@ -130,7 +133,7 @@ fn drive(exchange: &mut Exchange, client: &Client, request: Request<'_>, seen: &
 pub fn content(exchange: &mut Exchange, uri: &Uri, headers: &HeaderMap) -> Step {
     let live = exchange.live.clone();
     let page = |exchange: &Exchange, status| Reply::page(status, headers.get(header::ACCEPT), exchange.id());
-    let Some(route) = exchange.route_of(&live) else { return Step::Answer(page(exchange, StatusCode::NOT_FOUND)) };
+    let Some(route) = exchange.route_of(&live) else { return Step::Answer(page(exchange, StatusCode::NOT_FOUND).by(refused::NO_ROUTE)) };
     match &route.action {
         LiveAction::Proxy(_) => match exchange.wanted() {
             Ok(()) => Step::Forward,
@@ -138,10 +141,10 @@ pub fn content(exchange: &mut Exchange, uri: &Uri, headers: &HeaderMap) -> Step 
         },
         LiveAction::Redirect { to, status } => match HeaderValue::try_from(forward::fill(to, uri.path(), uri.query())) {
             Ok(to) => Step::Answer(Reply::redirect(*status, to)),
-            Err(_) => Step::Answer(page(exchange, StatusCode::BAD_REQUEST)),
+            Err(_) => Step::Answer(page(exchange, StatusCode::BAD_REQUEST).by(refused::of_head(StatusCode::BAD_REQUEST))),
         },
         LiveAction::Respond { status, content_type, body } => Step::Answer(Reply::text(*status, content_type.clone(), body.clone())),
-        LiveAction::NotFound => Step::Answer(page(exchange, StatusCode::NOT_FOUND)),
+        LiveAction::NotFound => Step::Answer(page(exchange, StatusCode::NOT_FOUND).by(refused::NO_ROUTE)),
     }
 }
 

@@ -11,6 +11,7 @@ pub mod intake;
 pub mod listen;
 pub mod live;
 pub mod proxy_protocol;
+pub mod refused;
 pub mod reply;
 pub mod tls;
 pub mod upstream;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
+use super::refused::By;
 use crate::{
     plan::{HeaderEdit, ban::Offence},
     rules::header as rule,
@@ -21,6 +22,8 @@ pub struct Reply {
     pub body: Bytes,
     /// What the client is answered so for, where that may count against it.
     pub offence: Option<Offence>,
+    /// What refuses the request, where that is what the answer says.
+    pub refused: Option<By>,
     /// The connection ends with it.
     pub last: bool,
 }
@@ -57,7 +60,7 @@ impl Reply {
     /// Without headers or body.
     #[must_use]
     pub fn bare(status: StatusCode) -> Self {
-        Self { status, headers: Vec::with_capacity(4), body: Bytes::new(), offence: None, last: false }
+        Self { status, headers: Vec::with_capacity(4), body: Bytes::new(), offence: None, refused: None, last: false }
     }
 
     #[must_use]
@@ -77,6 +80,13 @@ impl Reply {
     #[must_use]
     pub fn blame(mut self, offence: Offence) -> Self {
         self.offence = Some(offence);
+        self
+    }
+
+    /// It refuses the request, for this.
+    #[must_use]
+    pub fn by(mut self, by: By) -> Self {
+        self.refused = Some(by);
         self
     }
 

@@ -58,7 +58,7 @@ impl From<RequestId> for String {
     }
 }
 
-/// Why we answered 502, 503 or 504.
+/// Why a request was answered with an error.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fault {
@@ -86,13 +86,15 @@ pub enum Fault {
     Door,
     /// As many passwords waited for their verification as may.
     DoorBusy,
-    /// A rule of the configuration answers so: a zone with this status.
+    /// It was refused: [`Failed::refused`] says by what.
     Refused,
+    /// The app itself answered so.
+    Answered,
     /// None of these.
     Other,
 }
 
-/// What the edge knows of a request that it answered with 502, 503 or 504.
+/// What the edge knows of a request that it refused or could not serve, or that an app answered with 5xx.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Failed {
     pub id: String,
@@ -117,6 +119,9 @@ pub struct Failed {
     /// The processes that broke off while they had it, in order.
     pub lost_by: Vec<(InstanceId, Incarnation)>,
     pub fault: Fault,
+    /// As in the access log: `zone:api`, `filter:bad-uri/sql`, `ban`.
+    #[serde(default)]
+    pub refused: Option<String>,
     /// The deadline that passed, for a timeout.
     pub deadline_ms: Option<u64>,
     /// In the words of the proxy engine; escaped, and cut to 200 bytes.

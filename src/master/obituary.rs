@@ -14,7 +14,7 @@ use super::output::Tail;
 use crate::{
     ipc::{
         message::{AppTable, Incarnation, Instance, InstanceId},
-        why::{Account, End, Failed, Fate, Now, Suspect},
+        why::{Account, End, Failed, Fate, Fault, Now, Suspect},
     },
     rules::restart::Exit,
     vocab::AppName,
@@ -139,6 +139,8 @@ impl Register {
                     Some(entry.tell(&id, table))
                 })
             }
+            // It was refused before anybody had it: no process has to do with that.
+            (Some(_), _, _) if request.fault == Fault::Refused => None,
             (Some(app), _, _) => last_death(&all, app, request.at_ms).map(|(id, entry)| entry.tell(id, table)),
             (None, _, _) => None,
         };
@@ -148,7 +150,8 @@ impl Register {
         });
         let ended = lost_by.collect();
         drop(all);
-        let now = rows().map(|row| {
+        let of_the_app = request.fault != Fault::Refused;
+        let now = rows().filter(|_| of_the_app).map(|row| {
             let Instance { id, state, pid, last_exit, .. } = row;
             Now { instance: id.to_string(), state: *state, pid: *pid, last_exit: last_exit.as_ref().map(|(why, _)| why.clone()) }
         });
@@ -224,7 +227,6 @@ fn unix_ms() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ipc::why::Fault;
 
     fn id(app: &str, n: u16) -> InstanceId {
         InstanceId { app: AppName::parse(app).expect("valid"), n }
@@ -247,6 +249,7 @@ mod tests {
             tries: 1,
             lost_by: Vec::new(),
             fault: Fault::Reset,
+            refused: None,
             deadline_ms: None,
             detail: None,
             queue_ms: 0,

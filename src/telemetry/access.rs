@@ -48,6 +48,8 @@ pub struct AccessRecord<'a> {
     pub referer: Option<&'a [u8]>,
     /// The family of `bad-uri` that recognised the request, whether it was refused for that or only observed.
     pub filter: Option<&'a str>,
+    /// What refused the request: `zone:api`, `filter:bad-uri/sql`, `limit:uri`; a word of ours or of the configuration.
+    pub refused: Option<&'a str>,
 }
 
 /// The text of a moment, made once a second.
@@ -103,6 +105,7 @@ pub fn write_json(record: &AccessRecord<'_>, stamp: &mut Stamp, out: &mut Vec<u8
         user_agent,
         referer,
         filter,
+        refused,
     } = record;
     stamp.turn(*at_ms);
     out.extend_from_slice(b"{\"time\":\"");
@@ -140,10 +143,11 @@ pub fn write_json(record: &AccessRecord<'_>, stamp: &mut Stamp, out: &mut Vec<u8
     optional("user_agent", *user_agent, out);
     optional("referer", *referer, out);
     optional("filter", filter.map(str::as_bytes), out);
+    optional("refused", refused.map(str::as_bytes), out);
     out.extend_from_slice(b"}\n");
 }
 
-/// Appends `ADDR - USER [TIME] "REQUEST" STATUS BYTES "REFERER" "USER AGENT"` and a line feed.
+/// Appends `ADDR - USER [TIME] "REQUEST" STATUS BYTES "REFERER" "USER AGENT"` and a line feed; ` refused=WHAT` before that where the request was refused.
 pub fn write_combined(record: &AccessRecord<'_>, stamp: &mut Stamp, out: &mut Vec<u8>) {
     stamp.turn(record.at_ms);
     address(record.client, out);
@@ -175,6 +179,10 @@ pub fn write_combined(record: &AccessRecord<'_>, stamp: &mut Stamp, out: &mut Ve
             Some(_) | None => out.push(b'-'),
         }
         out.push(b'"');
+    }
+    if let Some(refused) = record.refused {
+        out.extend_from_slice(b" refused=");
+        hexed(refused.as_bytes(), out);
     }
     out.push(b'\n');
 }
@@ -349,6 +357,7 @@ mod tests {
             user_agent: Some(b"curl/8.5"),
             referer: None,
             filter: None,
+            refused: None,
         }
     }
 
@@ -383,6 +392,13 @@ mod tests {
             combined(&record()),
             "203.0.113.9 - - [15/Jan/2026:12:30:00 +0200] \"GET /a?b=c HTTP/1.1\" 200 1234 \"-\" \"curl/8.5\"\n"
         );
+    }
+
+    #[test]
+    fn what_refused_a_request_is_said_in_both_formats_and_in_combined_of_no_other() {
+        let record = AccessRecord { status: 403, filter: Some("sql"), refused: Some("filter:bad-uri/sql"), ..record() };
+        assert!(json(&record).ends_with("\"filter\":\"sql\",\"refused\":\"filter:bad-uri/sql\"}\n"), "{}", json(&record));
+        assert!(combined(&record).ends_with(" \"curl/8.5\" refused=filter:bad-uri/sql\n"), "{}", combined(&record));
     }
 
     #[test]

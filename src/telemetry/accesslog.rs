@@ -241,6 +241,7 @@ mod tests {
             tls: None,
             user_agent: Some(agent),
             referer: None,
+            refused: None,
             filter: None,
         }
     }

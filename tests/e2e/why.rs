@@ -151,7 +151,7 @@ async fn a_request_that_hangs_a_process_that_is_killed_and_an_app_that_is_stoppe
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn only_what_we_answered_ourselves_is_remembered_and_an_edge_that_is_new_says_since_when() {
+async fn what_a_route_is_told_to_answer_is_no_failure_and_an_edge_that_is_new_says_since_when() {
     let (bad, nobody) = (upstream::fails_with(503).await, upstream::refuses().await);
     let gateway = Gateway::start(&format!(
         r#"
@@ -185,9 +185,14 @@ respond = {{ status = 503, body = "closed" }}
             "{told:?}"
         );
     };
-    for path in ["/bad", "/told", "/status/502", "/healthz"] {
+    for path in ["/told", "/healthz"] {
         let answer = get(gateway.http(), "a.test", path).await.expect("an answer");
         unknown(answer.header("x-request-id"));
+    }
+    for (path, server) in [("/bad", bad.addr.to_string()), ("/status/502", "web.0".to_owned())] {
+        let answer = get(gateway.http(), "a.test", path).await.expect("an answer");
+        let account = why(&gateway, &answer, |account| account["request"].is_object());
+        assert_eq!((&account["request"]["fault"], &account["request"]["server"]), (&"answered".into(), &server.into()), "{account}");
     }
     unknown("4bf92f3577b34da6a3ce929d0e0e4736");
     for id in ["two words", "\u{1b}[31m", &"x".repeat(129), ""] {

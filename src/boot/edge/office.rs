@@ -15,7 +15,7 @@ use crate::{
     acme::{handle::Handle as Steward, steward::Setting},
     admin::{api, view::moment},
     edge::{
-        blackbox::KEPT,
+        blackbox::{KEPT, REFUSED},
         listen::{Afterwards, Common},
         live::{Base, Live, Prepared},
         tls::OnBadPair,
@@ -248,7 +248,10 @@ impl Office {
             Query::Zones => serde_json::to_string(&self.source.zones()),
             Query::Certificates => serde_json::to_string(&self.source.certificates()),
             Query::Bans => serde_json::to_string(&self.source.bans()),
-            Query::Ban { ip, lasts } => serde_json::to_string(&self.ban(ip, lasts)),
+            Query::Ban { ip, lasts } => {
+                self.ban(ask, ip, lasts);
+                return None;
+            }
             Query::Unban(ip) => serde_json::to_string(&self.unban(ip)),
             Query::Maintain(switches) => {
                 self.common.live.load().maintain(&switches);
@@ -264,14 +267,25 @@ impl Office {
         Some(json.unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}")))
     }
 
-    fn ban(&self, ip: IpAddr, lasts: Option<Duration>) -> serde_json::Value {
-        match self.common.live.load().sentry.ban(ip, lasts) {
-            Ok((who, sentence)) => {
-                let until = moment(u64::from(sentence.until) * 1000);
-                json!({ "message": format!("{who} is banned until {until}") })
-            }
-            Err(spared) => json!({ "error": format!("could not ban: {spared}") }),
-        }
+    /// Answered when it is on disk: a ban that cannot be kept is in force all the same, and that is said.
+    fn ban(&mut self, ask: u64, ip: IpAddr, lasts: Option<Duration>) {
+        let banned = self.common.live.load().sentry.ban(ip, lasts);
+        let (ledger, outbox) = (self.ledger.clone(), self.outbox.clone());
+        self.tasks.spawn(async move {
+            let json = match banned {
+                Ok((who, sentence)) => {
+                    let done = format!("{who} is banned until {}", moment(u64::from(sentence.until) * 1000));
+                    match tokio::task::spawn_blocking(move || ledger.keep()).await {
+                        Ok(Ok(())) => json!({ "message": done }),
+                        Ok(Err(error)) => json!({ "error": format!("{done}, but that could not be kept and ends with this edge: could not {}", chain(&error)) }),
+                        Err(error) => json!({ "error": format!("{done}, but that could not be kept and ends with this edge: {error}") }),
+                    }
+                }
+                Err(spared) => json!({ "error": format!("could not ban: {spared}") }),
+            };
+            // Nobody to tell: the edge ends.
+            let _ = outbox.send(ToMaster::Answer { ask, json: json.to_string() }).await;
+        });
     }
 
     fn unban(&self, ip: IpAddr) -> serde_json::Value {
@@ -287,7 +301,7 @@ impl Office {
         let found = self.common.live.load().blackbox.find(id, started_ms);
         let unknown = || {
             let since = moment(started_ms);
-            json!({ "error": format!("no failed request of this id is remembered: the last {KEPT} are, since the edge was started at {since}") })
+            json!({ "error": format!("no failed request of this id is remembered: the last {KEPT} are, since the edge was started at {since}, and of those that were refused the last {REFUSED}") })
         };
         found.map_or_else(unknown, |failed| json!(failed)).to_string()
     }

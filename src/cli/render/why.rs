@@ -63,7 +63,7 @@ fn head(request: &Failed, look: Look) -> String {
 }
 
 fn cause(request: &Failed) -> String {
-    let Failed { upstream, server, tries, fault, deadline_ms, detail, .. } = request;
+    let Failed { upstream, server, tries, fault, refused, status, deadline_ms, detail, .. } = request;
     let upstream = escape(upstream.as_deref().unwrap_or("the upstream"));
     let server = escape(server.as_deref().unwrap_or(&upstream));
     let within = deadline_ms.map(|ms| format!(" within {}", time(ms))).unwrap_or_default();
@@ -83,10 +83,42 @@ fn cause(request: &Failed) -> String {
         Fault::BadAnswer => format!("what {server} answered was no HTTP, or broke off"),
         Fault::Door => "the server of `auth.forward` could not be asked who may come in".to_owned(),
         Fault::DoorBusy => "as many passwords waited for their verification as may".to_owned(),
-        Fault::Refused => "a rule of the configuration answers so".to_owned(),
+        Fault::Refused => refusal(refused.as_deref().unwrap_or_default()),
+        Fault::Answered => format!("the app itself answered {status}: {server} wrote this answer, gateway passed it on"),
         Fault::Other => "none that is known".to_owned(),
     };
     format!("{words}{tries}{detail}")
+}
+
+/// In words, and the name that the access log has.
+fn refusal(by: &str) -> String {
+    let named = escape(by);
+    let words = match by.split_once(':') {
+        Some(("zone", zone)) => format!("zone {} had let as many pass as it may", escape(zone)),
+        Some(("filter", filter)) => match filter.split_once('/') {
+            Some((filter, family)) => format!("filter {} took it for an attack of the family {}", escape(filter), escape(family)),
+            None => format!("filter {} recognised it", escape(filter)),
+        },
+        Some(("limit", key)) => format!("it was beyond `{}` of [limits], or of its route", escape(key)),
+        Some(("deadline", key)) => format!("its client was slower than `{}` of [timeouts]", escape(key)),
+        _ => match by {
+            "ban" => "its client is banned".to_owned(),
+            "auth" => "`auth` did not let its client in".to_owned(),
+            "allow" => "its client is not in `allow`".to_owned(),
+            "deny" => "its client is in `deny`".to_owned(),
+            "methods" => "its method is not among `methods`".to_owned(),
+            "maintenance" => "the site is in maintenance".to_owned(),
+            "malformed" => "it was no request that can be read in one way alone".to_owned(),
+            "client_ca" | "misdirected" => "it came on a connection that was opened for another site".to_owned(),
+            "no-site" => "no site is for the host that it named".to_owned(),
+            "no-route" => "the site has nothing at this path".to_owned(),
+            "pressure" => "its client took nothing of the answer while memory was short".to_owned(),
+            "appetite" => "its client had not taken the answers before it on the connection".to_owned(),
+            "cut" => "it was under way when its connection was ended".to_owned(),
+            _ => "a rule of the configuration answers so".to_owned(),
+        },
+    };
+    if by.is_empty() { words } else { format!("{words} (refused={named})") }
 }
 
 fn times(request: &Failed) -> String {
@@ -125,7 +157,9 @@ fn next(account: &Account) -> String {
         (_, Some(app)) if ended.len() > 1 => {
             format!("send that request to {app} alone, as on your own machine, and see what it ends of; {}", logs(&app))
         }
-        (Fault::Refused, _) => "`gateway zones` shows what is limited; the access log has the client".to_owned(),
+        (Fault::Refused, _) => after_refusal(request.refused.as_deref().unwrap_or_default(), request.site.as_deref()),
+        (Fault::Answered, Some(app)) => format!("ask the app: `gateway logs {app}` has what it said meanwhile"),
+        (Fault::Answered, None) => "the reason is in the logs of that server".to_owned(),
         (Fault::Full, _) => "raise `max_conns` or add servers; `gateway upstreams` shows how many requests each has".to_owned(),
         (_, Some(app)) if end.is_some_and(|end| end.oom == Some(true)) => {
             format!("give {app} more memory or fewer processes, or look for what it keeps; {}", logs(&app))
@@ -147,6 +181,24 @@ fn next(account: &Account) -> String {
         (_, Some(app)) if end.is_some() => format!("its process ended, the lines above may say why; {}", logs(&app)),
         (_, Some(app)) => format!("its process still runs; {}", logs(&app)),
         (_, None) => "`gateway upstreams` shows who is up and why not; the rest is in the logs of that server".to_owned(),
+    }
+}
+
+/// What to do about a refusal that is a mistake.
+fn after_refusal(by: &str, site: Option<&str>) -> String {
+    let site = site.map_or_else(|| "its site".to_owned(), |site| format!("site {}", escape(site)));
+    match by.split_once(':').map_or(by, |(kind, _)| kind) {
+        "zone" => "`gateway zones` shows what is limited; the access log has the client".to_owned(),
+        "filter" => {
+            format!("where such a request is honest, let the filter or its family observe it: `filters` of {site}, or of its route")
+        }
+        "ban" => "`gateway bans` says until when and for what, `gateway unban IP` ends it".to_owned(),
+        "maintenance" => format!("`gateway maintenance SITE off` for {site}"),
+        "no-site" => "name the host in `host` or `aliases` of a [[site]]".to_owned(),
+        "no-route" => format!("a route of {site} could serve the path"),
+        "limit" | "deadline" => "raise it where honest clients meet it; the access log has the client".to_owned(),
+        "auth" | "allow" | "deny" | "methods" => format!("it is a rule of {site}, or of its route"),
+        _ => "the access log has the client and the request".to_owned(),
     }
 }
 
@@ -195,6 +247,7 @@ mod tests {
                 tries: 1,
                 lost_by: vec![(InstanceId { app: AppName::parse("web").expect("valid"), n: 0 }, Incarnation(3))],
                 fault: Fault::Reset,
+                refused: None,
                 deadline_ms: None,
                 detail: Some("Upstream ConnectionClosed".into()),
                 queue_ms: 0,
@@ -267,6 +320,29 @@ mod tests {
         let before = Fate { instance: "web.1".into(), incarnation: Incarnation(2), pid: 4700, ..first };
         poison.ended = vec![before, poison.process.clone().expect("set")];
         insta::assert_snapshot!("why_poison", why(&poison, look()));
+    }
+
+    #[test]
+    fn a_request_that_was_refused_and_one_that_the_app_itself_answered_so() {
+        let mut refused = died();
+        (refused.process, refused.now) = (None, Vec::new());
+        refused.request = Failed {
+            status: 429,
+            fault: Fault::Refused,
+            refused: Some("zone:api".into()),
+            server: None,
+            n: None,
+            incarnation: None,
+            tries: 0,
+            detail: None,
+            connect_ms: None,
+            ..refused.request
+        };
+        insta::assert_snapshot!("why_refused", why(&refused, look()));
+        let mut answered = died();
+        answered.request = Failed { status: 503, fault: Fault::Answered, detail: None, ..answered.request };
+        answered.process = answered.process.map(|fate| Fate { end: None, stderr: Vec::new(), ..fate });
+        insta::assert_snapshot!("why_answered", why(&answered, look()));
     }
 
     #[test]

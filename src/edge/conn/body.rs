@@ -7,7 +7,8 @@ use std::{cell::Cell, pin::pin, task::Poll, time::Duration};
 
 use tokio::time::Instant;
 
-use super::alarm::Alarm;
+use super::{alarm::Alarm, cut};
+use crate::edge::refused;
 
 tokio::task_local! {
     static DUE: Cell<Option<Instant>>;
@@ -40,11 +41,18 @@ pub async fn watch<T>(serve: impl Future<Output = T>) -> Option<T> {
                 return Poll::Ready(Some(served));
             }
             match DUE.with(Cell::get) {
-                Some(due) => alarm.poll(due, cx).map(|()| None),
+                Some(due) => alarm.poll(due, cx).map(|()| {
+                    cut::begins(refused::BODY_DEADLINE);
+                    None
+                }),
                 None => Poll::Pending,
             }
         })
         .await
     };
-    DUE.scope(Cell::new(None), watched).await
+    let served = DUE.scope(Cell::new(None), watched).await;
+    if served.is_none() {
+        cut::ends();
+    }
+    served
 }

@@ -19,7 +19,8 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::alarm::Alarm;
+use super::{alarm::Alarm, cut};
+use crate::edge::refused;
 
 const MUCH: u64 = 32 << 20;
 /// Between two looks at an answer that waits.
@@ -100,6 +101,7 @@ impl Pressure {
                     let now = Instant::now();
                     let all = self.all.load(Relaxed);
                     if patience(all, self.much).is_some_and(|patience| now.duration_since(since) >= patience) {
+                        cut::begins(refused::PRESSURE);
                         return Poll::Ready(None);
                     }
                     if alarm.poll(now + LOOK, cx).is_pending() {
@@ -109,7 +111,11 @@ impl Pressure {
             })
             .await
         };
-        HELD.scope(Cell::new(None), watched).await
+        let served = HELD.scope(Cell::new(None), watched).await;
+        if served.is_none() {
+            cut::ends();
+        }
+        served
     }
 }
 

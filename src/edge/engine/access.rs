@@ -10,6 +10,7 @@ use super::{
         access::{Asked, Basic, Forward, Guard, Look, Said},
         exchange::{Exchange, Trouble},
         gate::Verdict,
+        refused,
         reply::Reply,
     },
     request, wait,
@@ -66,6 +67,7 @@ async fn ask(session: &mut Session, exchange: &mut Exchange, forward: &Forward) 
             Verdict::Pass
         }
         Ok(Said::Refused(reply)) => {
+            let reply = reply.by(refused::AUTH);
             Verdict::Answer(if is_failed_login(session, reply.status) { reply.blame(Offence::Auth) } else { reply })
         }
         Err(error) => {
@@ -110,5 +112,5 @@ fn unavailable(session: &Session, exchange: &Exchange) -> Reply {
 }
 
 fn page(session: &Session, exchange: &Exchange, status: StatusCode) -> Reply {
-    Reply::page(status, session.req_header().headers.get(header::ACCEPT), exchange.id())
+    Reply::page(status, session.req_header().headers.get(header::ACCEPT), exchange.id()).by(refused::AUTH)
 }

@@ -7,7 +7,7 @@ use super::{
     super::{
         exchange::{Author, CLIENT_GONE, Exchange, Trouble},
         forward::X_REQUEST_ID,
-        gate::Inspection,
+        refused,
         reply::{self, Reply},
     },
     report,
@@ -16,8 +16,9 @@ use crate::{ipc::why::Fault, plan::ban::Offence};
 
 /// Writes an answer of ours. The connection lives on unless a body was left unread.
 pub async fn send(session: &mut Session, exchange: &mut Exchange, reply: Reply) -> Result<()> {
-    let Reply { status, headers, body, offence, last } = reply;
+    let Reply { status, headers, body, offence, refused, last } = reply;
     exchange.offence = offence;
+    exchange.refused = refused.or(exchange.refused.take());
     report::charge(exchange, status);
     if last {
         session.set_keepalive(None);
@@ -106,13 +107,22 @@ pub async fn fail(session: &mut Session, exchange: &mut Exchange, status: u16) {
         exchange.status = Some(CLIENT_GONE);
         return;
     };
-    exchange.trouble.get_or_insert(Trouble::from(Fault::Other));
+    let inspected = exchange.inspection.as_ref().filter(|inspection| inspection.is_refused());
+    let by = match inspected {
+        Some(inspection) => Some(refused::bad_uri(inspection.seen())),
+        None => exchange.refused.take().or_else(|| refused::by_status(status)),
+    };
+    let accused = inspected.is_some();
+    if by.is_none() {
+        exchange.trouble.get_or_insert(Trouble::from(Fault::Other));
+    }
+    exchange.refused = by;
     let accept = session.req_header().headers.get(header::ACCEPT).cloned();
     let mut reply = Reply::page(status, accept.as_ref(), exchange.id());
     if matches!(status, StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT) {
         reply = reply.with_retry_after(RETRY_AFTER);
     }
-    if exchange.inspection.as_ref().is_some_and(Inspection::is_refused) {
+    if accused {
         reply = reply.blame(Offence::BadUri);
     }
     if send(session, exchange, reply).await.is_err() {

@@ -6,18 +6,23 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderValue, StatusCode, Version, header};
 use pingora::{Error, ErrorType, proxy::Session};
 
 use super::super::{
-    blackbox::Failure,
+    blackbox::{Failure, plain},
+    conn::{Client, Unread, cut},
     exchange::{Author, CLIENT_GONE, Exchange, Trouble},
     gate::{Inspection, maintenance::without_secret},
     intake,
-    live::LiveAction,
+    live::{Live, LiveAction},
+    refused,
 };
 use crate::{
-    ipc::why::Fault,
+    ipc::{
+        message::{Incarnation, InstanceId},
+        why::Fault,
+    },
     plan::{Family, UpstreamTimeouts},
     rules::{attempt::Cause, header::HostBuf},
     telemetry::{NO_SITE, Seldom, access::AccessRecord},
@@ -25,13 +30,20 @@ use crate::{
 
 /// The last hook of every request.
 pub fn done(session: &Session, error: Option<&Error>, exchange: &mut Exchange) {
+    // There is somebody to say so.
+    exchange.asked = None;
+    let answerer = exchange.answerer();
     exchange.finish_try();
     exchange.passage.end();
     let took = exchange.began.elapsed();
     let status = exchange.status.unwrap_or(if error.is_some() { CLIENT_GONE } else { 500 });
     let (received, sent) = (session.body_bytes_read() as u64, session.body_bytes_sent() as u64);
     exchange.metrics().done(status, took, received, sent);
-    remember(session, exchange, status, took);
+    let asked = session.req_header();
+    // A query may hold what is nobody's business.
+    let path = asked.raw_path().split(|byte| *byte == b'?').next().unwrap_or_default();
+    remember(asked.method.as_str(), path, exchange, answerer.as_ref(), status, took);
+    say_refusal(exchange, path);
     let Some(access) = exchange.live.access.as_ref().filter(|access| access.wants(exchange.id(), status)) else { return };
     let head = session.req_header();
     let mut buf = HostBuf::new();
@@ -61,8 +73,113 @@ pub fn done(session: &Session, error: Option<&Error>, exchange: &mut Exchange) {
         user_agent: bytes(header::USER_AGENT),
         referer: bytes(header::REFERER),
         filter: exchange.inspection.as_ref().and_then(Inspection::seen).or(exchange.seen).map(Family::as_str),
+        refused: exchange.refused.as_deref(),
     });
 }
+
+/// A request whose task was ended under it: the engine's last hook was never called.
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        let Some((method, uri, version)) = self.asked.take() else { return };
+        let by = cut::why().unwrap_or(refused::CUT);
+        let status = self.status.unwrap_or(if by == refused::BODY_DEADLINE { 408 } else { CLIENT_GONE });
+        let answerer = self.answerer();
+        self.finish_try();
+        self.passage.end();
+        let took = self.began.elapsed();
+        self.metrics().done(status, took, 0, self.given);
+        self.refused = Some(by);
+        remember(method.as_str(), uri.path().as_bytes(), self, answerer.as_ref(), status, took);
+        let Some(access) = self.live.access.as_ref() else { return };
+        let (server, upstream_took, tries) = self.upstream();
+        let site = self.site();
+        access.record(&AccessRecord {
+            at_ms: i64::try_from(unix_ms()).unwrap_or(i64::MAX),
+            id: self.id(),
+            client: self.client,
+            user: self.user.as_ref().map(HeaderValue::as_bytes),
+            method: method.as_str(),
+            host: site.map_or("", |site| &site.name),
+            target: without_secret(uri.path_and_query().map_or("", |target| target.as_str()).as_bytes()),
+            version,
+            status,
+            received: 0,
+            sent: self.given,
+            took,
+            site: site.map_or(NO_SITE, |site| &site.name),
+            route: self.route().map(|route| &*route.label),
+            upstream: self.pool().map(|pool| pool.name().as_str()),
+            server,
+            upstream_took,
+            tries,
+            tls: None,
+            user_agent: None,
+            referer: None,
+            filter: self.seen.map(Family::as_str),
+            refused: self.refused.as_deref(),
+        });
+    }
+}
+
+/// What was refused on its connection before it was a request: counted, remembered and written down as any other.
+pub fn unread(live: &Live, client: &Client, unread: &Unread) {
+    let Unread { id, status, by, method, target, took } = unread;
+    let id = id.to_str().unwrap_or("");
+    let ip = client.peer.ip().to_canonical();
+    live.sentry.charge(ip, None, status.as_u16());
+    live.nobody.done(status.as_u16(), *took, 0, 0);
+    live.blackbox.keep(&Failure {
+        refused: Some(by),
+        total_ms: millis(*took),
+        ..Failure::new(
+            id,
+            unix_ms(),
+            method,
+            target.split(|byte| *byte == b'?').next().unwrap_or_default(),
+            status.as_u16(),
+            Fault::Refused,
+        )
+    });
+    let Some(access) = live.access.as_ref() else { return };
+    access.record(&AccessRecord {
+        at_ms: i64::try_from(unix_ms()).unwrap_or(i64::MAX),
+        id,
+        client: ip,
+        user: None,
+        method,
+        host: "",
+        target: without_secret(target),
+        version: if client.appetite.is_some() { Version::HTTP_2 } else { Version::HTTP_11 },
+        status: status.as_u16(),
+        received: 0,
+        sent: 0,
+        took: *took,
+        site: NO_SITE,
+        route: None,
+        upstream: None,
+        server: None,
+        upstream_took: None,
+        tries: 0,
+        tls: client.tls_version,
+        user_agent: None,
+        referer: None,
+        filter: None,
+        refused: Some(by),
+    });
+}
+
+/// Where nothing is written down, a refusal by a filter is said: at most one line a second, so that nobody wonders why an honest request gets 403.
+fn say_refusal(exchange: &Exchange, path: &[u8]) {
+    static TOLD: LazyLock<Seldom> = LazyLock::new(|| Seldom::a_second(NonZeroU32::MIN));
+    let Some(by) = exchange.refused.as_deref().filter(|by| exchange.live.access.is_none() && by.starts_with("filter:")) else { return };
+    let Some(more) = TOLD.may() else { return };
+    let (site, route) = (exchange.site().map(|site| &*site.name), exchange.route().map(|route| &*route.label));
+    let path = plain(path, LONGEST_SAID);
+    tracing::warn!(refused = by, site, route, client = %exchange.client, path = &*path, id = exchange.id(), more, "request refused by a filter: where it is honest, let the filter observe it");
+}
+
+/// Of a path in our own log.
+const LONGEST_SAID: usize = 200;
 
 /// What the client did may count against it: before it hears of it, so that its very next request finds it banned.
 pub fn charge(exchange: &mut Exchange, status: StatusCode) {
@@ -79,44 +196,39 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// What we answered because an upstream failed goes into the black box; what a route is told to answer is no failure.
-fn remember(session: &Session, exchange: &Exchange, status: u16, took: Duration) {
-    let maintained = exchange.trouble.is_none() && exchange.site().is_some_and(|site| site.gate.is_in_maintenance());
-    let told = maintained || exchange.route().is_some_and(|route| matches!(route.action, LiveAction::Respond { .. }));
-    if exchange.author != Author::Us || !matches!(status, 502..=504) || told {
+/// What we answered with an error, and what an app answered with 5xx, goes into the black box; what a route is told to answer is no failure.
+fn remember(method: &str, path: &[u8], exchange: &Exchange, answerer: Option<&(InstanceId, Incarnation)>, status: u16, took: Duration) {
+    let refused = exchange.refused.as_deref();
+    let told = refused.is_none() && exchange.route().is_some_and(|route| matches!(route.action, LiveAction::Respond { .. }));
+    let ours = exchange.author == Author::Us || refused.is_some();
+    if told || status < if ours { 400 } else { 500 } || exchange.is_tunnel() {
         return;
     }
-    let head = session.req_header();
-    // A query may hold what is nobody's business.
-    let path = head.raw_path().split(|byte| *byte == b'?').next().unwrap_or_default();
     let (server, upstream_took, tries) = exchange.upstream();
-    let (instance, connected) = exchange.blamed();
-    // Nothing went wrong, and yet it was turned away: by a gate.
-    let (fault, deadline, detail) = exchange
-        .trouble
-        .as_ref()
-        .map_or((Fault::Refused, None, None), |trouble| (trouble.fault, trouble.deadline, trouble.detail.as_deref()));
+    let (blamed, connected) = exchange.blamed();
+    let (fault, deadline, detail) = match (&exchange.trouble, refused) {
+        _ if !ours => (Fault::Answered, None, None),
+        (Some(trouble), _) => (trouble.fault, trouble.deadline, trouble.detail.as_deref()),
+        (None, Some(_)) => (Fault::Refused, None, None),
+        (None, None) => (Fault::Other, None, None),
+    };
     exchange.live.blackbox.keep(&Failure {
-        id: exchange.id(),
-        at_ms: unix_ms(),
         site: exchange.site().map(|site| &*site.name),
         route: exchange.route().map(|route| &*route.label),
-        method: head.method.as_str(),
-        path,
-        status,
         upstream: exchange.pool().map(|pool| pool.name()),
         app: exchange.pool().and_then(|pool| pool.app()),
         server,
-        instance,
+        instance: if ours { blamed } else { answerer },
         tries,
         lost_by: exchange.lost_by(),
-        fault,
+        refused,
         deadline_ms: deadline.map(millis),
         detail,
         queue_ms: millis(exchange.queued),
         connect_ms: connected.map(millis),
         upstream_ms: upstream_took.map_or(0, millis),
         total_ms: millis(took),
+        ..Failure::new(exchange.id(), unix_ms(), method, path, status, fault)
     });
 }
 
@@ -158,6 +270,7 @@ fn deadline(fault: Fault, timeouts: &UpstreamTimeouts) -> Option<Duration> {
         | Fault::Door
         | Fault::DoorBusy
         | Fault::Refused
+        | Fault::Answered
         | Fault::Other => None,
     }
 }

@@ -12,7 +12,6 @@ use super::super::{
     forward::{self, Origin},
     gate::{self, Verdict, maintenance::FIELD},
     intake::{self, Request, Step},
-    live::Live,
     reply::Reply,
 };
 
@@ -20,7 +19,7 @@ use super::super::{
 const WITHOUT_LIMIT: Option<u64> = Some(0);
 
 /// First of all: from here on the answer is ours to give.
-pub fn take(session: &mut Session, live: &Live) -> Result<()> {
+pub fn take(session: &mut Session, exchange: &mut Exchange) -> Result<()> {
     let client =
         super::client(session).ok_or_else(|| Error::explain(ErrorType::InternalError, "a request came on no connection of ours"))?;
     client.accepted();
@@ -30,6 +29,9 @@ pub fn take(session: &mut Session, live: &Live) -> Result<()> {
     } else if session.get_keepalive().is_some() {
         session.set_keepalive(WITHOUT_LIMIT);
     }
+    let head = session.req_header();
+    exchange.asked = Some((head.method.clone(), head.uri.clone(), head.version));
+    let live = &exchange.live;
     session.set_read_timeout(Some(live.allowance.body));
     if session.is_http2() {
         // A client that leaves its window shut; on HTTP/1 the connection itself sees that.

@@ -11,6 +11,7 @@ use super::{
     super::{
         exchange::Exchange,
         gate::{self, Refused, Verdict},
+        refused,
         reply::Reply,
     },
     wait,
@@ -70,10 +71,12 @@ async fn stand(session: &mut Session, exchange: &mut Exchange) -> Result<Verdict
     };
     let page = |status| Reply::page(status, session.req_header().headers.get(header::ACCEPT), exchange.id());
     Ok(Verdict::Answer(match why {
-        NoTurn::Refused(Refused { status, wait }) => page(status).with_retry_after(wait).blame(Offence::Zone),
+        NoTurn::Refused(Refused { status, wait, zone }) => {
+            page(status).by(refused::zone(&zone)).with_retry_after(wait).blame(Offence::Zone)
+        }
         NoTurn::TooLate => {
             // Its client is told so now: no fault of his, and he has spent nothing if nobody has come after him.
-            let page = page(StatusCode::SERVICE_UNAVAILABLE).with_retry_after(Duration::ZERO);
+            let page = page(StatusCode::SERVICE_UNAVAILABLE).by(refused::CUT).with_retry_after(Duration::ZERO);
             exchange.passage.end();
             page
         }

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::super::{
     exchange::{Exchange, Hopeless, Trouble},
+    refused,
     upstream::Room,
 };
 use crate::{ipc::why::Fault, plan::Hold};
@@ -78,7 +79,10 @@ pub async fn for_an_appetite(session: &mut Session, exchange: &mut Exchange) -> 
     exchange.portion = unless_left(session, appetite.next(by)).await?;
     match exchange.portion {
         Some(_) => Ok(()),
-        None => Err(Error::new_down(ErrorType::HTTPStatus(503))),
+        None => {
+            exchange.refused = Some(refused::APPETITE);
+            Err(Error::new_down(ErrorType::HTTPStatus(503)))
+        }
     }
 }
 

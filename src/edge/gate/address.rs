@@ -6,11 +6,15 @@ use http::StatusCode;
 use ipnet::IpNet;
 
 use super::{Ask, GateRoute, Verdict};
+use crate::edge::refused;
 
 /// `deny` wins over `allow`; an empty `allow` is everyone. Else 403.
 pub(super) fn admit(ask: &Ask, route: &GateRoute) -> Verdict {
-    if route.deny.contains(ask.client) || !(route.allow.is_empty() || route.allow.contains(ask.client)) {
-        return ask.refuse(StatusCode::FORBIDDEN);
+    if route.deny.contains(ask.client) {
+        return ask.refuse(StatusCode::FORBIDDEN, refused::DENY);
+    }
+    if !(route.allow.is_empty() || route.allow.contains(ask.client)) {
+        return ask.refuse(StatusCode::FORBIDDEN, refused::ALLOW);
     }
     Verdict::Pass
 }

@@ -8,7 +8,10 @@ use thiserror::Error;
 
 use super::{Ask, Verdict, address::Nets};
 use crate::{
-    edge::warden::{Charge, Warden, Watched, enforces},
+    edge::{
+        refused,
+        warden::{Charge, Warden, Watched, enforces},
+    },
     plan::{self, BanMode, ban::Offence},
     rules::jail::{Reason, Rule, Sentence, Who},
 };
@@ -179,7 +182,7 @@ pub fn admit(ask: &Ask, sentry: &Sentry) -> Verdict {
         }
         Some(true) => {
             sentry.warden.metrics().rejected();
-            let page = ask.page(StatusCode::FORBIDDEN);
+            let page = ask.page(StatusCode::FORBIDDEN).by(refused::BAN);
             Verdict::Answer(if ask.peer == ask.client { page.last() } else { page })
         }
     }

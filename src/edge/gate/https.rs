@@ -3,7 +3,10 @@
 use http::{HeaderValue, StatusCode};
 
 use super::{Ask, GateSite, Verdict};
-use crate::{edge::reply::Reply, vocab::Host};
+use crate::{
+    edge::{refused, reply::Reply},
+    vocab::Host,
+};
 
 /// A site with TLS that was asked without: the same address under https. 301 for GET and HEAD; 308 for the rest, so that a form stays a form.
 pub(super) fn redirect(ask: &Ask, site: &GateSite) -> Verdict {
@@ -38,6 +41,6 @@ fn to(ask: &Ask, host: &str, https: Option<u16>, status: u16) -> Reply {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::PERMANENT_REDIRECT);
     match HeaderValue::from_bytes(&url) {
         Ok(url) if !host.is_empty() => Reply::redirect(status, url),
-        Ok(_) | Err(_) => ask.page(StatusCode::BAD_REQUEST),
+        Ok(_) | Err(_) => ask.page(StatusCode::BAD_REQUEST).by(refused::of_head(StatusCode::BAD_REQUEST)),
     }
 }

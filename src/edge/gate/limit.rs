@@ -10,11 +10,13 @@ use super::{
     quota,
 };
 use crate::{
+    edge::refused,
     plan::{ZoneKey, ZoneMode, ban::Offence},
     rules::{
         limit::{self, Judgement, KeyHash, Plus, Print, Ticket},
         route,
     },
+    vocab::ZoneName,
 };
 
 /// What the zones of its route gave a request; given back when dropped, at its end.
@@ -82,7 +84,7 @@ impl Passage {
     pub fn give_up(&mut self) -> Option<Refused> {
         let Unsettled { zone, .. } = std::mem::take(self).unsettled?;
         zone.metrics.rejected();
-        Some(Refused { status: zone.spec.status, wait: Duration::ZERO })
+        Some(Refused { status: zone.spec.status, wait: Duration::ZERO, zone: zone.name.clone() })
     }
 
     /// It is the request's turn.
@@ -129,8 +131,8 @@ pub(super) fn admit(ask: &Ask, route: &GateRoute, now: Duration, passage: &mut P
     let mut judge = Judge::new(&route.zones, |_: usize, zone: &LiveZone| print(ask, route, zone), now, Round::First, passage);
     judge.walk(0);
     let Judge { refused, unsettled, places, .. } = judge;
-    if let Some(Refused { status, wait }) = refused {
-        return Verdict::Answer(ask.page(status).with_retry_after(wait).blame(Offence::Zone));
+    if let Some(Refused { status, wait, zone }) = refused {
+        return Verdict::Answer(ask.page(status).by(refused::zone(&zone)).with_retry_after(wait).blame(Offence::Zone));
     }
     if let Some(zone) = unsettled {
         let prints = route.zones.iter().map(|zone| print(ask, route, zone)).collect();
@@ -160,11 +162,13 @@ pub fn again(route: &GateRoute, now: Duration, passage: &mut Passage) -> Result<
 }
 
 /// How the client is told.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Refused {
     pub status: StatusCode,
     /// Zero: nobody knows.
     pub wait: Duration,
+    /// Which zone says so.
+    pub zone: ZoneName,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -273,8 +277,8 @@ impl<'a, F: Fn(usize, &LiveZone) -> Print> Judge<'a, F> {
 
     fn refuse(&mut self, zone: &LiveZone, wait: Duration) {
         zone.metrics.rejected();
-        if self.refused.is_none_or(|refused| refused.wait < wait) {
-            self.refused = Some(Refused { status: zone.spec.status, wait });
+        if self.refused.as_ref().is_none_or(|refused| refused.wait < wait) {
+            self.refused = Some(Refused { status: zone.spec.status, wait, zone: zone.name.clone() });
         }
     }
 }

@@ -15,7 +15,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use subtle::ConstantTimeEq as _;
 
 use super::{Ask, GateSite, Verdict};
-use crate::{edge::reply::Reply, plan, rules::header as rule, vocab::Secret};
+use crate::{
+    edge::{refused, reply::Reply},
+    plan,
+    rules::header as rule,
+    vocab::Secret,
+};
 
 /// The parameter and the cookie.
 const NAME: &str = "gateway-maintenance";
@@ -67,7 +72,7 @@ pub(super) fn admit(ask: &Ask, site: &GateSite) -> Verdict {
         Some(policy) => reply.with(header::CONTENT_SECURITY_POLICY, policy.clone()),
         None => reply,
     };
-    Verdict::Answer(reply.with_retry_after(*retry_after))
+    Verdict::Answer(reply.by(refused::MAINTENANCE).with_retry_after(*retry_after))
 }
 
 /// What of an address may be written down: a path and no query, where the query may hold the secret.

@@ -3,7 +3,7 @@
 use http::{HeaderValue, Method, StatusCode, header};
 
 use super::{Ask, GateRoute, Verdict, cors};
-use crate::{plan::ban::Offence, rules::screen};
+use crate::{edge::refused, plan::ban::Offence, rules::screen};
 
 /// A method that is not the route's: 405 with `Allow`. A route that lists methods overrules the filter for those; `HEAD` goes where `GET` goes.
 pub(super) fn admit(ask: &Ask, route: &GateRoute) -> Verdict {
@@ -13,10 +13,10 @@ pub(super) fn admit(ask: &Ask, route: &GateRoute) -> Verdict {
     }
     let page = || ask.page(StatusCode::METHOD_NOT_ALLOWED).with(header::ALLOW, route.allowed.clone());
     if !route.methods.is_empty() {
-        return if lists(&route.methods, ask.method) { Verdict::Pass } else { Verdict::Answer(page()) };
+        return if lists(&route.methods, ask.method) { Verdict::Pass } else { Verdict::Answer(page().by(refused::METHODS)) };
     }
     if screen::bad_method(ask.method) && route.bad_method.hit() {
-        return Verdict::Answer(page().blame(Offence::BadMethod));
+        return Verdict::Answer(page().by(refused::BAD_METHOD).blame(Offence::BadMethod));
     }
     Verdict::Pass
 }

@@ -6,7 +6,7 @@
 use http::StatusCode;
 
 use super::{Ask, GateSite, Verdict};
-use crate::edge::tls::mutual::CaMark;
+use crate::edge::{refused, tls::mutual::CaMark};
 
 /// What a site asks of the connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -31,5 +31,5 @@ pub fn misdirected(ask: &Ask, site: &GateSite, opened_for: Option<&GateSite>) ->
         // The same place in memory is the same site: each has its own.
         (Demand::Certificate(ca), _) => opened_for.is_some_and(|other| std::ptr::eq(site, other)) && ask.proven == Some(ca),
     };
-    if here { Verdict::Pass } else { ask.refuse(StatusCode::MISDIRECTED_REQUEST) }
+    if here { Verdict::Pass } else { ask.refuse(StatusCode::MISDIRECTED_REQUEST, refused::CERTIFICATE) }
 }

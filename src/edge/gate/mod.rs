@@ -9,7 +9,7 @@ use std::{cell::Cell, net::IpAddr, time::Duration};
 
 use http::{HeaderMap, Method, StatusCode, Uri, Version, header};
 
-use super::{reply::Reply, tls::mutual::CaMark};
+use super::{refused::By, reply::Reply, tls::mutual::CaMark};
 use crate::plan::{Family, ban::Offence};
 
 pub mod address;
@@ -72,13 +72,14 @@ impl Ask<'_> {
         Reply::page(status, self.headers.get(header::ACCEPT), self.request_id)
     }
 
-    fn refuse(&self, status: StatusCode) -> Verdict {
-        Verdict::Answer(self.page(status))
+    /// What is refused, and by what.
+    fn refuse(&self, status: StatusCode, by: By) -> Verdict {
+        Verdict::Answer(self.page(status).by(by))
     }
 
     /// A refusal that counts against the client.
-    fn accuse(&self, status: StatusCode, offence: Offence) -> Verdict {
-        Verdict::Answer(self.page(status).blame(offence))
+    fn accuse(&self, status: StatusCode, by: By, offence: Offence) -> Verdict {
+        Verdict::Answer(self.page(status).by(by).blame(offence))
     }
 }
 

@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, head
 
 use super::{Ask, Verdict};
 use crate::{
+    edge::refused,
     plan::Limits,
     rules::header::{self as rule, HostBuf},
 };
@@ -16,7 +17,7 @@ use crate::{
 pub fn sanity(ask: &Ask, limits: &Limits) -> Verdict {
     match check(ask, limits) {
         Ok(()) => Verdict::Pass,
-        Err(status) => ask.refuse(status),
+        Err(status) => ask.refuse(status, refused::of_head(status)),
     }
 }
 

@@ -4,6 +4,7 @@ use http::{StatusCode, header};
 
 use super::{Ask, GateRoute, Verdict};
 use crate::{
+    edge::refused,
     plan::{FilterMode, ban::Offence},
     rules::screen,
 };
@@ -14,10 +15,10 @@ pub(super) fn admit(ask: &Ask, route: &GateRoute) -> Verdict {
         && ask.headers.get(header::USER_AGENT).is_some_and(|agent| screen::scanner(agent.as_bytes()))
         && route.scanner_ua.hit()
     {
-        return ask.accuse(StatusCode::FORBIDDEN, Offence::ScannerUa);
+        return ask.accuse(StatusCode::FORBIDDEN, refused::SCANNER, Offence::ScannerUa);
     }
     if route.bad_uri.refuses(ask.target, ask.headers, ask.seen) {
-        return ask.accuse(StatusCode::FORBIDDEN, Offence::BadUri);
+        return ask.accuse(StatusCode::FORBIDDEN, refused::bad_uri(ask.seen.get()), Offence::BadUri);
     }
     Verdict::Pass
 }

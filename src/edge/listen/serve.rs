@@ -1,6 +1,6 @@
 //! Serving one connection: PROXY header, TLS handshake, then request after request into pingora.
 
-use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use pingora::{
@@ -25,8 +25,7 @@ use super::{Common, Leave};
 use crate::{
     edge::{
         conn::{Allowance, Client, Conn, Io, Next, body},
-        engine::Engine,
-        exchange::CLIENT_GONE,
+        engine::{Engine, report},
         live::Live,
         proxy_protocol,
         tls::mutual::CaMark,
@@ -121,7 +120,9 @@ impl Service {
         if conn.is_h2() {
             let app = Arc::new(H2App::new(self.common.clone(), self.proxy.clone(), &live.allowance));
             drop(live);
+            let client = conn.client().clone();
             app.process_new(Box::new(conn), &leave.shutdown).await;
+            self.record_unread(&client);
         } else {
             let allowance = live.allowance.clone();
             drop(live);
@@ -138,10 +139,8 @@ impl Service {
                 // Over TLS the client is told so; either way it has gone, or nothing is owed.
                 Next::Closed => return drop(AsyncWriteExt::shutdown(&mut conn).await),
                 Next::Refuse(status) => {
-                    let live = self.common.live.load_full();
-                    live.sentry.charge(conn.client().peer.ip(), None, status.as_u16());
                     conn.refuse(status).await;
-                    return live.nobody.done(status.as_u16(), Duration::ZERO, 0, 0);
+                    return self.record_unread(conn.client());
                 }
             }
             let Some(back) = self.request(conn, leave).await else { return };
@@ -150,20 +149,23 @@ impl Service {
         }
     }
 
+    /// What the connection has refused before it was a request.
+    fn record_unread(&self, client: &Client) {
+        if let Some(unread) = client.take_unread() {
+            report::unread(&self.common.live.load(), client, &unread);
+        }
+    }
+
     async fn request(&self, conn: Box<Conn>, leave: &Leave) -> Option<Box<Conn>> {
         let client = conn.client().clone();
         let mut session = ServerSession::new_http1(conn);
         // How long a connection is kept is the connection's own business; pingora's clock would start a timer.
         session.set_keepalive(Some(0));
-        let Some(kept) = self.common.pressure.clone().watch(self.proxy.process_new_http(session, &leave.shutdown)).await else {
-            self.common.live.load().nobody.done(CLIENT_GONE, Duration::ZERO, 0, 0);
-            return None;
-        };
+        // Given up: its exchange has told so.
+        let kept = self.common.pressure.clone().watch(self.proxy.process_new_http(session, &leave.shutdown)).await?;
         if !client.was_accepted() {
             // pingora found it malformed, and the connection has said so.
-            let live = self.common.live.load();
-            live.sentry.charge(client.peer.ip(), None, 400);
-            live.nobody.done(400, Duration::ZERO, 0, 0);
+            self.record_unread(&client);
         }
         let (stream, _) = kept?.consume();
         stream.into_any().downcast().ok()
@@ -277,14 +279,8 @@ const RESETS_AT_ONCE: usize = 20;
 impl HttpServerApp for H2App {
     async fn process_new_http(self: &Arc<Self>, session: ServerSession, shutdown: &ShutdownWatch) -> Option<ReusedHttpStream> {
         let served = body::watch(self.proxy.process_new_http(session, shutdown));
-        let gone = match self.common.pressure.clone().watch(served).await {
-            Some(Some(kept)) => return kept,
-            Some(None) => 408,
-            None => CLIENT_GONE,
-        };
-        // The stream was reset; its site was not told.
-        self.common.live.load().nobody.done(gone, Duration::ZERO, 0, 0);
-        None
+        // Where it is given up the stream is reset; its exchange has told so.
+        self.common.pressure.clone().watch(served).await??
     }
 
     fn h2_options(&self) -> Option<H2Options> {

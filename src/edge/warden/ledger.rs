@@ -17,7 +17,10 @@ use tokio::{
 
 use super::{Warden, now};
 use crate::{
-    store::bans::{Bans, ReadError, Stamp},
+    store::{
+        atomic::WriteError,
+        bans::{Bans, ReadError, Stamp},
+    },
     vocab::{chain, lock},
 };
 
@@ -93,21 +96,28 @@ impl Ledger {
 
     /// Writes what there is, if it is not written. Blocks for the disk. Whether it is on disk now.
     pub fn save(&self) -> bool {
+        self.keep().is_ok()
+    }
+
+    /// As [`Ledger::save`].
+    ///
+    /// Errors: it is not on disk, and is tried again.
+    pub fn keep(&self) -> Result<(), WriteError> {
         let mut state = self.state();
         if state.closed || !self.warden.unwritten.swap(false, Relaxed) {
-            return true;
+            return Ok(());
         }
         // Another edge may have written since the last look: what is ours alone joins it, and does not take its place.
         self.take_over(&mut state);
         match self.file.write(|see| self.warden.jail.each(see)) {
             Ok(()) => {
                 state.stamp = self.file.stamp();
-                true
+                Ok(())
             }
             Err(error) => {
                 self.warden.unwritten.store(true, Relaxed);
                 tracing::warn!(error = %chain(&error), "bans not written");
-                false
+                Err(error)
             }
         }
     }

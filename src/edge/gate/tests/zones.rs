@@ -299,7 +299,7 @@ fn who_is_kept_out_by_the_unanswered_alone_waits_for_them() {
     two.answered(StatusCode::UNAUTHORIZED, now);
     three.answered(StatusCode::UNAUTHORIZED, now);
     let refused = again(&gates.route, now, &mut four).expect_err("both are spent");
-    assert_eq!(refused, Refused { status: StatusCode::TOO_MANY_REQUESTS, wait: Duration::from_secs(60) });
+    assert_eq!(refused, Refused { status: StatusCode::TOO_MANY_REQUESTS, wait: Duration::from_secs(60), zone: name("z") });
     assert_eq!(gates.counts("z"), ZoneCounts { passed: 2, delayed: 1, rejected: 1, would_reject: 0 });
     assert_eq!(gates.waiting("z"), 0);
 }
