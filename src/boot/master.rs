@@ -300,7 +300,7 @@ async fn conduct(parts: Parts) -> Result<(), Fatal> {
         clock,
         nursery: nursery.clone(),
         output: output.clone(),
-        ledger,
+        ledger: ledger.clone(),
         supervisor: to_supervisor.clone(),
         score: score_out.clone(),
         table: table_out.clone(),
@@ -317,6 +317,7 @@ async fn conduct(parts: Parts) -> Result<(), Fatal> {
         register,
         output: output.clone(),
         switchboard,
+        ledger,
     };
     let listener = UnixListener::from_std(listener).map_err(os("open the control socket"))?;
     signals::release();

@@ -30,8 +30,9 @@ Examples:
   gateway upgrade                     take up a new binary without dropping a request
   gateway restart web                 one instance of the app after the other
   gateway logs web -f                 what the app says
-  gateway why ID                      why the request of this id was answered with 502, 503 or 504
+  gateway why ID                      why the request of this id was refused, or failed
   gateway deploy web --dir /srv/web/2 a new release beside the old one, which is back if it fails
+  gateway releases web                what was deployed, and how it went
   gateway certs                       which certificates there are, when they are renewed, and what went wrong
 
 Signals: HUP reload · USR1 reopen logs · USR2 upgrade · TERM, INT drain and stop · a second one: stop now
@@ -49,7 +50,7 @@ What was deployed is used after a restart of gateway too, until `dir` in the con
 ///
 /// Without a command it runs in the foreground until TERM or INT.
 #[derive(Debug, Parser)]
-#[command(name = "gateway", version, max_term_width = 110, after_help = EXAMPLES, disable_help_subcommand = true)]
+#[command(name = "gateway", version, max_term_width = 110, after_help = EXAMPLES)]
 pub struct Cli {
     /// The configuration [default: ./gateway.toml, then /etc/gateway/gateway.toml]
     #[arg(short, long, global = true, value_name = "FILE")]
@@ -65,6 +66,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Run in the foreground until TERM or INT, as without a command
+    Run,
     /// Read the configuration and say everything that is wrong with it
     ///
     /// What is good and yet would not work on this machine (users, directories, programs, ports) is a warning: exit code 0, and 78 with --strict.
@@ -85,7 +88,7 @@ pub enum Command {
     Init,
     /// Take up the changed configuration; if anything is wrong with it, nothing changes
     Reload,
-    /// How everything goes
+    /// How everything goes; exit code 1 where a site is not served
     #[command(after_help = "Examples:\n  gateway status --watch\n  gateway status --json | jq '.upstreams[] | select(.panic)'")]
     Status {
         #[command(flatten)]
@@ -153,10 +156,10 @@ pub enum Command {
     Restart(App),
     /// What an app said last, and with -f what it says from now on
     #[command(
-        after_help = "Examples:\n  gateway logs web -f\n  gateway logs web -n 1000 | less\n  gateway logs web -f --json | jq -r 'select(.stream == \"stderr\") | .msg'\n\nA line is shown as `web.0 | text`, one of stderr as `web.0 ! text`."
+        after_help = "Examples:\n  gateway logs web -f\n  gateway logs web -n 1000 | less\n  gateway logs web -f --json | jq -r 'select(.stream == \"stderr\") | .msg'\n\nA line is shown as `TIME web.0 | text`, one of stderr as `TIME web.0 ! text`. -f goes on over an upgrade of gateway."
     )]
     Logs(Logs),
-    /// Why a request was answered with 502, 503 or 504
+    /// Why a request was refused, or failed: by what, or whose process
     #[command(
         after_help = "Examples:\n  gateway why 4bf92f3577b34da6a3ce929d0e0e4736\n  gateway why 4bf92f3577b34da6a3ce929d0e0e4736 --json\n\nThe id stands on the error page and in X-Request-Id."
     )]
@@ -176,8 +179,21 @@ pub enum Command {
     /// Put the release before in the place of the one that serves; a second time takes that back
     ///
     /// As a deploy of its directory, without the commands of `before`.
-    #[command(after_help = "Example:\n  gateway rollback web")]
-    Rollback(App),
+    #[command(
+        after_help = "Examples:\n  gateway rollback web\n  gateway rollback web --to 3                       as `gateway releases web` counts them\n  gateway rollback web --to /srv/web/releases/41"
+    )]
+    Rollback(Rollback),
+    /// The releases of an app that are remembered, newest first: when, from where, how each stands
+    #[command(
+        after_help = "Examples:\n  gateway releases web\n  gateway releases web --json | jq -r '.[] | select(.state == \"failed\") | .reason'"
+    )]
+    Releases {
+        /// The NAME of [app.NAME]
+        #[arg(value_parser = AppName::parse)]
+        app: AppName,
+        #[command(flatten)]
+        form: Form,
+    },
     /// Run so many processes of an app, until the next restart of gateway or another number in the configuration
     #[command(after_help = "Example:\n  gateway scale web 4")]
     Scale(Scale),
@@ -252,6 +268,17 @@ pub struct App {
     /// The NAME of [app.NAME]
     #[arg(value_parser = AppName::parse)]
     pub app: AppName,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Rollback {
+    /// The NAME of [app.NAME]
+    #[arg(value_parser = AppName::parse)]
+    pub app: AppName,
+
+    /// The release to return to: its number, id or directory [default: the one before]
+    #[arg(long, value_name = "N|DIR")]
+    pub to: Option<String>,
 }
 
 #[derive(Clone, Debug, Args)]

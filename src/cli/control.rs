@@ -122,6 +122,7 @@ pub fn listen(
         | Request::Unban { .. }
         | Request::RenewCert { .. }
         | Request::Why { .. }
+        | Request::Releases { .. }
         | Request::Logs { follow: false, .. } => Some(LOOK),
         Request::Reload
         | Request::Upgrade

@@ -2,7 +2,9 @@
 //!
 //! Source: sysexits.h for 64, 69, 77 and 78.
 
-use std::process::ExitCode;
+use std::{error::Error, process::ExitCode};
+
+use crate::vocab::is_denied;
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Exit {
@@ -29,6 +31,14 @@ impl Exit {
             Self::Configuration => 78,
             Self::Interrupted => 130,
         }
+    }
+}
+
+impl Exit {
+    /// What failed: for want of a permission, or otherwise.
+    #[must_use]
+    pub fn of(error: &(dyn Error + 'static)) -> Self {
+        if is_denied(error) { Self::Permission } else { Self::Failed }
     }
 }
 

@@ -14,6 +14,7 @@ use crate::{
     config::complaint::Colours,
     demo,
     ipc::{control::Request, message::AppTable},
+    vocab::is_denied,
 };
 
 pub mod args;
@@ -48,7 +49,7 @@ pub fn run() -> ExitCode {
     }
     match Cli::try_parse_from(words) {
         Ok(cli) => match &cli.command {
-            None => start::master(cli.config.as_deref()),
+            None | Some(Command::Run) => start::master(cli.config.as_deref()),
             Some(Command::Edge) => start::edge(),
             Some(command) => dispatch(&cli, command).into(),
         },
@@ -77,7 +78,7 @@ fn dispatch(cli: &Cli, command: &Command) -> Exit {
             Ok(next) => print(&line(&next)),
             Err(error) => {
                 complain(&error, None);
-                Exit::Failed
+                Exit::of(&error)
             }
         },
         Command::Completions { shell } => print(&completions(*shell)),
@@ -89,10 +90,17 @@ fn dispatch(cli: &Cli, command: &Command) -> Exit {
         Command::Restart(app) => act(cli, &Request::Restart { app: app.app.clone() }),
         Command::Scale(scale) => act(cli, &Request::Scale { app: scale.app.clone(), procs: scale.procs }),
         Command::Deploy(deploy) => release::deploy(cli, deploy),
-        Command::Rollback(app) => release::follow(cli, Request::Rollback { app: app.app.clone() }),
-        Command::Status { form, watch: false } => look(cli, &Request::Status, *form, status),
+        Command::Rollback(app) => release::follow(cli, Request::Rollback { app: app.app.clone(), to: app.to.clone() }),
+        Command::Releases { app, form } => look(cli, &Request::Releases { app: app.clone() }, *form, |value, look| {
+            Some(render::release_list(&typed::<Vec<_>>(value)?, look))
+        }),
+        Command::Status { form, watch: false } => once(cli, *form),
         Command::Status { form, watch: true } => watch(cli, *form),
-        Command::Apps { form } => look(cli, &Request::Apps, *form, apps),
+        Command::Apps { form } => match ask(cli, &Request::Apps) {
+            // In one shape for programs, wherever it is asked for.
+            Ok(value) => print(&text(&of_apps(&value).and_then(|apps| serde_json::to_value(apps).ok()).unwrap_or(value), *form, apps)),
+            Err(exit) => exit,
+        },
         Command::Upstreams { form } => {
             look(cli, &Request::Upstreams, *form, |value, look| Some(render::upstreams(&typed::<Vec<_>>(value)?, look)))
         }
@@ -109,7 +117,7 @@ fn dispatch(cli: &Cli, command: &Command) -> Exit {
             look(cli, &Request::Why { id: id.clone() }, *form, |value, look| Some(render::why::why(&typed(value)?, look)))
         }
         // `run` has taken these already where they come first.
-        Command::Edge | Command::DemoApp(_) => {
+        Command::Run | Command::Edge | Command::DemoApp(_) => {
             say("error: this command comes before any option");
             Exit::Usage
         }
@@ -183,7 +191,7 @@ fn ask_of(meant: &Meant, request: &Request) -> Result<serde_json::Value, Exit> {
 fn meant(cli: &Cli) -> Result<Meant, Exit> {
     whereabouts::meant(cli.socket.as_deref(), cli.config.as_deref()).map_err(|error| {
         complain(&error, Some(error.advice()));
-        Exit::Configuration
+        if is_denied(&error) { Exit::Permission } else { Exit::Configuration }
     })
 }
 
@@ -266,8 +274,24 @@ fn status(value: &serde_json::Value, look: Look) -> Option<String> {
 }
 
 fn apps(value: &serde_json::Value, look: Look) -> Option<String> {
-    let apps = typed::<Vec<view::App>>(value).or_else(|| Some(view::apps(&typed::<AppTable>(value)?)))?;
-    Some(render::apps(&apps, look))
+    Some(render::apps(&of_apps(value)?, look))
+}
+
+fn of_apps(value: &serde_json::Value) -> Option<Vec<view::App>> {
+    typed(value).or_else(|| Some(view::apps(&typed::<AppTable>(value)?)))
+}
+
+/// Told once. Whoever asks whether all is well hears no where it is not.
+fn once(cli: &Cli, form: Form) -> Exit {
+    let value = match ask(cli, &Request::Status) {
+        Ok(value) => value,
+        Err(exit) => return exit,
+    };
+    let unhealthy = value.get("status").and_then(serde_json::Value::as_str) == Some(view::Verdict::Unhealthy.as_str());
+    match print(&text(&value, form, status)) {
+        Exit::Done if unhealthy => Exit::Failed,
+        exit => exit,
+    }
 }
 
 /// Until it is interrupted. A gateway that goes away and comes back is waited for.
@@ -329,6 +353,8 @@ mod tests {
             &["deploy", "web"],
             &["deploy", "web", "--dir", "/tmp"],
             &["rollback", "web"],
+            &["rollback", "web", "--to", "2"],
+            &["releases", "web"],
             &["scale", "web", "2"],
         ] {
             assert_eq!(words(&[command, &["--socket", "/nowhere/gateway.sock"]].concat()), Exit::NotRunning, "{command:?}");

@@ -44,7 +44,7 @@ pub fn deploy(cli: &Cli, Deploy { app, dir }: &Deploy) -> Exit {
         Ok(dir) => follow(cli, Request::Deploy { app: app.clone(), dir }),
         Err(error) => {
             complain(&error, None);
-            Exit::Failed
+            Exit::of(&error)
         }
     }
 }

@@ -8,7 +8,10 @@ use jiff::{SignedDuration, Timestamp};
 use super::terminal::{Paint, Tone, escape};
 use crate::{
     admin::view,
-    ipc::message::{Duty, InstanceState},
+    ipc::{
+        control::ReleaseRow,
+        message::{Duty, InstanceState},
+    },
     vocab::units::duration_text,
 };
 
@@ -121,6 +124,33 @@ pub fn apps(apps: &[view::App], look: Look) -> String {
         ];
         let release = plain(instance.release.as_deref().unwrap_or_default());
         rows.add(cells.into_iter().chain(released.then_some(release)));
+    }
+    rows.text(look.paint)
+}
+
+/// `gateway releases`
+#[must_use]
+pub fn release_list(releases: &[ReleaseRow], look: Look) -> String {
+    if releases.is_empty() {
+        return "nothing was deployed: it runs from its `dir`\n".to_owned();
+    }
+    let mut rows = Rows::new(&["N", "RELEASE", "STATE", "DEPLOYED", "DIR", "REASON"], &[0]);
+    for ReleaseRow { n, id, dir, at, by, state, reason } in releases {
+        let tone = match state.as_str() {
+            "current" => Some(Tone::Good),
+            "failed" => Some(Tone::Bad),
+            _ => None,
+        };
+        let when = ago(at, look.now).map(|age| format!("{age} ago")).unwrap_or_else(|| at.clone());
+        let who = by.map_or_else(|| "before the first deploy".to_owned(), |_| when);
+        rows.add([
+            plain(&n.to_string()),
+            plain(id),
+            (state.clone(), tone),
+            plain(&who),
+            plain(&dir.display().to_string()),
+            plain(reason.as_deref().unwrap_or_default().lines().next().unwrap_or_default()),
+        ]);
     }
     rows.text(look.paint)
 }

@@ -4,7 +4,7 @@
 //!        then only `run` and `state` are looked for in its text, and that is said.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -21,6 +21,12 @@ const RUN_ROOT: &str = "/run/gateway";
 pub enum WhereaboutsError {
     #[error(transparent)]
     NotFound(#[from] load::NotFound),
+    #[error("read {}", file.display())]
+    Denied {
+        file: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("tell where gateway listens: {} has errors, and the value of `{key}` in it is not plain text", file.display())]
     NotPlain { file: PathBuf, key: &'static str },
 }
@@ -30,6 +36,7 @@ impl WhereaboutsError {
     pub fn advice(&self) -> &'static str {
         match self {
             Self::NotFound(error) => error.advice(),
+            Self::Denied { .. } => "ask as the user who runs gateway, or name its socket with --socket",
             Self::NotPlain { .. } => "name the socket with --socket, or see `gateway check`",
         }
     }
@@ -69,6 +76,11 @@ fn whole(file: &Path) -> Option<PathBuf> {
 
 /// RUN/gateway.sock of a configuration.
 fn socket(file: &Path, root: bool) -> Result<PathBuf, WhereaboutsError> {
+    if let Err(source) = fs::File::open(file)
+        && source.kind() == io::ErrorKind::PermissionDenied
+    {
+        return Err(WhereaboutsError::Denied { file: file.into(), source });
+    }
     let run = match load::load_running(file, &|name| std::env::var(name).ok()) {
         Ok(plan) => plan.run,
         Err(complaints) => {

@@ -56,6 +56,9 @@ pub enum Request {
         /// At most [`MOST_LINES`].
         lines: u32,
         follow: bool,
+        /// Of a follower who comes back: no more than what came after this moment, in Unix milliseconds, and is in memory.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        since_ms: Option<i64>,
     },
     /// Loads the configuration again; answers when it is in force or refused.
     Reload,
@@ -87,10 +90,35 @@ pub enum Request {
         site: String,
         on: bool,
     },
-    /// Back to the release before; goes on when the client has gone.
+    /// Back to the release before, or to this one; goes on when the client has gone.
     Rollback {
         app: AppName,
+        /// A number of [`Request::Releases`], an id or a directory.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        to: Option<String>,
     },
+    /// The releases of an app that are remembered, newest first.
+    Releases {
+        app: AppName,
+    },
+}
+
+/// One of the releases of an app.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct ReleaseRow {
+    /// Counts from 1, the newest: what `rollback --to` takes.
+    pub n: usize,
+    pub id: String,
+    pub dir: PathBuf,
+    /// RFC 3339 in UTC: when it was deployed.
+    pub at: String,
+    /// The user who asked for it; `None`: it ran before the first deploy.
+    pub by: Option<u32>,
+    /// `current`, `previous`, `past` or `failed`.
+    pub state: String,
+    /// Why it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 impl Request {
@@ -98,9 +126,15 @@ impl Request {
     #[must_use]
     pub fn intent(&self) -> Intent {
         match self {
-            Self::Status | Self::Apps | Self::Upstreams | Self::Zones | Self::Certs | Self::Bans | Self::Why { .. } | Self::Logs { .. } => {
-                Intent::Look
-            }
+            Self::Status
+            | Self::Apps
+            | Self::Upstreams
+            | Self::Zones
+            | Self::Certs
+            | Self::Bans
+            | Self::Why { .. }
+            | Self::Releases { .. }
+            | Self::Logs { .. } => Intent::Look,
             Self::RenewCert { .. }
             | Self::Ban { .. }
             | Self::Unban { .. }

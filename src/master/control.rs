@@ -170,14 +170,14 @@ async fn converse(stream: UnixStream, handle: Handle) -> io::Result<()> {
         }
         Request::Unban { ip } => speaker.ask(&handle, Query::Unban(ip)).await,
         Request::RenewCert { host } => speaker.ask(&handle, Query::Renew(host)).await,
-        Request::Logs { app, lines, follow: false } => match handle.output.last(&app, bounded(lines)).await {
+        Request::Logs { app, lines, follow: false, since_ms: _ } => match handle.output.last(&app, bounded(lines)).await {
             Ok(past) => {
                 speaker.lines(past.into_iter()).await?;
                 speaker.done(Value::Null).await
             }
             Err(error) => speaker.refuse(error.to_string()).await,
         },
-        Request::Logs { app, lines, follow: true } => match handle.output.follow(&app, bounded(lines)).await {
+        Request::Logs { app, lines, follow: true, since_ms } => match handle.output.follow(&app, bounded(lines), since_ms).await {
             Ok((past, news)) => {
                 speaker.write_within = FOLLOWER_WITHIN;
                 speaker.lines(past.into_iter()).await?;
@@ -220,8 +220,12 @@ async fn converse(stream: UnixStream, handle: Handle) -> io::Result<()> {
             Ok(message) => speaker.done(json!({ "message": message })).await,
             Err(error) => speaker.refuse(chain(&error)).await,
         },
-        Request::Rollback { app } => {
-            let words = handle.deploys.ask(app, Wish::Rollback, uid).await;
+        Request::Releases { app } => match handle.releases(&app) {
+            Some(releases) => speaker.done(json!(releases)).await,
+            None => speaker.refuse(format!("there is no app {:?}", app.as_str())).await,
+        },
+        Request::Rollback { app, to } => {
+            let words = handle.deploys.ask(app, Wish::Rollback { to }, uid).await;
             speaker.pass_on(words).await
         }
     }

@@ -36,7 +36,7 @@ use super::{
 use crate::{
     ipc::message::InstanceState,
     plan::{App, AppPort},
-    rules::release::{Candidate, ReleaseId},
+    rules::release::{Candidate, Release, ReleaseId, Standing},
     store::releases::SaveError,
     vocab::{AppName, chain::chain, units::duration_text},
 };
@@ -49,8 +49,8 @@ const LOOK_WITHIN: Duration = Duration::from_secs(10);
 pub enum Wish {
     /// `None`: the configuration's `dir`, where its links lead now.
     Deploy { dir: Option<PathBuf> },
-    /// The release before.
-    Rollback,
+    /// The release before, or the one of this number, id or directory.
+    Rollback { to: Option<String> },
 }
 
 /// From the control socket. `tell` hears how it goes, and last `Done` or `Failed`.
@@ -80,6 +80,12 @@ pub enum DeployError {
     UnderWay(UnderWay),
     #[error("there is no release before this one")]
     NothingBefore,
+    #[error("no release is called {0:?}")]
+    NoRelease(String),
+    #[error("release {0} serves already")]
+    Serves(String),
+    #[error("release {to} has never served: {why}")]
+    NeverServed { to: String, why: String },
     #[error("directory {} cannot be used", dir.display())]
     Dir {
         dir: PathBuf,
@@ -112,7 +118,9 @@ impl DeployError {
                 Some("write {port} or {socket} into its command and take `port` out, or put the files in place and `gateway restart APP`")
             }
             Self::NoDir => Some("name one with --dir"),
-            Self::NothingBefore => Some("`gateway deploy APP --dir DIR` takes any directory"),
+            Self::NothingBefore | Self::NeverServed { .. } => Some("`gateway deploy APP --dir DIR` takes any directory"),
+            Self::NoRelease(_) => Some("`gateway releases APP` lists them: by number, id or directory"),
+            Self::Serves(_) => Some("`gateway restart APP` replaces its processes"),
             Self::Dir { source, .. } if source.kind() == io::ErrorKind::NotFound => Some("create it, or correct --dir"),
             Self::Before { error, .. } => error.advice(),
             Self::NoApp
@@ -163,7 +171,7 @@ impl fmt::Display for UnderWay {
         match wish {
             Wish::Deploy { dir: Some(dir) } => write!(f, "a deploy of {} is under way", dir.display())?,
             Wish::Deploy { dir: None } => write!(f, "a deploy of its `dir` is under way")?,
-            Wish::Rollback => write!(f, "a rollback is under way")?,
+            Wish::Rollback { .. } => write!(f, "a rollback is under way")?,
         }
         write!(f, " since {since}, asked for by user {by}")
     }
@@ -299,7 +307,7 @@ impl Wish {
     fn word(&self) -> &'static str {
         match self {
             Self::Deploy { .. } => "deploy",
-            Self::Rollback => "roll back",
+            Self::Rollback { .. } => "roll back",
         }
     }
 }
@@ -342,7 +350,7 @@ impl Job {
             wish.word(),
             match wish {
                 Wish::Deploy { dir } => self.deploy(dir).await,
-                Wish::Rollback => self.roll_back().await,
+                Wish::Rollback { to } => self.roll_back(to).await,
             },
         );
         match result {
@@ -390,13 +398,23 @@ impl Job {
         result.map(|()| done)
     }
 
-    async fn roll_back(&mut self) -> Result<String, DeployError> {
+    async fn roll_back(&mut self, to: Option<String>) -> Result<String, DeployError> {
         self.spec()?;
-        let release = self.shared.ledger.history(&self.app).previous().cloned().ok_or(DeployError::NothingBefore)?;
+        let history = self.shared.ledger.history(&self.app);
+        let release = match to {
+            None => history.previous().ok_or(DeployError::NothingBefore)?,
+            Some(to) => match history.named(&to) {
+                None => return Err(DeployError::NoRelease(to)),
+                Some(Release { standing: Standing::Current, .. }) => return Err(DeployError::Serves(to)),
+                Some(Release { standing: Standing::Failed { why }, .. }) => return Err(DeployError::NeverServed { to, why: why.clone() }),
+                Some(release) => release,
+            },
+        };
+        let release = release.clone();
         let dir = resolve(release.dir).await?;
         tracing::info!(app = %self.app, release = %release.id, dir = %dir.display(), by = self.by, "rollback begins");
         let done = format!("{} is rolled back to release {} from {}", self.app, release.id, dir.display());
-        self.put_in_place(release.id, dir, Record::RolledBack).await?;
+        self.put_in_place(release.id, dir, Record::RolledBack(release.id)).await?;
         Ok(done)
     }
 
@@ -454,7 +472,7 @@ impl Job {
         let (ledger, app, at, now) = (self.shared.ledger.clone(), self.app.clone(), self.shared.time(), self.shared.now());
         self.note(move || match record {
             Record::Deployed(candidate) => ledger.deployed(&app, candidate, ran),
-            Record::RolledBack => ledger.rolled_back(&app, ran, &at, now),
+            Record::RolledBack(to) => ledger.rolled_back(&app, to, ran, &at, now),
         })
         .await;
         Ok(())
@@ -517,7 +535,7 @@ impl Job {
 /// How a success is remembered.
 enum Record {
     Deployed(Candidate),
-    RolledBack,
+    RolledBack(ReleaseId),
 }
 
 /// Without links, and surely a directory.

@@ -12,6 +12,7 @@ use super::{
     jobs,
     obituary::Register,
     output::Output,
+    releases::Ledger,
     reload::{self, ReloadError},
     status::Sources,
     supervisor::Message,
@@ -21,10 +22,12 @@ use super::{
 };
 use crate::{
     ipc::{
+        control::ReleaseRow,
         message::{AppTable, Generation, Query},
         why::{Account, RequestId},
     },
     plan::AppPort,
+    rules::release::{Release, Standing},
     vocab::AppName,
 };
 
@@ -78,6 +81,7 @@ pub struct Handle {
     pub register: Register,
     pub output: Output,
     pub switchboard: Switchboard,
+    pub ledger: Ledger,
 }
 
 impl Handle {
@@ -91,6 +95,24 @@ impl Handle {
             let _ = self.supervisor.send(Message::Command { app, order, tell }).await;
         }
         words
+    }
+
+    /// The releases of an app, newest first; `None`: there is no such app.
+    #[must_use]
+    pub fn releases(&self, app: &AppName) -> Option<Vec<ReleaseRow>> {
+        self.ledger.configured(app)?;
+        let history = self.ledger.history(app);
+        let row = |(n, release): (usize, &Release)| {
+            let Release { id, dir, at, by, standing } = release.clone();
+            let (state, reason) = match standing {
+                Standing::Current => ("current", None),
+                Standing::Previous => ("previous", None),
+                Standing::Past => ("past", None),
+                Standing::Failed { why } => ("failed", Some(why)),
+            };
+            ReleaseRow { n, id: id.to_string(), dir, at, by, state: state.to_owned(), reason }
+        };
+        Some((1..).zip(history.newest_first()).map(row).collect())
     }
 
     /// Whether an app may have so many processes.

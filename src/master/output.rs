@@ -276,11 +276,16 @@ impl Output {
         Ok(self.past(app, &held, lines).await)
     }
 
-    /// As [`Output::last`], and what comes after it.
+    /// As [`Output::last`], and what comes after it. `since_ms`: of the past only what is in memory and newer.
     ///
     /// Errors: [`FollowError`]
-    pub async fn follow(&self, app: &AppName, lines: usize) -> Result<(Vec<LogLine>, Receiver<News>), FollowError> {
+    pub async fn follow(&self, app: &AppName, lines: usize, since_ms: Option<i64>) -> Result<(Vec<LogLine>, Receiver<News>), FollowError> {
         let (held, news) = self.hub.follow(app, lines)?;
+        if let Some(since) = since_ms {
+            // Whoever was here before has had all that stands in files.
+            let after = held.iter().filter(|batch| batch.at.as_millisecond() > since);
+            return Ok((after.flat_map(|batch| batch.lines().map(|line| batch.line(line))).collect(), news));
+        }
         Ok((self.past(app, &held, lines).await, news))
     }
 

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 
 use crate::{
     plan::App,
-    rules::release::{Candidate, Choice, History, Release},
+    rules::release::{Candidate, Choice, History, Release, ReleaseId},
     store::releases::{ReadError, Releases, SaveError},
     vocab::{AppName, chain::chain, lock},
 };
@@ -149,9 +149,9 @@ impl Ledger {
     }
 
     /// Errors: as [`Ledger::deployed`].
-    pub fn rolled_back(&self, app: &AppName, ran: Option<PathBuf>, at: &str, now: Timestamp) -> Result<(), SaveError> {
+    pub fn rolled_back(&self, app: &AppName, to: ReleaseId, ran: Option<PathBuf>, at: &str, now: Timestamp) -> Result<(), SaveError> {
         let configured = self.configured(app).flatten();
-        self.change(app, |history| history.rolled_back(configured, ran, at, now))
+        self.change(app, |history| history.rolled_back(to, configured, ran, at, now))
     }
 
     fn change(&self, app: &AppName, change: impl FnOnce(&mut History)) -> Result<(), SaveError> {

@@ -2,7 +2,7 @@
 //!
 //! Pure. `store::releases` keeps a history on disk; `master::deploy` brings directories, times and outcomes.
 //!
-//! Shape: at most one release is current and at most one previous; a rollback exchanges the two, so that a second one takes back the first.
+//! Shape: a directory is one release, however often it is deployed: the last time counts. At most one release is current and at most one previous; a rollback exchanges the two, so that a second one takes back the first.
 //!        What an app ran before its first deploy is remembered as a release too, or the first deploy could not be taken back.
 //! Laws: no more than [`KEEP`] are remembered, never without the current and the previous one; ids grow, whatever the clock does.
 
@@ -186,6 +186,21 @@ impl History {
         self.releases.iter().find(|release| release.standing == Standing::Previous)
     }
 
+    /// What a rollback goes to: a number as [`History::newest_first`] counts from 1, an id, or a directory; the newest that fits.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Option<&Release> {
+        let nth = name.parse::<usize>().ok().and_then(|n| self.newest_first().nth(n.checked_sub(1)?));
+        let named = |release: &&Release| release.id.to_string() == name || release.dir == Path::new(name);
+        // Of a directory that has failed as well, the one that served.
+        let served = |release: &&Release| named(release) && !matches!(release.standing, Standing::Failed { .. });
+        nth.or_else(|| self.newest_first().find(served)).or_else(|| self.newest_first().find(named))
+    }
+
+    /// As people see them.
+    pub fn newest_first(&self) -> impl Iterator<Item = &Release> {
+        self.releases.iter().rev()
+    }
+
     /// The one before it stays free, for what ran until then.
     #[must_use]
     pub fn next_id(&self, now: Timestamp) -> ReleaseId {
@@ -212,6 +227,8 @@ impl History {
     pub fn deployed(&mut self, candidate: Candidate, configured: Option<PathBuf>, ran: Option<PathBuf>) {
         let Candidate { id, dir, at, by } = candidate;
         self.remember_origin(ran, &at, id);
+        // The same directory once more is the same release, with another time.
+        self.releases.retain(|release| release.dir != dir);
         self.hand_over(None);
         self.releases.push(Release { id, dir, at, by: Some(by), standing: Standing::Current });
         self.configured = configured;
@@ -221,13 +238,17 @@ impl History {
     /// `candidate` did not come to run.
     pub fn failed(&mut self, candidate: Candidate, why: String) {
         let Candidate { id, dir, at, by } = candidate;
+        self.releases.retain(|release| release.dir != dir || !matches!(release.standing, Standing::Failed { .. }));
         self.releases.push(Release { id, dir, at, by: Some(by), standing: Standing::Failed { why } });
         self.forget();
     }
 
-    /// The previous release runs again; without one nothing changes.
-    pub fn rolled_back(&mut self, configured: Option<PathBuf>, ran: Option<PathBuf>, at: &str, now: Timestamp) {
-        let Some(to) = self.previous().map(|release| release.id) else { return };
+    /// The release `to` runs again; one that is not remembered, or has never served, changes nothing.
+    pub fn rolled_back(&mut self, to: ReleaseId, configured: Option<PathBuf>, ran: Option<PathBuf>, at: &str, now: Timestamp) {
+        let served = |release: &Release| release.id == to && !matches!(release.standing, Standing::Failed { .. });
+        if !self.releases.iter().any(served) {
+            return;
+        }
         let id = self.next_id(now);
         self.remember_origin(ran, at, id);
         self.hand_over(Some(to));
@@ -293,6 +314,11 @@ mod tests {
         history.deployed(candidate, Some("/app".into()), Some("/app".into()));
     }
 
+    fn back(history: &mut History, configured: &str, now: i64) {
+        let previous = history.previous().expect("one").id;
+        history.rolled_back(previous, Some(configured.into()), None, AT, second(now));
+    }
+
     fn dirs(history: &History) -> (Option<&'static str>, Option<&'static str>) {
         let dir = |release: Option<&Release>| release.map(|release| release.dir.to_str().expect("text")).map(str::to_owned);
         let (current, previous) = (dir(history.current()), dir(history.previous()));
@@ -305,7 +331,7 @@ mod tests {
         let mut history = History::default();
         deploy(&mut history, "/r/1");
         assert_eq!(dirs(&history), (Some("/r/1"), Some("/app")));
-        history.rolled_back(Some("/app".into()), None, AT, second(1));
+        back(&mut history, "/app", 1);
         assert_eq!(dirs(&history), (Some("/app"), Some("/r/1")));
     }
 
@@ -315,10 +341,52 @@ mod tests {
         deploy(&mut history, "/r/1");
         deploy(&mut history, "/r/2");
         let before = history.clone();
-        history.rolled_back(Some("/app".into()), None, AT, second(1));
+        back(&mut history, "/app", 1);
         assert_eq!(dirs(&history), (Some("/r/1"), Some("/r/2")));
-        history.rolled_back(Some("/app".into()), None, AT, second(2));
+        back(&mut history, "/app", 2);
         assert_eq!(history, before);
+    }
+
+    #[test]
+    fn the_same_directory_deployed_twice_is_one_release() {
+        let mut history = History::default();
+        for dir in ["/r/1", "/r/2", "/r/2"] {
+            deploy(&mut history, dir);
+        }
+        assert_eq!(dirs(&history), (Some("/r/2"), Some("/r/1")), "a rollback goes to another directory");
+        assert_eq!(history.releases().len(), 3, "{history:?}");
+        deploy(&mut history, "/r/1");
+        assert_eq!((dirs(&history), history.releases().len()), ((Some("/r/1"), Some("/r/2")), 3));
+        for _ in 0..3 {
+            let bad = candidate(&history, "/r/3", 5);
+            history.failed(bad, "exit 1".into());
+        }
+        assert_eq!(history.releases().len(), 4);
+        deploy(&mut history, "/r/3");
+        assert_eq!((dirs(&history), history.releases().len()), ((Some("/r/3"), Some("/r/1")), 4), "it has served since");
+    }
+
+    #[test]
+    fn a_release_is_named_by_its_number_its_id_or_its_directory() {
+        let mut history = History::default();
+        for dir in ["/r/1", "/r/2", "/r/3"] {
+            deploy(&mut history, dir);
+        }
+        let id = history.releases()[1].id;
+        for name in ["3", "/r/1", &id.to_string()] {
+            assert_eq!(history.named(name).map(|release| release.dir.clone()), Some("/r/1".into()), "{name}");
+        }
+        for name in ["0", "5", "/r", "", "-1", "20260115-103000-9"] {
+            assert_eq!(history.named(name), None, "{name}");
+        }
+        history.rolled_back(id, Some("/app".into()), None, AT, second(9));
+        assert_eq!(dirs(&history), (Some("/r/1"), Some("/r/3")), "what ran is what the next rollback returns to");
+        let bad = candidate(&history, "/r/9", 20);
+        let failed = bad.id;
+        history.failed(bad, "exit 1".into());
+        let before = history.clone();
+        history.rolled_back(failed, None, None, AT, second(30));
+        assert_eq!(history, before, "what never served is not returned to");
     }
 
     #[test]
@@ -344,7 +412,8 @@ mod tests {
         assert_eq!(dirs(&history), (None, Some("/r/1")));
         assert_eq!(history.choice(Some(Path::new("/app"))), Choice::Configured, "the old value does not bring it back");
         // And a rollback returns to it, and back.
-        history.rolled_back(Some("/other".into()), Some("/other".into()), AT, second(9));
+        let previous = history.previous().expect("one").id;
+        history.rolled_back(previous, Some("/other".into()), Some("/other".into()), AT, second(9));
         assert_eq!(dirs(&history), (Some("/r/1"), Some("/other")));
     }
 
@@ -392,7 +461,9 @@ mod tests {
                         prop_assert_eq!(history.previous(), before.previous());
                     }
                     2 => {
-                        history.rolled_back(Some("/app".into()), Some("/app".into()), AT, second(now));
+                        if let Some(previous) = before.previous() {
+                            history.rolled_back(previous.id, Some("/app".into()), Some("/app".into()), AT, second(now));
+                        }
                         if let Some(previous) = before.previous() {
                             prop_assert_eq!(history.current().map(|r| r.id), Some(previous.id));
                             prop_assert!(history.previous().is_some(), "every rollback can be taken back");

@@ -308,7 +308,7 @@ impl Life {
     fn stop(&mut self, now: Duration, then: &After) {
         self.wanted = false;
         self.abort_roll(None, "the app was stopped");
-        self.fail_deploy("the app was stopped", now);
+        self.fail_deploy(None, "the app was stopped", now);
         self.cooling = None;
         for n in self.numbers() {
             self.dismiss(n, now);
@@ -395,7 +395,7 @@ impl Life {
         cell.last_exit = Some((why.clone(), now));
         if self.deploy.as_ref().is_some_and(Deploy::is_guarding) {
             self.enter(n, Phase::Stopped, now);
-            return self.fail_deploy(&format!("instance {n} of the new release ended: {why}"), now);
+            return self.fail_deploy(Some(n), &format!("instance {n} of the new release ended: {why}"), now);
         }
         let restart = &self.spec.restart;
         let well = matches!(exit, Exit::Code(code) if code == 0 || restart.success.contains(&code));

@@ -20,6 +20,13 @@ pub fn story(error: &(dyn Error + 'static), cure: Option<&str>) -> String {
     format!("could not {}{cure}", chain(error))
 }
 
+/// Whether the kernel said "not permitted" somewhere among its causes.
+#[must_use]
+pub fn is_denied(error: &(dyn Error + 'static)) -> bool {
+    causes(error)
+        .any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -32,6 +39,7 @@ mod tests {
         let inner = std::io::Error::other(Outer(std::io::ErrorKind::NotFound.into()));
         let error = Outer(inner);
         assert_eq!(chain(&error), "write x: write x: entity not found");
+        assert!(!is_denied(&error) && is_denied(&Outer(std::io::ErrorKind::PermissionDenied.into())));
         assert_eq!(story(&error, None), "could not write x: write x: entity not found");
         assert_eq!(story(&error, Some("make room")), "could not write x: write x: entity not found (make room)");
     }

@@ -14,7 +14,7 @@ pub mod secret;
 pub mod units;
 
 pub use addr::{ServerAddr, ServerAddrError};
-pub use chain::{causes, chain, story};
+pub use chain::{causes, chain, is_denied, story};
 pub use host::{Host, HostError, HostPattern};
 pub use lock::lock;
 pub use name::{AppName, NameError, UpstreamName, ZoneName};

@@ -9,7 +9,7 @@ use crate::{
     master::{control::ControlError, handoff::TakeOverError, places::PlaceError, sockets::BindError},
     store::lock::LockError,
     telemetry::log::InstallError,
-    vocab::story,
+    vocab::{is_denied, story},
 };
 
 /// Why the master did not start, or does not go on.
@@ -56,19 +56,12 @@ impl Fatal {
     /// 78 a bad configuration, 77 no permission, 1 otherwise.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
-        let denied = |source: &io::Error| source.kind() == io::ErrorKind::PermissionDenied;
         match self {
             Self::Configuration(_) => 78,
             Self::Place(error) if error.is_configuration() => 78,
             Self::Bind(BindError::Denied { .. }) => 77,
-            Self::Lock(LockError::Make { source, .. } | LockError::Os { source, .. })
-            | Self::Place(PlaceError::Make { source, .. })
-            | Self::Control(ControlError::Open { source, .. })
-            | Self::Os { source, .. }
-                if denied(source) =>
-            {
-                77
-            }
+            // Whatever it was that we were not let do.
+            _ if is_denied(self) => 77,
             Self::Lock(_)
             | Self::Place(_)
             | Self::Bind(_)

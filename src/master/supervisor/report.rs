@@ -85,9 +85,11 @@ impl Supervisor {
                 tracing::info!(%app, "deployed");
                 format!("{app} is deployed")
             }
-            Report::DeployFailed { why } => {
-                tracing::error!(%app, why, "deploy failed, the old release serves");
-                format!("the deploy of {app} failed, the old release serves: {why}")
+            Report::DeployFailed { n, why } => {
+                let last = n.as_ref().map(last_line).unwrap_or_default();
+                tracing::error!(%app, why, last_line = last, "deploy failed, the old release serves");
+                let last = if last.is_empty() { last } else { format!("; its last line on stderr: {last}") };
+                format!("the deploy of {app} failed, the old release serves: {why}{last}")
             }
         };
         track.waiters.retain(|waiter| waiter.hears(report, &text));

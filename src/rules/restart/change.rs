@@ -12,7 +12,7 @@ impl Life {
         if self.removed {
             return;
         }
-        self.fail_deploy("the configuration of the app was changed", now);
+        self.fail_deploy(None, "the configuration of the app was changed", now);
         let old = std::mem::replace(&mut self.spec, spec);
         let procs = self.spec.procs.get();
         for n in self.numbers().into_iter().filter(|n| *n >= procs) {

@@ -14,7 +14,7 @@ impl Life {
         let Some(cell) = self.cells.get_mut(&n).filter(|cell| cell.phase == Phase::Ready) else { return };
         self.effects.push(Effect::Report(Report::Unhealthy { n, why: why.clone() }));
         if self.deploy.as_ref().is_some_and(Deploy::is_guarding) {
-            return self.fail_deploy(&format!("instance {n} of the new release is unhealthy: {why}"), now);
+            return self.fail_deploy(Some(n), &format!("instance {n} of the new release is unhealthy: {why}"), now);
         }
         cell.dead = Some(why);
     }

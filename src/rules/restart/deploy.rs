@@ -127,7 +127,7 @@ impl Life {
             None
         };
         if let Some(why) = refused {
-            self.effects.push(Effect::Report(Report::DeployFailed { why: why.to_owned() }));
+            self.effects.push(Effect::Report(Report::DeployFailed { n: None, why: why.to_owned() }));
             return;
         }
         self.abort_roll(None, "a deploy was asked for");
@@ -172,7 +172,7 @@ impl Life {
         let Some(guard) = &mut deploy.guard else { return };
         guard.tallies.insert(incarnation, (requests, failures));
         if let Some(why) = deploy.verdict(FAILURES) {
-            self.fail_deploy(&why, now);
+            self.fail_deploy(None, &why, now);
         }
     }
 
@@ -180,7 +180,7 @@ impl Life {
     pub(super) fn end_guard(&mut self, now: Duration) {
         let Some(deploy) = self.deploy.as_ref().filter(|deploy| deploy.due().is_some_and(|until| until <= now)) else { return };
         if let Some(why) = deploy.verdict(1) {
-            return self.fail_deploy(&why, now);
+            return self.fail_deploy(None, &why, now);
         }
         self.deploy = None;
         self.effects.push(Effect::Report(Report::DeployDone));
@@ -196,20 +196,20 @@ impl Life {
     }
 
     /// The old release serves on, or again.
-    pub(super) fn fail_deploy(&mut self, why: &str, now: Duration) {
+    pub(super) fn fail_deploy(&mut self, n: Option<u16>, why: &str, now: Duration) {
         let Some(mut deploy) = self.deploy.take() else { return };
         let guarded = deploy.guard.is_some();
-        for n in self.numbers() {
-            self.dismiss(n, now);
+        for each in self.numbers() {
+            self.dismiss(each, now);
             if guarded {
-                self.put_back(n, &mut deploy, now);
+                self.put_back(each, &mut deploy, now);
             }
         }
         if guarded {
             self.spec = deploy.old;
         }
         self.changed = true;
-        self.effects.push(Effect::Report(Report::DeployFailed { why: why.to_owned() }));
+        self.effects.push(Effect::Report(Report::DeployFailed { n, why: why.to_owned() }));
     }
 
     /// The process that stands by serves again; the new one leaves.

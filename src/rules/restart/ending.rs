@@ -50,7 +50,7 @@ impl Life {
     pub(super) fn kill_now(&mut self, now: Duration) {
         self.wanted = false;
         self.abort_roll(None, "the app was killed");
-        self.fail_deploy("the app was killed", now);
+        self.fail_deploy(None, "the app was killed", now);
         let end = if self.removed { After::Remove } else { After::Rest };
         for n in self.numbers() {
             self.dismiss(n, now);

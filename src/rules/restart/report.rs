@@ -75,6 +75,8 @@ pub enum Report {
     DeployDone,
     /// The old release serves on, or again.
     DeployFailed {
+        /// Whose process it was that failed, where it was one.
+        n: Option<u16>,
         why: String,
     },
 }

@@ -226,7 +226,7 @@ impl Life {
     /// Tells whoever wanted the successor.
     fn regret(&mut self, n: u16, reason: Reason, why: String, now: Duration) {
         match reason {
-            Reason::Deploy => self.fail_deploy(&format!("instance {n} of the new release: {why}"), now),
+            Reason::Deploy => self.fail_deploy(Some(n), &format!("instance {n} of the new release: {why}"), now),
             Reason::Recycle => self.put_off(n, why, AGAIN, now),
             Reason::Unhealthy => {
                 let policy = &self.spec.restart;
@@ -244,7 +244,7 @@ impl Life {
         let Some(next) = self.cells.get_mut(&n).and_then(|cell| cell.successor.take()) else { return };
         self.changed = true;
         if next.reason == Reason::Deploy {
-            return self.fail_deploy(&format!("there is no room for it beside the old one: {why}"), now);
+            return self.fail_deploy(Some(n), &format!("there is no room for it beside the old one: {why}"), now);
         }
         self.effects.push(Effect::Report(Report::NoRoom { n, why }));
         // One that has ended meanwhile comes back by itself.
