@@ -714,7 +714,7 @@ fn passwords_in_the_clear_are_noticed_where_others_than_this_machine_can_come() 
     .concat();
     let told = |listen: &str| {
         let plan = good(&format!("[listen]\nhttp = {listen}\n{sites}"));
-        plan::access::in_the_clear(&plan).map(|site| site.name.clone()).collect::<Vec<_>>()
+        plan::clear::in_the_clear(&plan).map(|site| site.name.clone()).collect::<Vec<_>>()
     };
     assert_eq!(told(r#"["127.0.0.1:8080", "[::1]:8080"]"#), Vec::<String>::new());
     assert_eq!(told(r#"["127.0.0.1:8080", "0.0.0.0:80"]"#), ["plain"]);

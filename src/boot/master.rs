@@ -13,7 +13,7 @@ use crate::{
     config::load,
     ipc::message::Generation,
     master::{
-        child,
+        bag, child,
         clock::Clock,
         control,
         deploy::{self, Deployer},
@@ -28,7 +28,8 @@ use crate::{
         output::{Files, Output},
         places::{self, Places},
         releases::{Ledger, Moment, Overlay},
-        reload::{Conductor, InForce, Load, Score},
+        reload::{Conductor, InForce, Load},
+        score::Score,
         shutdown::{self, MARGIN},
         sockets::Sockets,
         status,
@@ -38,7 +39,7 @@ use crate::{
         tickets,
         upgrade::{self, Upgrader},
     },
-    plan::{Plan, access},
+    plan::{Plan, clear},
     store::{atomic, lock::StateLock, releases::Releases},
     telemetry::log,
 };
@@ -111,7 +112,7 @@ fn run_with(config: &Path, program: Program) -> Result<(), Fatal> {
 
 /// Of what is allowed, and yet hardly meant.
 fn warn(plan: &Plan) {
-    for site in access::in_the_clear(plan) {
+    for site in clear::in_the_clear(plan) {
         tracing::warn!(
             site = site.name,
             "passwords cross the network in the clear: give the site a certificate, or listen on loopback alone"
@@ -257,8 +258,8 @@ async fn conduct(parts: Parts) -> Result<(), Fatal> {
     let (supervisor, mut client, from) = match carried {
         None => (Supervisor::new(wiring), None, None),
         Some(TakeOver { state, source, mut adopted, client }) => {
-            let supervisor = Supervisor::adopt(wiring, &state.apps, source.specs(&plan), &mut adopted, handoff::claim)?;
-            link.adopt(&state.edges, handoff::claim)?;
+            let supervisor = Supervisor::adopt(wiring, &state.apps, source.specs(&plan), &mut adopted, bag::claim)?;
+            link.adopt(&state.edges, bag::claim)?;
             output.adopt(adopted);
             (supervisor, client, Some(state.version))
         }

@@ -32,8 +32,8 @@ use tokio_tungstenite::{
 use super::{
     Listen, Spec,
     route::{App, Outcome},
+    say::say,
 };
-
 use crate::vocab::lock;
 
 const CONNECTIONS: usize = 8_192;
@@ -182,11 +182,6 @@ async fn serve(app: Arc<App>, mut stopping: watch::Receiver<bool>) -> Result<(),
 async fn stopped(stopping: &mut watch::Receiver<bool>) {
     // Errs only where the sender is gone, which means the same.
     drop(stopping.wait_for(|stop| *stop).await);
-}
-
-/// Unlike `println!`, does not panic where stdout is closed.
-pub fn say(text: &str) {
-    drop(writeln!(io::stdout(), "{text}"));
 }
 
 /// Source: sd_notify(3).

@@ -11,6 +11,7 @@ use crate::vocab::{UnitError, parse_duration};
 mod app;
 mod body;
 mod route;
+mod say;
 
 /// What the demo app is told to be.
 #[derive(Clone, Debug, Eq, PartialEq)]

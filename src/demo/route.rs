@@ -15,8 +15,8 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::{
     Spec,
-    app::say,
     body::{self, Body},
+    say::say,
 };
 
 const PAGE: &str = include_str!("page/page.html");

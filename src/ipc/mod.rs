@@ -3,6 +3,7 @@
 pub mod codec;
 pub mod control;
 pub mod fds;
+pub mod id;
 pub mod link;
 pub mod message;
 pub mod why;

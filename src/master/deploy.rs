@@ -28,7 +28,7 @@ use super::{
     nursery::Nursery,
     output::Output,
     releases::{Ledger, origin},
-    reload::Score,
+    score::Score,
     supervisor,
     table::Table,
     words::Word,

@@ -21,7 +21,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{handoff::Bag, nursery::Nursery};
+use super::{bag::Bag, nursery::Nursery};
 use crate::rules::restart::Exit;
 
 /// At a time. Each costs the memory of an edge for as long as its last request takes, at most its drain time.

@@ -7,10 +7,9 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    deploy, edge_link,
-    handoff::UpgradeError,
-    jobs,
+    deploy, edge_link, jobs,
     obituary::Register,
+    obstacle::UpgradeError,
     output::Output,
     releases::Ledger,
     reload::{self, ReloadError},

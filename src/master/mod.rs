@@ -3,6 +3,7 @@
 //! Never parses a byte from the network. Runs on one thread (a death signal follows the thread that started the child); only [`output`] has threads of its own.
 
 pub mod as_user;
+pub mod bag;
 pub mod cgroup;
 pub mod child;
 pub mod clock;
@@ -19,11 +20,13 @@ pub mod launch;
 pub mod materials;
 pub mod nursery;
 pub mod obituary;
+pub mod obstacle;
 pub mod output;
 pub mod places;
 mod ports;
 pub mod releases;
 pub mod reload;
+pub mod score;
 pub mod shutdown;
 pub mod sockets;
 pub mod status;

@@ -7,13 +7,14 @@ use tokio::sync::{RwLock, mpsc, oneshot, watch};
 
 use super::{
     edge_link::{self, ApplyError, Setting},
-    handoff::UpgradeError,
     herald::Herald,
     jobs,
     materials::{self, Print},
+    obstacle::UpgradeError,
     output::{Files, Output},
     places::{self, PlaceError},
     releases::{Ledger, Moment, Overlay},
+    score::Score,
     sockets::{BindError, Sockets},
     supervisor,
     upgrade::{self, Go, Upgrader},
@@ -47,16 +48,6 @@ pub enum ReloadError {
     Edge(#[from] ApplyError),
     #[error("reload: gateway is stopping")]
     Stopping,
-}
-
-/// What the conductor knows of the configuration in force.
-#[derive(Clone, Debug)]
-pub struct Score {
-    pub plan: Arc<Plan>,
-    pub generation: Generation,
-    pub sockets: Arc<Sockets>,
-    /// Done and refused.
-    pub reloads: (u64, u64),
 }
 
 /// What changes everything, one after the other.

@@ -8,7 +8,7 @@ use tokio::sync::{Mutex, watch};
 use super::{
     clock::{Clock, rfc3339},
     edge_link::Facts,
-    reload::Score,
+    score::Score,
     table::Table,
 };
 use crate::{

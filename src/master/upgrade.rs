@@ -21,15 +21,17 @@ use tokio::{
 };
 
 use super::{
+    bag::Bag,
     child::{self, Identity, Launch, Limits, SpawnError},
     clock::Clock,
     edge_link,
-    handoff::{self, Bag, FORMAT, PROOF, PROVEN, State, UpgradeError},
+    handoff::{self, FORMAT, PROOF, PROVEN, State},
     herald,
     nursery::Nursery,
+    obstacle::UpgradeError,
     output::{self, Output},
     releases::Ledger,
-    reload::Score,
+    score::Score,
     status::Pen,
     supervisor::{self, Message, Show},
     tickets,

@@ -3,9 +3,9 @@
 use std::{path::PathBuf, time::Duration};
 
 use http::HeaderName;
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+use serde::{Deserialize, Serialize};
 
-use super::{Plan, Site, SiteTls};
+use super::wire;
 use crate::vocab::{Secret, ServerAddr};
 
 /// What a client has to prove before it is answered. A route without one is open.
@@ -33,7 +33,7 @@ pub struct Forward {
     /// Path and query.
     pub path: String,
     /// Of its answer, for the app; a client's own of these names never get there.
-    #[serde(serialize_with = "names_out", deserialize_with = "names_in")]
+    #[serde(serialize_with = "wire::names_out", deserialize_with = "wire::names_in")]
     pub headers: Vec<HeaderName>,
     /// Above zero.
     pub timeout: Duration,
@@ -46,20 +46,4 @@ pub struct Forward {
 pub struct User {
     pub name: String,
     pub hash: Secret<String>,
-}
-
-/// Sites whose users tell their passwords to everybody on the way: without TLS, where others than this machine can come.
-pub fn in_the_clear(plan: &Plan) -> impl Iterator<Item = &Site> {
-    let public = plan.listen.http.iter().any(|address| !address.ip().is_loopback());
-    let asks = |site: &&Site| site.routes.iter().any(|route| matches!(route.auth, Some(Auth::Basic(_))));
-    plan.sites.iter().filter(move |site| public && site.tls == SiteTls::Off).filter(asks)
-}
-
-pub(super) fn names_out<S: Serializer>(names: &[HeaderName], to: S) -> Result<S::Ok, S::Error> {
-    to.collect_seq(names.iter().map(HeaderName::as_str))
-}
-
-pub(super) fn names_in<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<HeaderName>, D::Error> {
-    let names = Vec::<String>::deserialize(from)?;
-    names.into_iter().map(|name| HeaderName::try_from(name).map_err(D::Error::custom)).collect()
 }

@@ -13,6 +13,7 @@ pub mod access;
 pub mod acme;
 pub mod app;
 pub mod ban;
+pub mod clear;
 pub mod cors;
 pub mod diff;
 pub mod filter;
@@ -25,6 +26,7 @@ pub mod site;
 pub mod testing;
 pub mod upstream;
 pub mod waves;
+mod wire;
 pub mod zone;
 
 pub use access::{Auth, Basic, Forward, User};

@@ -2,9 +2,9 @@
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use ipnet::IpNet;
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+use serde::{Deserialize, Serialize};
 
-use super::{access::Auth, cors::Cors, filter::Filters};
+use super::{access::Auth, cors::Cors, filter::Filters, wire};
 use crate::vocab::{ByteSize, UpstreamName, ZoneName};
 
 /// Shape: a site's value is already filled in where the route has none of its own.
@@ -18,7 +18,7 @@ pub struct Route {
     /// All of them must admit the request.
     pub zones: Vec<ZoneName>,
     /// Empty: every method that the filters let through. Else 405 with `Allow`.
-    #[serde(serialize_with = "methods_out", deserialize_with = "methods_in")]
+    #[serde(serialize_with = "wire::methods_out", deserialize_with = "wire::methods_in")]
     pub methods: Vec<Method>,
     pub request_headers: Vec<HeaderEdit>,
     /// After the site's `headers`; wins over what the app sends.
@@ -103,13 +103,4 @@ impl From<HeaderEdit> for (String, Option<String>) {
         let value = edit.value.map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned());
         (edit.name.as_str().to_owned(), value)
     }
-}
-
-pub(super) fn methods_out<S: Serializer>(methods: &[Method], to: S) -> Result<S::Ok, S::Error> {
-    to.collect_seq(methods.iter().map(Method::as_str))
-}
-
-pub(super) fn methods_in<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Method>, D::Error> {
-    let names = Vec::<String>::deserialize(from)?;
-    names.iter().map(|name| name.parse().map_err(D::Error::custom)).collect()
 }

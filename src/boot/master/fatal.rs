@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use crate::{
     config::complaint::Complaints,
-    master::{control::ControlError, handoff::TakeOverError, places::PlaceError, sockets::BindError},
+    master::{control::ControlError, obstacle::TakeOverError, places::PlaceError, sockets::BindError},
     store::lock::LockError,
     telemetry::log::InstallError,
     vocab::{is_denied, story},

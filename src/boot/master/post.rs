@@ -13,10 +13,11 @@ use crate::{
     master::{
         control,
         handle::Handle,
-        handoff::UpgradeError,
         herald::Herald,
+        obstacle::UpgradeError,
         output::Output,
-        reload::{self, Score},
+        reload,
+        score::Score,
         upgrade::{self, Go, Upgrader},
     },
 };

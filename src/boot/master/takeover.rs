@@ -9,10 +9,11 @@ use super::{Begun, Fatal, os};
 use crate::{
     config::{complaint::Complaints, load},
     master::{
-        child,
+        bag, child,
         clock::Clock,
-        handoff::{self, PROOF, PROVEN, Source, State, TakeOverError},
+        handoff::{PROOF, PROVEN, Source, State},
         nursery::Nursery,
+        obstacle::TakeOverError,
         output::{Files, Output, carried::Adopted},
         places::Places,
         releases::{Ledger, Moment},
@@ -57,7 +58,7 @@ impl Refusal {
 pub fn self_check(path: &Path) -> Result<&'static str, Refusal> {
     let load = || load::load_running(path, &|name| std::env::var(name).ok());
     let file = load().map_err(Refusal::Configuration)?;
-    let state = State::read(handoff::claim(PROOF).map_err(TakeOverError::Missing)?)?;
+    let state = State::read(bag::claim(PROOF).map_err(TakeOverError::Missing)?)?;
     let (plan, source) = state.plan(|| Ok::<_, Refusal>(file))??;
     state.prove(&plan, source)?;
     Ok(PROVEN)
@@ -67,7 +68,7 @@ pub fn self_check(path: &Path) -> Result<&'static str, Refusal> {
 pub fn begin(state: State, path: &Path) -> Result<Begun, Fatal> {
     child::keep_oom_score(state.oom_score.clone());
     let (guard, pipe) = state.guard;
-    let nursery = Nursery::adopt(Pid::from_raw(guard), handoff::claim(pipe).map_err(TakeOverError::Descriptor)?);
+    let nursery = Nursery::adopt(Pid::from_raw(guard), bag::claim(pipe).map_err(TakeOverError::Descriptor)?);
     let load = || load::load_running(path, &|name| std::env::var(name).ok());
     let (mut plan, source): (Plan, Source) = state.plan(load).map_err(Fatal::Configuration)??;
     for (name, app) in plan.apps.iter_mut().filter(|(_, app)| app.release.is_some()) {
@@ -77,13 +78,13 @@ pub fn begin(state: State, path: &Path) -> Result<Begun, Fatal> {
     }
     let ledger = Ledger::new(Releases::of(&plan.state));
     let overlay = ledger.overlay(&mut plan.apps, Moment::Reload);
-    let lock = StateLock::adopt(handoff::claim(state.lock).map_err(TakeOverError::Descriptor)?, &plan.state)?;
+    let lock = StateLock::adopt(bag::claim(state.lock).map_err(TakeOverError::Descriptor)?, &plan.state)?;
     let places = Places::prepare(&plan)?;
     let sockets = state.sockets()?;
-    let listener = handoff::claim(state.control).map_err(TakeOverError::Descriptor)?.into();
-    let client = state.client.map(handoff::claim).transpose().map_err(TakeOverError::Descriptor)?;
+    let listener = bag::claim(state.control).map_err(TakeOverError::Descriptor)?.into();
+    let client = state.client.map(bag::claim).transpose().map_err(TakeOverError::Descriptor)?;
     let output = Output::start(&Files::of(&plan)).map_err(os("start the log threads"))?;
-    let adopted = Adopted::new(state.output.clone(), handoff::claim).map_err(TakeOverError::Descriptor)?;
+    let adopted = Adopted::new(state.output.clone(), bag::claim).map_err(TakeOverError::Descriptor)?;
     let clock = Clock::adopt(state.clock).map_err(os("read the clock"))?;
     let carried = Some(TakeOver { state, source, adopted, client });
     Ok(Begun { plan, ledger, overlay, places, nursery, lock, sockets, listener, output, clock, carried })

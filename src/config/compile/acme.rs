@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 
-use super::{Context, tls::certificates};
+use super::{Context, certificates::certificates};
 use crate::{
     config::{
         complaint::{Code, Place},

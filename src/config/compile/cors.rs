@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{HeaderName, Method};
 
-use super::{Context, route::methods};
+use super::{Context, methods::methods};
 use crate::{
     config::{
         complaint::Code,

@@ -1,12 +1,12 @@
 //! `[site.route."PATH"]`, and what a site gives to all of its routes.
 
-use http::{HeaderValue, Method, StatusCode};
+use http::{HeaderValue, StatusCode};
 use ipnet::IpNet;
 
-use super::{Context, Names, access, cors, filter, header::edits, site::zones};
+use super::{Context, Names, access, cors, filter, header::edits, methods::methods, zone::zones};
 use crate::{
     config::{
-        complaint::{Code, Place, did_you_mean, nearest},
+        complaint::{Code, Place},
         defaults, file,
         shape::{At, Either, Field, List, Named},
         tree::Text,
@@ -18,7 +18,7 @@ use crate::{
 
 /// At most so many bytes of an answer stand in a configuration.
 const RESPOND: usize = 64 << 10;
-const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"];
+
 /// What a route has where it does not say otherwise.
 pub struct Shared {
     pub zones: Vec<ZoneName>,
@@ -359,28 +359,6 @@ fn groups(text: &str) -> Vec<&str> {
         }
     }
     found
-}
-
-pub fn methods(field: Field<List<Text>>, c: &mut Context<'_>) -> Vec<Method> {
-    let mut all: Vec<Method> = Vec::new();
-    for At { value, place } in field.value().map(|list| list.0).unwrap_or_default() {
-        let text = &value.value;
-        // Any token is a method, but one that is nearly a known one is a slip.
-        let slip = !METHODS.contains(&text.as_str()) && nearest(&text.to_uppercase(), METHODS).is_some();
-        match Method::from_bytes(text.as_bytes()) {
-            Ok(method) if !slip && text.bytes().all(|b| !b.is_ascii_lowercase()) => {
-                if !all.contains(&method) {
-                    all.push(method);
-                }
-            }
-            _ => {
-                let upper = text.to_uppercase();
-                let meant = if value.is_hidden() { String::new() } else { did_you_mean(&upper, METHODS) };
-                c.out.add(Code::BadMethod, place, format!("{} is not a method{meant}", value.shown()));
-            }
-        }
-    }
-    all
 }
 
 fn extensions(field: Field<crate::config::shape::OneOrMore<Text>>, c: &mut Context<'_>) -> Vec<String> {

@@ -8,11 +8,10 @@ use crate::{
         complaint::{Code, Place},
         file,
         shape::{At, Field, List, Named, OneOrMore},
-        tree::Text,
         value::{FilePath, Hosts},
     },
     plan,
-    vocab::{Host, HostPattern, ZoneName},
+    vocab::{Host, HostPattern},
 };
 
 pub fn compile(
@@ -208,19 +207,4 @@ fn hosts(at: At<OneOrMore<Hosts>>, aliases: Field<OneOrMore<Hosts>>, taken: &mut
     }
     served.extend(aliases.into_iter().map(|alias| alias.value.0));
     Some(Split { served, redirected, canonical, written })
-}
-
-/// The zones that must admit a request; every name exists.
-pub fn zones(field: Field<OneOrMore<Text>>, who: &str, names: &Names, c: &mut Context<'_>) -> Option<Vec<ZoneName>> {
-    let mut zones: Vec<ZoneName> = Vec::new();
-    for At { value, place } in field.value()?.0 {
-        if !names.zones.contains(&value.value) {
-            c.dangling(Code::UnknownZone, place, &format!("{who} wants the zone"), &value, names.zones.iter().map(String::as_str));
-        } else if let Ok(zone) = ZoneName::parse(&value.value)
-            && !zones.contains(&zone)
-        {
-            zones.push(zone);
-        }
-    }
-    Some(zones)
 }

@@ -2,13 +2,16 @@
 
 use std::path::PathBuf;
 
-use super::{Context, acme};
+use super::{
+    Context, acme,
+    certificates::{certificates, file_of},
+};
 use crate::{
     config::{
         complaint::{Code, Place},
         file,
         shape::{At, Either, Field},
-        tree::{Facts, Half, Kind, PairFault},
+        tree::{Half, Kind, PairFault},
         value::{FilePath, Mail},
     },
     plan,
@@ -132,34 +135,4 @@ pub fn client_ca(field: Field<FilePath>, tls: Option<&plan::SiteTls>, c: &mut Co
         c.out.add_with_cure(Code::Conflict, place, "client_ca wants certificates of clients, and without TLS they show none", cure);
     }
     certificates(at, c)
-}
-
-/// A file that holds certificates.
-pub fn certificates(at: At<FilePath>, c: &mut Context<'_>) -> Option<PathBuf> {
-    let place = at.place;
-    let path = file_of(at, Kind::File, c)?;
-    match c.outside.certificates(&path) {
-        Ok(()) => Some(path),
-        Err(reason) => {
-            let message = format!("could not use {}: {reason}", path.display());
-            c.out.add(Code::BadCertificate, place, message);
-            None
-        }
-    }
-}
-
-fn file_of(at: At<FilePath>, wanted: Kind, c: &mut Context<'_>) -> Option<PathBuf> {
-    let path = c.absolute(&at.value.0);
-    match c.outside.facts(&path) {
-        Ok(Facts { kind, .. }) if kind == wanted => Some(path),
-        Ok(_) => {
-            let what = if wanted == Kind::Directory { "a directory" } else { "a file" };
-            c.out.add(Code::BadPath, at.place, format!("{} is not {what}", path.display()));
-            None
-        }
-        Err(reason) => {
-            c.out.add(Code::UnreadableFile, at.place, format!("could not read {}: {reason}", path.display()));
-            None
-        }
-    }
 }

@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use http::{HeaderName, StatusCode};
 
-use super::{Blocks, Context, listener::count};
+use super::{Blocks, Context, Names, listener::count};
 use crate::{
     config::{
         complaint::{Code, Place},
@@ -172,3 +172,18 @@ fn part(key: &Text, place: Place, c: &mut Context<'_>) -> Option<plan::ZoneKey> 
 }
 
 const KEYS: [&str; 6] = ["ip", "header:NAME", "cookie:NAME", "query:NAME", "path", "site"];
+
+/// The zones that must admit a request; every name exists.
+pub fn zones(field: Field<OneOrMore<Text>>, who: &str, names: &Names, c: &mut Context<'_>) -> Option<Vec<ZoneName>> {
+    let mut zones: Vec<ZoneName> = Vec::new();
+    for At { value, place } in field.value()?.0 {
+        if !names.zones.contains(&value.value) {
+            c.dangling(Code::UnknownZone, place, &format!("{who} wants the zone"), &value, names.zones.iter().map(String::as_str));
+        } else if let Ok(zone) = ZoneName::parse(&value.value)
+            && !zones.contains(&zone)
+        {
+            zones.push(zone);
+        }
+    }
+    Some(zones)
+}

@@ -14,8 +14,9 @@ use super::{EdgeLink, running::Running};
 use crate::{
     ipc::message::Materials,
     master::{
+        bag::Bag,
         elders,
-        handoff::{Bag, TakeOverError, UpgradeError},
+        obstacle::{TakeOverError, UpgradeError},
     },
 };
 

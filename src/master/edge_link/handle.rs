@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::{ApplyError, Carried, Setting, errands::Errands};
 use crate::{
     ipc::message::{Incarnation, InstanceId, Materials, Query},
-    master::handoff::{Bag, UpgradeError},
+    master::{bag::Bag, obstacle::UpgradeError},
 };
 
 /// How the edge stands, for people.

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     ipc::message::{Drain, ToEdge, WarmUp},
-    master::handoff::UpgradeError,
+    master::obstacle::UpgradeError,
 };
 
 impl EdgeLink {

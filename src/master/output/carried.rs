@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::{sync::oneshot, time::timeout};
 
 use super::{Await, Awaited, Incoming, Kept, Kind, Output, Stream, Tail, lines::Cutter};
-use crate::{ipc::message::InstanceId, master::handoff::Bag, vocab::lock};
+use crate::{ipc::message::InstanceId, master::bag::Bag, vocab::lock};
 
 /// Pipes that are not read at present.
 pub struct Paused(Vec<Stream>);

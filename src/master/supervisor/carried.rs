@@ -19,8 +19,9 @@ use super::{Process, Supervisor, Track, Wiring, arrival::Arrival};
 use crate::{
     ipc::message::InstanceId,
     master::{
-        handoff::{Bag, TakeOverError, UpgradeError},
+        bag::Bag,
         launch,
+        obstacle::{TakeOverError, UpgradeError},
         output::{Awaited, carried::Adopted},
     },
     plan::{App, Ready},

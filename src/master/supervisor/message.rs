@@ -11,7 +11,8 @@ use crate::{
         why::Suspect,
     },
     master::{
-        handoff::{Bag, UpgradeError},
+        bag::Bag,
+        obstacle::UpgradeError,
         words::{Order, Word},
     },
     plan::App,
