@@ -4,13 +4,19 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, RwLock},
 };
 
 use arc_swap::ArcSwapOption;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{pki::pair::Pair, vocab::Host};
+use crate::{
+    pki::pair::Pair,
+    vocab::{
+        Host,
+        lock::{read, write},
+    },
+};
 
 /// Clients that may wait for a certificate on demand; one more is turned away.
 pub const WAITING: usize = 64;
@@ -65,13 +71,13 @@ impl Vault {
         if let Some(slot) = self.find(name) {
             return slot;
         }
-        let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
+        let mut slots = write(&self.slots);
         slots.entry(name.clone()).or_default().clone()
     }
 
     /// The slots of a configuration that is in force now. One that somebody has made meanwhile stays.
     pub fn put(&self, fresh: &[(Host, Arc<Slot>)]) {
-        let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
+        let mut slots = write(&self.slots);
         for (name, slot) in fresh {
             slots.entry(name.clone()).or_insert_with(|| slot.clone());
         }
@@ -80,11 +86,11 @@ impl Vault {
     #[must_use]
     pub fn find(&self, name: &Host) -> Option<Arc<Slot>> {
         // Nothing panics while it is held.
-        self.slots.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+        read(&self.slots).get(name).cloned()
     }
 
     pub fn remove(&self, name: &Host) {
-        self.slots.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+        write(&self.slots).remove(name);
     }
 
     /// Waits until there is a certificate for `name`, or it is clear that there will be none. Too many wait already: none.

@@ -34,6 +34,7 @@ use super::{
     route::{App, Outcome},
     say::say,
 };
+
 use crate::vocab::lock;
 
 const CONNECTIONS: usize = 8_192;

@@ -1,4 +1,4 @@
-//! The id of a request.
+//! A request by its id: of any, and of one that is suspected.
 //!
 //! Pure.
 
@@ -52,6 +52,16 @@ impl From<RequestId> for String {
     fn from(id: RequestId) -> Self {
         id.0
     }
+}
+
+/// A request that a process had when its connection broke.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Suspect {
+    pub id: String,
+    /// Method and path, without the query; escaped, and cut.
+    pub request: String,
+    /// It had met that before, in another process.
+    pub again: bool,
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::id::RequestId;
+use super::id::{RequestId, Suspect};
 use crate::{
     plan::{Plan, Site},
     rules::job::Record,
@@ -432,16 +432,6 @@ pub enum ToMaster {
         connections: u64,
         in_flight: u64,
     },
-}
-
-/// A request that a process had when its connection broke.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
-pub struct Suspect {
-    pub id: String,
-    /// Method and path, without the query; escaped, and cut.
-    pub request: String,
-    /// It had met that before, in another process.
-    pub again: bool,
 }
 
 /// How many requests a process has had since it was started.

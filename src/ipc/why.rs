@@ -5,8 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-pub use super::id::{IdError, LONGEST_ID, RequestId};
-pub use super::message::Suspect;
+pub use super::id::{IdError, LONGEST_ID, RequestId, Suspect};
 use super::message::{Incarnation, InstanceId, InstanceState};
 use crate::vocab::AppName;
 

@@ -10,7 +10,7 @@ use std::{
     os::fd::OwnedFd,
     path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
         mpsc::{SyncSender, sync_channel},
     },
@@ -33,7 +33,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use crate::{
     ipc::{control::LogLine, message::InstanceId},
     plan::{Log, LogFormat, Plan, Rotation},
-    vocab::AppName,
+    vocab::{AppName, lock},
 };
 use file::LogFile;
 use hub::{Batch, FollowError, Hub, News};
@@ -206,7 +206,7 @@ pub struct Tail {
 impl Tail {
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+        lock(&self.lines).iter().cloned().collect()
     }
 
     fn add(&self, line: &[u8]) {
@@ -218,7 +218,7 @@ impl Tail {
         if line.is_empty() {
             return;
         }
-        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lines = lock(&self.lines);
         if lines.len() == TAIL_LINES {
             lines.pop_front();
         }
@@ -259,7 +259,7 @@ impl Output {
     pub fn configure(&self, files: Files) {
         self.shape.store(Shape::of(&files) as u8, Relaxed);
         self.hub.know(&files.apps.keys().cloned().collect());
-        self.dir.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&files.dir);
+        lock(&self.dir).clone_from(&files.dir);
         self.queue.order(Order::Files(Box::new(files)));
     }
 
@@ -292,7 +292,7 @@ impl Output {
     /// What memory holds, and where that is too little what stands before it in the app's file.
     async fn past(&self, app: &AppName, held: &[Arc<Batch>], lines: usize) -> Vec<LogLine> {
         let mut told: VecDeque<LogLine> = held.iter().flat_map(|batch| batch.lines().map(|line| batch.line(line))).collect();
-        let dir = self.dir.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let dir = lock(&self.dir).clone();
         if let Some(dir) = dir.filter(|_| told.len() < lines) {
             let shape = Shape::load(&self.shape);
             let known = known(held, shape);
@@ -565,7 +565,7 @@ async fn read_one(stream: Stream, sinks: Sinks, mut paused: watch::Receiver<bool
 }
 
 fn look_for(awaited: &Mutex<Option<Awaited>>, line: &[u8]) {
-    let mut awaited = awaited.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut awaited = lock(awaited);
     if let Some(Awaited { seen, .. }) = awaited.take_if(|awaited| awaited.pattern.is_match(line)) {
         seen();
     }

@@ -1,4 +1,6 @@
 //! The rules: pure functions and small state machines that decide. Shells bring time, dice and sockets, and act.
+//!
+//! Pure.
 
 pub mod attempt;
 pub mod backoff;

@@ -12,10 +12,9 @@ use std::{
     time::Duration,
 };
 
-use super::{
-    cell::{Codes, Count, Level, Spread},
-    registry::lock,
-};
+use super::cell::{Codes, Count, Level, Spread};
+
+use crate::vocab::lock;
 
 /// What the sites answered, of those that are gone too.
 #[derive(Debug, Default)]

@@ -1,7 +1,7 @@
 //! What the edge tells about itself on the admin listener and to `gateway status`.
 
 use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
+    Arc, Mutex, MutexGuard,
     atomic::{AtomicU64, Ordering::Relaxed},
 };
 
@@ -21,6 +21,7 @@ use crate::{
     ipc::message::{AppTable, Role},
     plan,
     telemetry::{LookedAfter, Metrics, Totals, node::NodeSample},
+    vocab::lock,
 };
 
 /// Looks at what is in force whenever it is asked.
@@ -87,7 +88,7 @@ impl EdgeSource {
 
     fn table(&self) -> MutexGuard<'_, AppTable> {
         // Replaced whole: whoever panicked left one or the other.
-        self.apps.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.apps)
     }
 }
 

@@ -10,14 +10,20 @@ use std::{
     collections::{HashMap, VecDeque},
     net::IpAddr,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
 
 use aws_lc_rs::{hmac, rand::SystemRandom};
 use tokio::sync::oneshot;
 
-use crate::{rules::password::Stored, vocab::Network};
+use crate::{
+    rules::password::Stored,
+    vocab::{
+        Network,
+        lock::{lock, wait},
+    },
+};
 
 /// Verifications at a time, on a machine with so many cores.
 const THREADS: usize = 2;
@@ -196,7 +202,7 @@ impl Verifier {
 impl Shared {
     fn desk(&self) -> MutexGuard<'_, Desk> {
         // Nothing panics while it is held.
-        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.desk)
     }
 
     fn mark(&self, question: &Question<'_>) -> Mark {
@@ -244,7 +250,7 @@ impl Shared {
                 return None;
             }
             let Some(job) = desk.jobs.pop_front() else {
-                desk = self.bell.wait(desk).unwrap_or_else(PoisonError::into_inner);
+                desk = wait(&self.bell, desk);
                 continue;
             };
             match desk.of_clients.get_mut(&job.client) {

@@ -10,13 +10,13 @@
 use std::{
     collections::HashMap,
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
 use tokio::time::Instant;
 
-use crate::rules::jail::Who;
+use crate::{rules::jail::Who, vocab::lock};
 
 /// Of one body.
 const STREAM: u64 = 32 << 20;
@@ -119,13 +119,13 @@ impl Leftovers {
     }
 
     fn clients(&self) -> MutexGuard<'_, HashMap<Option<Who>, Tally, ahash::RandomState>> {
-        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.clients)
     }
 }
 
 impl OfConnection {
     fn lock(&self) -> MutexGuard<'_, Option<Tally>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

@@ -5,11 +5,11 @@ use std::{collections::BTreeMap, sync::Arc};
 use http::{HeaderValue, Method};
 
 use super::{
+    Demand,
     address::Nets,
     cors::Cors,
     filter::{BadUri, Filter},
     maintenance::Maintenance,
-    misdirected::Demand,
     queue::Queue,
 };
 use crate::{

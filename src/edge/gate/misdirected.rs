@@ -6,17 +6,7 @@
 use http::StatusCode;
 
 use super::{Ask, GateSite, Verdict};
-use crate::edge::{refused, tls::mutual::CaMark};
-
-/// What a site asks of the connection.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Demand {
-    Nothing,
-    /// A client certificate that was verified under these CAs.
-    Certificate(CaMark),
-    /// A certificate, but the CAs cannot be read: nobody comes in.
-    Impossible,
-}
+use crate::edge::{refused, tls::demand::Demand};
 
 /// `opened_for`: the site of the name that the handshake was made with; `None`: it named none, or nobody's.
 #[must_use]

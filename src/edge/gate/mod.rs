@@ -9,7 +9,8 @@ use std::{cell::Cell, net::IpAddr, time::Duration};
 
 use http::{HeaderMap, Method, StatusCode, Uri, Version, header};
 
-use super::{refused::By, reply::Reply, tls::mutual::CaMark};
+pub use super::tls::demand::Demand;
+use super::{refused::By, reply::Reply, tls::demand::CaMark};
 use crate::plan::{Family, ban::Offence};
 
 pub mod address;
@@ -37,7 +38,7 @@ pub use body::Inspection;
 pub use compiled::{GateRoute, GateSite, LiveZone, ZoneSet};
 pub use https::canonical;
 pub use limit::{Passage, Refused, again};
-pub use misdirected::{Demand, misdirected};
+pub use misdirected::misdirected;
 pub use sanity::{drops, sanity};
 
 /// What the gates may know of a request.

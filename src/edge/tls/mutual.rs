@@ -26,6 +26,7 @@ use x509_parser::{
     x509::{AttributeTypeAndValue, X509Name},
 };
 
+pub use super::demand::CaMark;
 use super::{OnBadPair, TlsBase, tickets::Scope};
 use crate::{
     ipc::message::{Materials, Roots},
@@ -62,10 +63,6 @@ pub enum MutualError {
     #[error("keep sessions apart")]
     Tickets(#[from] rustls::Error),
 }
-
-/// SHA-256 of a file of CAs.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct CaMark(pub [u8; 32]);
 
 /// One file of CAs, made ready.
 #[derive(Debug)]

@@ -14,7 +14,7 @@ use aws_lc_rs::{
 };
 use rustls::server::ProducesTickets;
 
-use super::mutual::CaMark;
+use super::demand::CaMark;
 use crate::ipc::message::{TicketKey, TicketKeys};
 
 /// What a ticket says of its life; the keys end it, at the latest then.

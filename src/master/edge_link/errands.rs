@@ -5,13 +5,16 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard},
     time::Duration,
 };
 
 use tokio::sync::Notify;
 
-use crate::ipc::message::{Drain, Incarnation, InstanceId, WarmUp};
+use crate::{
+    ipc::message::{Drain, Incarnation, InstanceId, WarmUp},
+    vocab::lock,
+};
 
 #[derive(Debug, Default)]
 pub(super) struct Errands {
@@ -54,6 +57,6 @@ impl Errands {
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         // Maps stay whole whoever panicked.
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.waiting)
     }
 }

@@ -2,12 +2,15 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Condvar, Mutex, MutexGuard},
 };
 
 use tokio::sync::Notify;
 
-use crate::vocab::AppName;
+use crate::vocab::{
+    AppName,
+    lock::{lock, wait},
+};
 
 /// Of one lane. Full: the oldest lines of that lane are dropped and counted; who can wait instead, waits.
 const LANE_BYTES: usize = 512 * 1024;
@@ -142,7 +145,7 @@ impl<O> Queue<O> {
             if state.closed {
                 return Item::End;
             }
-            state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = wait(&self.filled, state);
         }
     }
 
@@ -154,7 +157,7 @@ impl<O> Queue<O> {
     }
 
     fn lock(&self) -> MutexGuard<'_, State<O>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 
