@@ -259,6 +259,35 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_socket_that_another_process_listens_on_is_left_to_it() {
+        let dir = tempfile::tempdir().expect("dir");
+        let mut plan = crate::master::tests::plan();
+        (plan.state, plan.run) = (dir.path().join("state"), dir.path().join("run"));
+        let places = Places::prepare(&plan).expect("places");
+        let id = InstanceId { app: AppName::parse("web").expect("valid"), n: 0 };
+        let identity = Identity::of(None, None).expect("us");
+        let mut others = Vec::new();
+        for nth in 0..8 {
+            let path = places.socket(&id, &identity, |_| false).expect("a path");
+            let name = if nth == 0 { "0.sock".to_owned() } else { format!("0.{nth}.sock") };
+            assert!(path.ends_with(&name), "{}", path.display());
+            others.push(std::os::unix::net::UnixListener::bind(path).expect("free"));
+        }
+        assert!(matches!(places.socket(&id, &identity, |_| false), Err(SpawnError::Taken { .. })));
+        // One that is gone has left a file, which is nobody's.
+        others.remove(3);
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        let free = loop {
+            // What another test forks has our descriptors until it becomes another program.
+            match places.socket(&id, &identity, |_| false) {
+                Ok(path) => break path,
+                Err(error) => assert!(std::time::Instant::now() < end, "{error}"),
+            }
+        };
+        assert!(free.ends_with("0.3.sock"), "{}", free.display());
+    }
+
+    #[test]
     fn an_app_cannot_turn_the_notify_socket_into_a_link_to_another_file() {
         let dir = tempfile::tempdir().expect("dir");
         let mut plan = crate::master::tests::plan();

@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use nix::unistd::{Pid, Uid, User};
+use nix::unistd::{Gid, Pid, Uid, User, setfsgid, setfsuid};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 /// The most processes that one look at /proc goes through.
@@ -356,7 +356,37 @@ fn holds(pid: Pid, inodes: &BTreeSet<u64>) -> Option<bool> {
 }
 
 /// A process that is gone has none.
+///
+/// Without CAP_SYS_PTRACE, as in the hardened unit, root sees the descriptors of a process only in the eyes of its user.
 fn sockets_of(pid: Pid) -> Option<Vec<u64>> {
+    read_sockets(pid).or_else(|| {
+        let owner = fs::metadata(format!("/proc/{pid}")).ok().filter(|_| Uid::effective().is_root())?;
+        let _eyes = Eyes::of(Uid::from_raw(owner.uid()), Gid::from_raw(owner.gid()));
+        read_sockets(pid)
+    })
+}
+
+/// This thread sees files as another user does, until it is dropped.
+struct Eyes {
+    uid: Uid,
+    gid: Gid,
+}
+
+impl Eyes {
+    fn of(uid: Uid, gid: Gid) -> Self {
+        let gid = setfsgid(gid);
+        Self { uid: setfsuid(uid), gid }
+    }
+}
+
+impl Drop for Eyes {
+    fn drop(&mut self) {
+        setfsuid(self.uid);
+        setfsgid(self.gid);
+    }
+}
+
+fn read_sockets(pid: Pid) -> Option<Vec<u64>> {
     let entries = match fs::read_dir(format!("/proc/{pid}/fd")) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Some(Vec::new()),
@@ -478,6 +508,44 @@ mod tests {
         drop(listener.accept().expect("a client").0);
         drop((listener, client));
         until_free(addr.port());
+    }
+
+    #[test]
+    fn a_port_that_may_be_shared_is_taken_all_the_same() {
+        let shared = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        shared.set_reuse_port(true).expect("set");
+        shared.bind(&SockAddr::from(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))).expect("bound");
+        shared.listen(1).expect("listens");
+        let port = shared.local_addr().expect("bound").as_socket().expect("an address").port();
+        assert!(taken(port).is_some_and(|by| by.starts_with("pid ")));
+    }
+
+    /// As under the unit that we ship, whose capabilities do not hold that of looking at other users' processes.
+    #[test]
+    fn without_a_right_to_look_at_others_root_still_knows_whose_a_listener_is() {
+        use std::os::unix::process::CommandExt as _;
+        if !Uid::effective().is_root() {
+            return;
+        }
+        // Capabilities are a thread's own.
+        let looked = std::thread::spawn(|| {
+            let mut sets = rustix::thread::capabilities(None).expect("ours");
+            sets.effective.remove(rustix::thread::CapabilitySet::SYS_PTRACE);
+            rustix::thread::set_capabilities(None, sets).expect("fewer");
+            let script = "import socket, sys, time\ns = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen(1)\nprint(s.getsockname()[1], flush=True)\ntime.sleep(60)\n";
+            let mut command = Command::new("python3");
+            command.args(["-c", script]).current_dir("/").uid(65_534).gid(65_534).stdin(Stdio::null()).stdout(Stdio::piped());
+            let mut child = Sleeper(command.spawn().expect("python3"));
+            let mut line = String::new();
+            BufReader::new(child.0.stdout.take().expect("piped")).read_line(&mut line).expect("its port");
+            let port: u16 = line.trim().parse().expect("a port");
+            let leader = Pid::from_raw(child.0.id().cast_signed());
+            (owner((Ipv4Addr::LOCALHOST, port).into(), leader, &[leader]), taken(port), child.0.id(), read_sockets(leader).is_some())
+        });
+        let (owner, by, pid, seen) = looked.join().expect("no panic");
+        assert!(!seen, "the right is gone");
+        assert_eq!((owner, by), (Owner::Ours, Some(format!("pid {pid} (python3)"))));
+        assert!(nix::unistd::Uid::effective().is_root());
     }
 
     /// Ended with the test.

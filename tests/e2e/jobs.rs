@@ -85,7 +85,9 @@ async fn a_job_waits_for_its_time_and_its_exit_and_last_lines_are_kept() {
     let all = gateway.status();
     let shown = all["apps"].as_array().into_iter().flatten().find(|app| app["name"] == "nightly").expect("in the status");
     assert_eq!((&shown["job"]["last"]["exit"], &shown["job"]["runs"]["failed"]), (&json!("exit 4"), &json!(1)), "{shown}");
-    assert!(!all["message"].to_string().contains("nightly"), "waiting is no ailment: {}", all["message"]);
+    let message = all["message"].to_string();
+    assert!(message.contains("nightly.0 failed (exit 4"), "its failure shows until a run succeeds: {message}");
+    assert!(!message.contains("good"), "waiting is no ailment: {message}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

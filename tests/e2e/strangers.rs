@@ -111,6 +111,28 @@ async fn a_stranger_on_a_fixed_port_is_named_and_not_taken_for_the_app() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stranger_on_one_port_of_a_range_costs_that_one_process_alone() {
+    let ports = loop {
+        let [port] = free();
+        if std::net::TcpListener::bind(("127.0.0.1", port + 1)).is_ok() {
+            break port;
+        }
+    };
+    let stranger = Stranger::web(ports + 1, "127.0.0.1");
+    let gateway = Gateway::start(&site(&quoted(&demo_app("--port {port}")), &format!("port = {ports}\nprocs = 2")));
+    let states = || gateway.instances().into_iter().map(|instance| instance.state).collect::<Vec<_>>();
+    let wait = |wanted: [&str; 2]| eventually("their states", secs(30), || if states() == wanted { Ok(()) } else { Err(states()) });
+    wait(["ready", "taken"]);
+    app_serves(&gateway).await;
+    let said = String::from_utf8_lossy(&gateway.cli(&["restart", "web"]).stderr).into_owned();
+    assert!(said.contains(&format!("port {} is taken by pid {}", ports + 1, stranger.0.id())), "{said}");
+    wait(["ready", "taken"]);
+    app_serves(&gateway).await;
+    drop(stranger);
+    wait(["ready", "ready"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stranger_who_comes_between_two_starts_is_not_taken_for_the_app() {
     let [port] = free();
     let config = site(&quoted(&demo_app("--port {port}")), &format!("port = {port}")).replace("\"200ms\"", "\"1s\"");
