@@ -281,22 +281,6 @@ async fn conduct(parts: Parts) -> Result<(), Fatal> {
         pen: pen.clone(),
         ledger: ledger.clone(),
     });
-    let conductor = Conductor {
-        load,
-        in_force,
-        edge: edge.clone(),
-        supervisor: to_supervisor.clone(),
-        jobs: to_jobs.clone(),
-        output: output.clone(),
-        ledger: ledger.clone(),
-        gate: Arc::clone(&gate),
-        asks,
-        score,
-        materials: material_plan,
-        upgrader: upgrader.clone(),
-        going,
-        herald: herald.clone(),
-    };
     let (deployer, deploys) = Deployer::new(deploy::Wiring {
         clock,
         nursery: nursery.clone(),
@@ -305,8 +289,25 @@ async fn conduct(parts: Parts) -> Result<(), Fatal> {
         supervisor: to_supervisor.clone(),
         score: score_out.clone(),
         table: table_out.clone(),
-        gate,
+        gate: Arc::clone(&gate),
     });
+    let conductor = Conductor {
+        load,
+        in_force,
+        edge: edge.clone(),
+        supervisor: to_supervisor.clone(),
+        jobs: to_jobs.clone(),
+        output: output.clone(),
+        ledger: ledger.clone(),
+        gate,
+        deploys: deploys.clone(),
+        asks,
+        score,
+        materials: material_plan,
+        upgrader: upgrader.clone(),
+        going,
+        herald: herald.clone(),
+    };
     let sources = status::Sources { clock, table: table_out, edge: edge.facts(), score: score_out };
     let handle = Handle {
         supervisor: to_supervisor,

@@ -323,7 +323,7 @@ impl Speaker {
         let deploys = handle.deploys.switching();
         if !deploys.is_empty() {
             let apps = deploys.iter().map(AppName::as_str).collect::<Vec<_>>().join(", ");
-            self.say(&Answer::Progress { text: format!("waiting for the deploy of {apps} to end") }).await?;
+            self.say(&Answer::Progress { text: format!("{apps}: a deploy is under way; a change of its block waits for that") }).await?;
         }
         Ok(handle.reload().await)
     }

@@ -1,8 +1,8 @@
 //! Deploys and rollbacks: from a directory to a release that serves, or to the reason why it does not.
 //!
 //! Shape: one of an app at a time, each in a task of its own, which goes on when whoever asked has gone. `before` commands run first, beside everything else;
-//!        then the supervisor puts the new release in the place of the old. Meanwhile no reload comes into force, and while one does nothing is put in place:
-//!        the two would work on one app at once.
+//!        then the supervisor puts the new release in the place of the old. No deploy begins to do so, or is written down, while a reload comes into force. A reload that leaves
+//!        the app's block as it is waits for no deploy; one that changes it waits for that one's end: the two would work on one app at once.
 //! Errors: whatever fails, the old release serves; what was tried is remembered with the reason.
 
 use std::{
@@ -202,6 +202,12 @@ impl Handle {
         self.board.borrow().iter().filter(|(_, under_way)| under_way.switching).map(|(app, _)| app.clone()).collect()
     }
 
+    /// Until no new release of the app is being put in place.
+    pub async fn settled(&self, app: &AppName) {
+        // The deployer goes only with everything else.
+        let _ = self.board.clone().wait_for(|board| board.get(app).is_none_or(|under_way| !under_way.switching)).await;
+    }
+
     /// Whether anything is under way.
     #[must_use]
     pub fn is_idle(&self) -> bool {
@@ -223,7 +229,7 @@ pub struct Wiring {
     pub supervisor: mpsc::Sender<supervisor::Message>,
     pub score: watch::Receiver<Score>,
     pub table: watch::Receiver<Table>,
-    /// Held for reading while a release is put in place, for writing while a reload is.
+    /// Held for reading while a deploy begins to put its release in place and while it is written down, for writing while a reload comes into force.
     pub gate: Arc<RwLock<()>>,
 }
 
@@ -458,7 +464,7 @@ impl Job {
     /// The new processes beside the old, until they have taken over or have failed. What is recorded is so before a reload can come.
     async fn put_in_place(&mut self, id: ReleaseId, dir: PathBuf, record: Record) -> Result<(), DeployError> {
         let shared = self.shared.clone();
-        let _gate = self.pass_gate(&shared.gate).await?;
+        let gate = self.pass_gate(&shared.gate).await?;
         self.shared.board.send_modify(|board| {
             if let Some(under_way) = board.get_mut(&self.app) {
                 under_way.switching = true;
@@ -468,13 +474,21 @@ impl Job {
         let spec = App { dir: Some(dir.clone()), release: Some(id.to_string()), ..self.spec()? };
         let ran = self.ran(dir.clone()).await;
         self.say(format!("starting release {id} from {} beside the one before", dir.display()));
-        self.supervise(Arc::new(spec)).await?;
+        let words = self.hand_over(Arc::new(spec)).await?;
+        // From here on a reload may come: what it must not do is between this and the record.
+        drop(gate);
+        self.supervise(words).await?;
+        let _gate = tokio::select! {
+            open = shared.gate.read() => Some(open),
+            () = told(&mut self.stop) => None,
+        };
         let (ledger, app, at, now) = (self.shared.ledger.clone(), self.app.clone(), self.shared.time(), self.shared.now());
         self.note(move || match record {
             Record::Deployed(candidate) => ledger.deployed(&app, candidate, ran),
             Record::RolledBack(to) => ledger.rolled_back(&app, to, ran, &at, now),
         })
         .await;
+        let _ = self.shared.supervisor.send(supervisor::Message::Recorded { app: self.app.clone() }).await;
         Ok(())
     }
 
@@ -489,12 +503,16 @@ impl Job {
         }
     }
 
-    /// Until the supervisor has the last word.
-    async fn supervise(&mut self, spec: Arc<App>) -> Result<(), DeployError> {
+    async fn hand_over(&mut self, spec: Arc<App>) -> Result<mpsc::Receiver<Word>, DeployError> {
         // Read at once; the supervisor loses progress beyond this, never the end.
-        let (tell, mut words) = mpsc::channel(64);
+        let (tell, words) = mpsc::channel(64);
         let message = supervisor::Message::Deploy { app: self.app.clone(), spec, tell };
         self.shared.supervisor.send(message).await.map_err(|_| DeployError::Stopping)?;
+        Ok(words)
+    }
+
+    /// Until the supervisor has the last word.
+    async fn supervise(&mut self, mut words: mpsc::Receiver<Word>) -> Result<(), DeployError> {
         loop {
             match words.recv().await {
                 Some(Word::Progress(text)) => self.say(text),

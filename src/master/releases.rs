@@ -26,6 +26,14 @@ pub enum Moment {
     Reload,
 }
 
+impl Overlay {
+    /// `dir` of an app as this configuration has it.
+    #[must_use]
+    pub fn configured(&self, app: &AppName) -> Option<&Option<PathBuf>> {
+        self.configured.get(app)
+    }
+}
+
 /// What the releases made of a configuration.
 #[derive(Clone, Debug, Default)]
 pub struct Overlay {

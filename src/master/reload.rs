@@ -6,6 +6,7 @@ use thiserror::Error;
 use tokio::sync::{RwLock, mpsc, oneshot, watch};
 
 use super::{
+    deploy,
     edge_link::{self, ApplyError, Setting},
     herald::Herald,
     jobs,
@@ -22,10 +23,10 @@ use super::{
 use crate::{
     ipc::message::{Generation, Materials},
     plan::{
-        Plan,
+        App, Plan,
         diff::{NeedsRestart, reloadable},
     },
-    vocab::story,
+    vocab::{AppName, story},
 };
 
 /// Reads the configuration again; brought by the composition root.
@@ -68,6 +69,7 @@ pub struct Conductor {
     pub jobs: mpsc::Sender<jobs::Message>,
     pub output: Output,
     pub ledger: Ledger,
+    pub deploys: deploy::Handle,
     /// Held for writing while another configuration comes into force: no release is put in place meanwhile.
     pub gate: Arc<RwLock<()>>,
     pub asks: mpsc::Receiver<Ask>,
@@ -133,11 +135,17 @@ impl Conductor {
     }
 
     async fn reload(&mut self) -> Result<Generation, ReloadError> {
-        // What is deployed meanwhile is in the ledger when it is read.
         let gate = self.gate.clone();
-        let _gate = gate.write().await;
-        let now = self.score.borrow().clone();
-        let prepared = self.prepare(&now).await;
+        let (_gate, now, prepared) = loop {
+            // What is written down of deploys is in the ledger when it is read, and nothing more is until this is in force.
+            let open = gate.write().await;
+            let now = self.score.borrow().clone();
+            let prepared = self.prepare(&now).await;
+            let Some(app) = prepared.as_ref().ok().and_then(|prepared| self.waits_for(&now, prepared)) else { break (open, now, prepared) };
+            drop((open, prepared));
+            tracing::info!(%app, "the reload changes an app that is being deployed: it waits for that");
+            self.deploys.settled(&app).await;
+        };
         let Prepared { plan, overlay, sockets, materials, print } = match prepared {
             Ok(prepared) => prepared,
             Err(error) => {
@@ -164,6 +172,16 @@ impl Conductor {
         let _ = self.supervisor.send(supervisor::Message::Apps(plan.apps.clone())).await;
         let _ = self.jobs.send(jobs::Message::Apps(plan.apps.clone())).await;
         Ok(generation)
+    }
+
+    /// An app whose new release is being put in place, and whose block would be another.
+    fn waits_for(&self, now: &Score, prepared: &Prepared) -> Option<AppName> {
+        // Where it runs from is not the block's business, but what the file says of that is.
+        let block = |plan: &Plan, app: &AppName| plan.apps.get(app).map(|spec| App { dir: None, release: None, ..spec.clone() });
+        let changes = |app: &AppName| {
+            block(&now.plan, app) != block(&prepared.plan, app) || self.ledger.configured(app).as_ref() != prepared.overlay.configured(app)
+        };
+        self.deploys.switching().into_iter().find(changes)
     }
 
     async fn prepare(&self, now: &Score) -> Result<Prepared, ReloadError> {

@@ -174,6 +174,11 @@ impl Supervisor {
         match message {
             Message::Command { app, order, tell } => self.command(&app, order, tell),
             // What a reload adds now would be started and never told to stop.
+            Message::Recorded { app } => {
+                if let Some(track) = self.tracks.get_mut(&app) {
+                    track.unrecorded = false;
+                }
+            }
             Message::Apps(_) if self.stopping.is_some() => {}
             Message::Apps(apps) => self.apply(apps),
             Message::Health { id: InstanceId { app, n }, incarnation: Incarnation(incarnation), health } => {
@@ -299,6 +304,12 @@ impl Supervisor {
             match self.tracks.get_mut(&app) {
                 Some(track) if track.removed => track.again = Some(spec),
                 Some(track) => {
+                    if track.unrecorded {
+                        // Read before the deploy was written down: it knows of the release before alone.
+                        let (now, spec) = (track.life.spec(), Arc::make_mut(&mut spec));
+                        spec.dir.clone_from(&now.dir);
+                        spec.release.clone_from(&now.release);
+                    }
                     if !track.is_at(&mut spec) {
                         tracing::info!(%app, "changed by the configuration");
                         // One that was left alone because nobody was to start it by himself.
@@ -318,7 +329,8 @@ impl Supervisor {
         self.lives += 1;
         // Incarnations of an app that comes again never meet those of its earlier life.
         let life = Life::new(spec, self.lives << 32);
-        let track = Track { life, processes: BTreeMap::new(), scaled: None, waiters: Vec::new(), again: None, removed: false };
+        let track =
+            Track { life, processes: BTreeMap::new(), scaled: None, waiters: Vec::new(), again: None, removed: false, unrecorded: false };
         self.tracks.insert(app.clone(), track);
         self.begin(app);
     }

@@ -482,3 +482,44 @@ async fn a_ban_that_cannot_be_kept_is_said_and_in_force() {
     let told = gateway.cli(&["ban", "203.0.113.10"]);
     assert!(told.status.success() && bans.is_file(), "{}", said(&told));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reload_waits_for_no_deploy_of_an_app_that_it_leaves_alone() {
+    let config = |guard: &str, body: &str, env: &str| {
+        format!(
+            "[app.web]\ncommand = \"{}\"\ndir = \".\"\nhealth = \"/healthz\"\nenv = {{ COLOUR = \"{env}\" }}\ndeploy = {{ guard = \"{guard}\" }}\n[[site]]\nhost = \"a.test\"\ntls = \"off\"\napp = \"web\"\n[site.route.\"/said\"]\nrespond = {{ status = 200, body = \"{body}\" }}\n",
+            demo_app("--port {port}")
+        )
+    };
+    let gateway = Gateway::start(&config("6s", "one", "red"));
+    gateway.wait_app("web", "ready");
+    let old = gateway.pids("web");
+    let next = gateway.dir().join("next");
+    std::fs::create_dir(&next).expect("a directory");
+    let environment = |pid: u32| String::from_utf8_lossy(&std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default()).into_owned();
+    for (body, env, waits) in [("two", "red", false), ("three", "blue", true)] {
+        let (deployed, reloaded) = std::thread::scope(|scope| {
+            let deploy = scope.spawn(|| (gateway.cli(&["deploy", "web", "--dir", &next.display().to_string()]), std::time::Instant::now()));
+            eventually("the new one is on trial", secs(30), || {
+                let rows = gateway.instances();
+                if rows.iter().filter(|row| row.state == "ready").count() == 2 { Ok(()) } else { Err(rows) }
+            });
+            gateway.reload(&config("6s", body, env)).expect("in force");
+            let reloaded = std::time::Instant::now();
+            let (said_of_it, deployed) = deploy.join().expect("no panic");
+            assert!(said_of_it.status.success(), "{}", said(&said_of_it));
+            (deployed, reloaded)
+        });
+        assert_eq!(reloaded > deployed, waits, "{body}");
+        assert_eq!(get(gateway.http(), "a.test", "/said").await.expect("an answer").text(), body);
+        // The release that was deployed serves, with the block that is in force.
+        eventually("the new release, with the new block", secs(40), || {
+            let rows = gateway.instances();
+            let pids: Vec<_> = rows.iter().filter_map(|row| row.pid).collect();
+            let cwd = |pid: u32| std::fs::read_link(format!("/proc/{pid}/cwd")).ok();
+            let good = pids.len() == 1 && !old.contains(&pids[0]) && cwd(pids[0]).as_ref() == Some(&next);
+            if good && environment(pids[0]).contains(&format!("COLOUR={env}")) { Ok(()) } else { Err(rows) }
+        });
+    }
+    assert_eq!(releases(&gateway)[0].1, "next");
+}

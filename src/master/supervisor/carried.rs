@@ -121,7 +121,7 @@ impl Supervisor {
         }
         let mut bag = Bag::default();
         let mut tracks = BTreeMap::new();
-        for (app, Track { life, processes, scaled, waiters: _, again, removed }) in &self.tracks {
+        for (app, Track { life, processes, scaled, waiters: _, again, removed, unrecorded: _ }) in &self.tracks {
             let mut passengers = Vec::new();
             for (incarnation, Process { n, pid, addr, tail, notify, prelude: _, arrival: _, note, cpu_ms, memory_bytes }) in processes {
                 let notify = notify.as_ref().map(|notify| bag.put(&*notify.socket)).transpose().map_err(UpgradeError::Descriptors)?;
@@ -178,7 +178,15 @@ impl Supervisor {
                 let process = supervisor.seat(app, &life, passenger, output, &mut claim).map_err(TakeOverError::Descriptor)?;
                 processes.insert(passenger.incarnation, process);
             }
-            let track = Track { life, processes, scaled: carriage.scaled, waiters: Vec::new(), again, removed: carriage.removed };
+            let track = Track {
+                life,
+                processes,
+                scaled: carriage.scaled,
+                waiters: Vec::new(),
+                again,
+                removed: carriage.removed,
+                unrecorded: false,
+            };
             supervisor.tracks.insert(app.clone(), track);
         }
         supervisor.changed = true;

@@ -27,6 +27,10 @@ pub enum Message {
         order: Order,
         tell: mpsc::Sender<Word>,
     },
+    /// The release that an app was deployed is written down: configurations know of it from now on.
+    Recorded {
+        app: AppName,
+    },
     /// The apps of a configuration that is now in force.
     Apps(BTreeMap<AppName, App>),
     /// A new release beside the old one; it is back if the new one fails. `tell` hears how it goes, and last `Done` or `Failed`.

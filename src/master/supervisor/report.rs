@@ -82,6 +82,7 @@ impl Supervisor {
                 format!("switched: the new release of {app} serves, the old one stands by for {}", duration_text(*guard))
             }
             Report::DeployDone => {
+                track.unrecorded = true;
                 tracing::info!(%app, "deployed");
                 format!("{app} is deployed")
             }

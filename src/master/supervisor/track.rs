@@ -40,6 +40,8 @@ pub(super) struct Track {
     /// Removed by a reload and added by a later one before it was gone.
     pub(super) again: Option<Arc<App>>,
     pub(super) removed: bool,
+    /// A deploy has ended well, and no configuration can know of that yet.
+    pub(super) unrecorded: bool,
 }
 
 impl Process {
