@@ -27,6 +27,7 @@ fn site(hosts: &[&str], paths: Vec<PathMatch>) -> Site {
         request_headers: vec![],
         response_headers: vec![],
         body_limit: ByteSize(0),
+        buffer: None,
         filters: FILTERS,
         extensions: vec![],
         allow: vec![],

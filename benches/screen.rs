@@ -80,6 +80,7 @@ fn all_gates(bencher: Bencher) {
         request_headers: vec![],
         response_headers: vec![],
         body_limit: ByteSize(10 << 20),
+        buffer: None,
         filters: filters.clone(),
         extensions: vec![],
         allow: vec![],
@@ -119,6 +120,8 @@ fn all_gates(bencher: Bencher) {
         header_count: many(100),
         uri: ByteSize(8 << 10),
         body: ByteSize(10 << 20),
+        buffer: None,
+        buffers: None,
         streams: many(100),
         resets: Pace::parse("100r/10s").expect("a pace"),
     };

@@ -78,6 +78,8 @@
 //!   reason, and nothing comes onto the list.
 //! - **D41** What every room does is done in one way: causes are told by [`vocab::chain`] and [`vocab::story`], locks taken by [`vocab::lock`](mod@vocab::lock), one client told
 //!   from another by [`vocab::Network`], plans for tests made by `plan::testing`.
+//! - **D42** A body is waited for before a process is chosen, but never longer than the engine can send it again: HTTP/1 leaves it in the connection's own inbox, unread
+//!   ([`edge::conn::collect`]); of HTTP/2, which the engine reads, what it does not keep stands beside it ([`edge::conn::early`]).
 //!
 //! # Lexicon
 //! **site** a set of host names · **route** which of a site's requests go where · **upstream** servers to balance over · **server** one of them ·

@@ -27,6 +27,7 @@ use crate::{
         vault::Vault,
     },
     edge::{
+        conn::buffers::Buffers,
         listen::{Common, Crowd},
         live::{Base, Live, LiveError},
         tls::{
@@ -195,6 +196,7 @@ async fn serve(parent: &Parent) -> Result<(), Fatal> {
         crowd: Arc::new(Crowd::default()),
         pressure: Arc::default(),
         leftovers: Arc::default(),
+        buffers: Arc::new(Buffers::new(metrics.buffers())),
         tls_metrics: metrics.tls(),
     };
     let threads = Threads::start(workers, &common, &home.join(tls::ca::CERT))?;

@@ -35,6 +35,8 @@ pub const HEADERS: ByteSize = ByteSize(16 << 10);
 pub const HEADER_COUNT: u32 = 100;
 pub const URI: ByteSize = ByteSize(8 << 10);
 pub const BODY_LIMIT: ByteSize = ByteSize(10 << 20);
+/// As much as the engine can send again.
+pub const BUFFER: ByteSize = ByteSize(64 << 10);
 pub const STREAMS: u32 = 100;
 pub const RESETS: (u32, Duration) = (100, Duration::from_secs(10));
 

@@ -110,6 +110,10 @@ table! {
         uri: Size,
         /// Request body; more is answered 413. Sites and routes may have their own. Default: 10MB.
         body: Size,
+        /// So much of a request's body is there before a process is chosen, so that a slow upload occupies none: a body up to it is whole by then, a larger one streams on from there. At most 64KB; "off": nothing is held back. Sites and routes may have their own. gRPC and tunnels never wait. Default: 64KB.
+        buffer: OrOff<Size>,
+        /// Of all bodies held back so, in memory; of one client (IPv6: one /64) an eighth of it, but at least one body. When it is full, newcomers get 503 and the slowest 408. Default: a sixteenth of the machine's memory, at least 16MB, at most 256MB.
+        buffers: Size,
         /// Concurrent HTTP/2 streams a connection. Default: 100.
         streams: Whole<1, 10_000>,
         /// HTTP/2 resets by a client before its connection is closed. Default: 100r/10s.

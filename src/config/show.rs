@@ -120,13 +120,21 @@ fn listen(to: &mut Writer, listen: &plan::Listen, timeouts: &plan::Timeouts, lim
         to.pair(key, time(*value));
     }
     to.table("[limits]");
-    let plan::Limits { headers, header_count, uri, body, streams, resets } = limits;
+    let plan::Limits { headers, header_count, uri, body, buffer, buffers, streams, resets } = limits;
     to.pair("headers", quote(&headers.to_string()));
     to.pair("header_count", header_count);
     to.pair("uri", quote(&uri.to_string()));
     to.pair("body", quote(&body.to_string()));
+    to.pair("buffer", self::buffer(*buffer));
+    if let Some(buffers) = buffers {
+        to.pair("buffers", quote(&buffers.to_string()));
+    }
     to.pair("streams", streams);
     to.pair("resets", quote(&resets.to_string()));
+}
+
+fn buffer(buffer: Option<ByteSize>) -> String {
+    quote(&buffer.map_or_else(|| "off".into(), |size| size.to_string()))
 }
 
 fn tls(to: &mut Writer, tls: &plan::TlsPolicy) {
@@ -539,9 +547,20 @@ fn site(to: &mut Writer, site: &plan::Site) {
     pairs.extend(page.as_ref().map(|page| ("page", path(&page.file))));
     pairs.extend(secret.as_ref().map(|_| ("secret", quote(MASKED_KEY))));
     to.pair("maintenance", inline(&pairs));
-    for route in routes {
+    // What no route fits has no table of its own: it is refused under the words of the site.
+    for rest in routes.iter().filter(|route| route.action == Action::NotFound) {
+        to.pair("zone", quoted(&rest.zones));
+        to.pair("limits", request_limits(rest));
+        to.pair("auth", self::auth(rest.auth.as_ref()));
+        to.pair("cors", self::cors(rest.cors.as_ref()));
+    }
+    for route in routes.iter().filter(|route| route.action != Action::NotFound) {
         self::route(to, route);
     }
+}
+
+fn request_limits(route: &plan::Route) -> String {
+    inline(&[("body", quote(&route.body_limit.to_string())), ("buffer", buffer(route.buffer))])
 }
 
 fn route(to: &mut Writer, route: &plan::Route) {
@@ -554,7 +573,8 @@ fn route(to: &mut Writer, route: &plan::Route) {
         methods,
         request_headers,
         response_headers,
-        body_limit,
+        body_limit: _,
+        buffer: _,
         filters,
         extensions,
         allow,
@@ -577,7 +597,8 @@ fn route(to: &mut Writer, route: &plan::Route) {
             "respond",
             inline(&[("status", status.as_u16().to_string()), ("body", quote(body)), ("content_type", quote(content_type))]),
         ),
-        Action::NotFound => to.pair("respond", inline(&[("status", "404".into())])),
+        // It has no table.
+        Action::NotFound => {}
     }
     if let Some(strip) = strip {
         to.pair("strip", quote(strip));
@@ -593,7 +614,7 @@ fn route(to: &mut Writer, route: &plan::Route) {
     if !response_headers.is_empty() {
         to.pair("response_headers", edits(response_headers));
     }
-    to.pair("limits", inline(&[("body", quote(&body_limit.to_string()))]));
+    to.pair("limits", request_limits(route));
     to.pair("filters", self::filters(filters));
     to.pair("extensions", quoted(extensions));
     to.pair("allow", nets(allow));

@@ -46,8 +46,11 @@ use crate::{
 mod alarm;
 pub mod appetite;
 pub mod body;
+pub mod buffers;
 mod chunks;
+pub mod collect;
 pub mod cut;
+pub mod early;
 mod endings;
 mod frames;
 pub mod head;
@@ -60,6 +63,7 @@ mod stream;
 use alarm::Alarm;
 use appetite::Appetite;
 use chunks::{After, Chunks, Piece};
+use collect::{Ahead, Collect};
 use frames::Frames;
 use head::{Body, Caps, Scan, Scanner};
 use leftover::OfConnection;
@@ -121,6 +125,8 @@ pub struct Client {
     closing: CancellationToken,
     /// Of HTTP/2.
     pub appetite: Option<Arc<Appetite>>,
+    /// Of HTTP/1.
+    pub collect: Arc<Collect>,
     /// Bodies of it whose answers are out.
     pub leftover: Arc<OfConnection>,
     stage: AtomicU8,
@@ -157,6 +163,7 @@ impl Client {
             draining,
             closing,
             appetite: None,
+            collect: Arc::default(),
             leftover: Arc::default(),
             stage: AtomicU8::new(PARSING),
             malformed: AtomicBool::new(false),
@@ -255,6 +262,8 @@ pub struct Conn {
     client: Arc<Client>,
     served: u64,
     wrote: bool,
+    /// What is known of a chunked body that is collected.
+    ahead: Option<Ahead>,
     /// The engine refused the request in words of its own, which ours have replaced.
     muted: bool,
     linger: mpsc::Sender<Io>,
@@ -290,6 +299,7 @@ impl Conn {
             client,
             served: 0,
             wrote: false,
+            ahead: None,
             muted: false,
             linger,
         }
@@ -316,6 +326,8 @@ impl Conn {
             self.phase = Phase::Waiting { since: Instant::now(), begun: false, scanner: Scanner::default() };
         }
         self.client.stage.store(PARSING, Relaxed);
+        self.client.collect.stop();
+        self.ahead = None;
         std::future::poll_fn(|cx| self.poll_next(cx, allowance)).await
     }
 
@@ -417,11 +429,14 @@ impl Conn {
 
     fn poll_request(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let Phase::Request { head, body } = self.phase else { return Poll::Ready(Ok(())) };
+        if head == 0 && self.client.collect.is_on() {
+            return self.poll_collect(cx, body);
+        }
         let due = match body {
-            Body::Length(left) => head.saturating_add(usize::try_from(left).unwrap_or(usize::MAX)),
             // The head first, and by itself.
-            Body::Chunked(chunks) if head == 0 => return self.poll_chunks(cx, buf, chunks),
-            Body::Chunked(_) => head,
+            Body::Length(_) | Body::Chunked(_) if head > 0 => head,
+            Body::Length(left) => usize::try_from(left).unwrap_or(usize::MAX),
+            Body::Chunked(chunks) => return self.poll_chunks(cx, buf, chunks),
             Body::Open => usize::MAX,
         };
         if due == 0 {
@@ -438,6 +453,24 @@ impl Conn {
         };
         self.phase = Phase::Request { head: head.saturating_sub(given), body: consume(body, given.saturating_sub(head)) };
         Poll::Ready(Ok(()))
+    }
+
+    /// Takes in what comes of the body and gives nothing of it; ready only when that goes wrong, or when the client has left.
+    fn poll_collect(&mut self, cx: &mut Context<'_>, body: Body) -> Poll<io::Result<()>> {
+        loop {
+            match self.client.collect.look(&mut self.ahead, body, &self.inbox[self.taken..]) {
+                Some(true) => {}
+                // Whoever asked looks at once.
+                Some(false) => return Poll::Pending,
+                None => {
+                    self.client.malformed.store(true, Relaxed);
+                    return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+                }
+            }
+            if ready!(self.poll_fill(cx))? == 0 {
+                return Poll::Ready(Ok(()));
+            }
+        }
     }
 
     /// Hands over what is of a chunked body, and holds back what is behind it.

@@ -18,7 +18,7 @@ use pingora::{
 };
 
 use super::{
-    conn::{Client, body, leftover::Leftovers},
+    conn::{Client, body, buffers::Buffers, leftover::Leftovers},
     exchange::{CLIENT_GONE, Exchange},
     gate::Verdict,
     intake::Step,
@@ -27,6 +27,7 @@ use super::{
 use crate::rules::attempt::{Cause, Repeat};
 
 mod access;
+mod ahead;
 mod answer;
 mod inspect;
 mod leftover;
@@ -41,12 +42,13 @@ mod wait;
 pub struct Engine {
     live: LiveCell,
     leftovers: Arc<Leftovers>,
+    buffers: Arc<Buffers>,
 }
 
 impl Engine {
     #[must_use]
-    pub fn new(live: LiveCell, leftovers: Arc<Leftovers>) -> Self {
-        Self { live, leftovers }
+    pub fn new(live: LiveCell, leftovers: Arc<Leftovers>, buffers: Arc<Buffers>) -> Self {
+        Self { live, leftovers, buffers }
     }
 }
 
@@ -79,7 +81,9 @@ impl ProxyHttp for Engine {
         }
         let step = match verdict {
             Verdict::Pass => {
+                ahead::welcome(session, exchange).await?;
                 inspect::body(session, exchange).await?;
+                ahead::read(session, exchange, &self.buffers).await?;
                 request::content(session, exchange)
             }
             Verdict::Answer(reply) => Step::Answer(reply),
@@ -109,6 +113,7 @@ impl ProxyHttp for Engine {
 
     async fn upstream_request_filter(&self, session: &mut Session, upstream: &mut RequestHeader, exchange: &mut Self::CTX) -> Result<()> {
         exchange.connected();
+        ahead::go(exchange);
         request::forward(session.req_header(), upstream, exchange)?;
         exchange.sent();
         Ok(())
@@ -121,6 +126,7 @@ impl ProxyHttp for Engine {
         end: bool,
         exchange: &mut Self::CTX,
     ) -> Result<()> {
+        ahead::pass(exchange, body, &self.buffers)?;
         request::body(session.body_bytes_read(), body, end, exchange)
     }
 

@@ -12,7 +12,7 @@ use std::{
 use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
 
 use super::{
-    conn::appetite::Portion,
+    conn::{appetite::Portion, early::Early},
     gate::{Inspection, Passage},
     live::{Live, LiveAction, LiveRoute, LiveSite},
     refused::By,
@@ -88,6 +88,8 @@ pub struct Exchange {
     pub user: Option<HeaderValue>,
     /// Of a body that is looked at.
     pub inspection: Option<Inspection>,
+    /// Of a body that was waited for.
+    pub ahead: Option<Box<Early>>,
     /// The family of `bad-uri` that recognised the target or a header field.
     pub seen: Option<Family>,
     /// What the server of `auth` says of him, for the app. A name without a value: the app gets none of that name.
@@ -149,6 +151,7 @@ impl Exchange {
             request_id: HeaderValue::from_static(""),
             user: None,
             inspection: None,
+            ahead: None,
             seen: None,
             vouched: Vec::new(),
             portion: None,

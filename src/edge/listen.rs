@@ -24,7 +24,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    conn::{leftover::Leftovers, linger::Lingerer, pressure::Pressure},
+    conn::{buffers::Buffers, leftover::Leftovers, linger::Lingerer, pressure::Pressure},
     live::LiveCell,
     upstream::waits,
 };
@@ -120,6 +120,7 @@ pub struct Common {
     pub crowd: Arc<Crowd>,
     pub pressure: Arc<Pressure>,
     pub leftovers: Arc<Leftovers>,
+    pub buffers: Arc<Buffers>,
     pub tls_metrics: Arc<TlsMetrics>,
 }
 

@@ -130,6 +130,8 @@ pub struct Live {
     pub witness: Arc<Witness>,
     /// Who proves passwords, and remembers them for a while.
     pub verifier: Arc<Verifier>,
+    /// Of all bodies that are held back.
+    pub buffers: u64,
     guards: Guards,
     pub access: Option<AccessLog>,
 }
@@ -152,6 +154,8 @@ pub struct LiveRoute {
     pub request_headers: Vec<HeaderEdit>,
     pub response_headers: Vec<HeaderEdit>,
     pub body_limit: u64,
+    /// So much of a body is there before a process is chosen; 0: nothing.
+    pub buffer: u64,
     /// `None`: everyone comes in.
     pub guard: Option<Arc<Guard>>,
 }
@@ -278,6 +282,7 @@ impl Prepared {
             blackbox: base.blackbox.clone(),
             witness: base.witness.clone(),
             verifier: base.verifier.clone(),
+            buffers: plan.limits.buffers.map_or_else(|| buffers(base.metrics.memory()), |size| size.0),
             guards,
             access,
             plan,
@@ -285,6 +290,11 @@ impl Prepared {
         live.maintain(&base.switches);
         live
     }
+}
+
+/// What all bodies together may hold where the file does not say, on a machine of so much memory.
+fn buffers(memory: u64) -> u64 {
+    (memory / 16).clamp(16 << 20, 256 << 20)
 }
 
 struct Build<'a> {
@@ -326,6 +336,7 @@ impl Build<'_> {
             request_headers: route.request_headers.clone(),
             response_headers: route.response_headers.clone(),
             body_limit: route.body_limit.0,
+            buffer: route.buffer.map_or(0, |size| size.0),
             guard: route.auth.as_ref().and_then(|auth| self.guards.of(auth)),
         })
     }

@@ -48,6 +48,10 @@ pub struct Limits {
     pub uri: ByteSize,
     /// More: 413. A site's and a route's own stand in `Route::body_limit`.
     pub body: ByteSize,
+    /// So much of a body is there before a process is chosen; `None`: nothing. A site's and a route's own stand in `Route::buffer`.
+    pub buffer: Option<ByteSize>,
+    /// Of all bodies that are held back together, an eighth of it of one client. `None`: by the machine's memory.
+    pub buffers: Option<ByteSize>,
     /// Concurrent HTTP/2 streams a connection.
     pub streams: NonZeroU32,
     /// HTTP/2 resets by the client before the connection is closed.

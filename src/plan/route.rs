@@ -24,6 +24,8 @@ pub struct Route {
     /// After the site's `headers`; wins over what the app sends.
     pub response_headers: Vec<HeaderEdit>,
     pub body_limit: ByteSize,
+    /// So much of a body is there before a process is chosen; `None`: nothing.
+    pub buffer: Option<ByteSize>,
     pub filters: Filters,
     /// Own extensions that the `bad-uri` filter lets pass here, without the dot, as in `php` on a PHP route.
     pub extensions: Vec<String>,

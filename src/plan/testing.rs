@@ -67,6 +67,8 @@ pub fn limits() -> Limits {
         header_count: count(100),
         uri: ByteSize(8 << 10),
         body: ByteSize(10 << 20),
+        buffer: None,
+        buffers: None,
         streams: count(100),
         resets: pace("100r/10s"),
     }
@@ -203,6 +205,7 @@ pub fn route() -> Route {
         request_headers: Vec::new(),
         response_headers: Vec::new(),
         body_limit: ByteSize(1000),
+        buffer: None,
         filters: NO_FILTERS,
         extensions: Vec::new(),
         allow: Vec::new(),

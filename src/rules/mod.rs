@@ -7,6 +7,7 @@ pub mod backoff;
 pub mod balance;
 pub mod basic;
 pub mod clientip;
+pub mod floor;
 pub mod header;
 pub mod health;
 pub mod htpasswd;

@@ -18,16 +18,16 @@ use prometheus::{
 use super::{
     cell::{BOUNDS_US, SpreadReading},
     handle::{
-        AcmeMetrics, BanMetrics, FilterMetrics, Handshake, HoldMetrics, ListenerMetrics, Ordered, Refusal, ServerMetrics, SiteMetrics,
-        TlsMetrics, UpstreamMetrics, ZoneCounts, ZoneMetrics,
+        AcmeMetrics, BanMetrics, BufferMetrics, FilterMetrics, Handshake, HoldMetrics, ListenerMetrics, Ordered, Refusal, ServerMetrics,
+        SiteMetrics, TlsMetrics, UpstreamMetrics, ZoneCounts, ZoneMetrics,
     },
     metric::{
         ACCESS_DROPPED, ACME_ORDERS, APP_CPU, APP_HELD, APP_HOLD, APP_LAST_SUCCESS, APP_MEMORY, APP_RESTARTS, APP_RUNS, APP_STATE, APP_UP,
-        BAN_REQUESTS, BANS, BANS_ALL, BUILD, CERT_AT_RISK, CERT_NOT_AFTER, CONNECTIONS, CONNECTIONS_ALL, EDGE_RESTARTS, FILTER_FAMILIES,
-        FILTER_HITS, GENERATION, HTTP_DURATION, HTTP_IN_FLIGHT, HTTP_RECEIVED, HTTP_REQUESTS, HTTP_SENT, Kind, Metric, NODE_AVAILABLE,
-        NODE_CPU, NODE_DISK, NODE_DISK_TOTAL, NODE_LOAD, NODE_MEMORY, REFUSED, RELOADS, TABLE, TLS_DURATION, TLS_HANDSHAKES,
-        UPSTREAM_FLIGHT, UPSTREAM_PANIC, UPSTREAM_REQS, UPSTREAM_RETRIES, UPSTREAM_SUSPECT, UPSTREAM_TIME, UPSTREAM_UP, ZONE_KEYS,
-        ZONE_REQUESTS, ZONE_WAITING,
+        BAN_REQUESTS, BANS, BANS_ALL, BUFFERED, BUFFERS_REFUSED, BUILD, CERT_AT_RISK, CERT_NOT_AFTER, CONNECTIONS, CONNECTIONS_ALL,
+        EDGE_RESTARTS, FILTER_FAMILIES, FILTER_HITS, GENERATION, HTTP_DURATION, HTTP_IN_FLIGHT, HTTP_RECEIVED, HTTP_REQUESTS, HTTP_SENT,
+        Kind, Metric, NODE_AVAILABLE, NODE_CPU, NODE_DISK, NODE_DISK_TOTAL, NODE_LOAD, NODE_MEMORY, REFUSED, RELOADS, TABLE, TLS_DURATION,
+        TLS_HANDSHAKES, UPSTREAM_FLIGHT, UPSTREAM_PANIC, UPSTREAM_REQS, UPSTREAM_RETRIES, UPSTREAM_SUSPECT, UPSTREAM_TIME, UPSTREAM_UP,
+        ZONE_KEYS, ZONE_REQUESTS, ZONE_WAITING,
     },
     node::NodeSample,
     registry::{Facts, Metrics, living, lock},
@@ -50,6 +50,7 @@ impl Metrics {
             zones(&living(&mut handles.zones), &mut page);
             filters(FILTER_HITS, &living(&mut handles.filters), &mut page);
             filters(FILTER_FAMILIES, &living(&mut handles.families), &mut page);
+            buffers(&self.buffers, &mut page);
             bans(&self.bans, &mut page);
             rooms(&living(&mut handles.rooms), &mut page);
             upstreams(&living(&mut handles.upstreams), &living(&mut handles.servers), &mut page);
@@ -130,6 +131,15 @@ fn filters(of: &'static Metric, filters: &BTreeMap<(&'static str, String), Arc<F
             f.count(&[filter, site, "rejected"], metrics.rejected.read());
             f.count(&[filter, site, "would_reject"], metrics.would_reject.read());
         }
+    });
+}
+
+fn buffers(buffers: &BufferMetrics, page: &mut Page) {
+    page.family(BUFFERED, |f| f.level(&[], float(buffers.held.load(Relaxed))));
+    page.family(BUFFERS_REFUSED, |f| {
+        f.count(&["full"], buffers.full.read());
+        f.count(&["pace"], buffers.dripped.read());
+        f.count(&["slow"], buffers.slow.read());
     });
 }
 

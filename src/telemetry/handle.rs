@@ -263,6 +263,37 @@ impl FilterMetrics {
     }
 }
 
+/// Bodies of requests that are held back.
+#[derive(Debug, Default)]
+pub struct BufferMetrics {
+    pub(super) held: AtomicU64,
+    pub(super) full: Count,
+    pub(super) slow: Count,
+    pub(super) dripped: Count,
+}
+
+impl BufferMetrics {
+    /// All together, now.
+    pub fn holds(&self, bytes: u64) {
+        self.held.store(bytes, Relaxed);
+    }
+
+    /// There was no room for one.
+    pub fn full(&self) {
+        self.full.add(1);
+    }
+
+    /// The slowest went, for others.
+    pub fn slow(&self) {
+        self.slow.add(1);
+    }
+
+    /// One was below the floor of pace.
+    pub fn dripped(&self) {
+        self.dripped.add(1);
+    }
+}
+
 /// Bans.
 #[derive(Debug, Default)]
 pub struct BanMetrics {

@@ -46,6 +46,8 @@ table! {
     ZONE_KEYS        Gauge     "gateway_zone_keys"                         ["zone"] "Keys that a zone keeps apart at the moment.";
     FILTER_HITS      Counter   "gateway_filter_hits_total"                 ["filter" "site" "result"] "Requests that a filter recognised.";
     FILTER_FAMILIES  Counter   "gateway_filter_families_total"             ["family" "site" "result"] "Requests that a family of bad-uri recognised.";
+    BUFFERED         Gauge     "gateway_http_buffered_bytes"               [] "Of request bodies that no process was chosen for yet.";
+    BUFFERS_REFUSED  Counter   "gateway_http_buffers_refused_total"        ["reason"] "Bodies that ended on their way in: no room for them (full, 503), the slowest when there was none (slow, 408), below the floor of pace (pace, 408).";
     BANS             Gauge     "gateway_bans"                              [] "Clients that are banned at the moment.";
     BANS_ALL         Counter   "gateway_bans_total"                        ["reason"] "Bans made since this edge started, those that are only observed too.";
     BAN_REQUESTS     Counter   "gateway_ban_requests_total"                ["result"] "Requests of banned clients.";

@@ -15,7 +15,7 @@ use std::{
 use prometheus::process_collector::ProcessCollector;
 
 use super::{
-    handle::{AcmeMetrics, BanMetrics, SiteMetrics, TlsMetrics},
+    handle::{AcmeMetrics, BanMetrics, BufferMetrics, SiteMetrics, TlsMetrics},
     node::{Node, NodeSample},
     series::Series,
 };
@@ -27,6 +27,7 @@ pub struct Metrics {
     pub(super) tls: Arc<TlsMetrics>,
     pub(super) acme: Arc<AcmeMetrics>,
     pub(super) bans: Arc<BanMetrics>,
+    pub(super) buffers: Arc<BufferMetrics>,
     pub(super) facts: Mutex<Facts>,
     /// An atomic of its own: the access log adds to it from its threads.
     pub(super) access_dropped: Arc<AtomicU64>,
@@ -103,6 +104,7 @@ impl Metrics {
             tls: Arc::default(),
             acme: Arc::default(),
             bans: Arc::default(),
+            buffers: Arc::default(),
             facts: Mutex::default(),
             access_dropped: Arc::default(),
             node: Node::default(),
@@ -116,6 +118,15 @@ impl Metrics {
 
     pub fn acme(&self) -> Arc<AcmeMetrics> {
         self.acme.clone()
+    }
+
+    pub fn buffers(&self) -> Arc<BufferMetrics> {
+        self.buffers.clone()
+    }
+
+    /// Of the machine; 0: /proc does not say.
+    pub fn memory(&self) -> u64 {
+        self.node.sample().memory_total
     }
 
     pub fn bans(&self) -> Arc<BanMetrics> {

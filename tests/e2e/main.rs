@@ -44,6 +44,7 @@ mod systemd;
 mod tls;
 mod trial;
 mod upgrade;
+mod uploads;
 mod upstreams;
 mod vices;
 mod whose;

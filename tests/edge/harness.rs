@@ -13,6 +13,7 @@ use gateway::{
     acme::vault::Vault,
     config,
     edge::{
+        conn::buffers::Buffers,
         listen::{Afterwards, Common, Crowd, Order, Worker},
         live::{Base, Live, LiveCell},
         tls::{self, OnBadPair, TlsBase, ca::Authority},
@@ -94,6 +95,7 @@ impl Edge {
             crowd: Arc::new(Crowd::default()),
             pressure: Arc::default(),
             leftovers: Arc::default(),
+            buffers: Arc::new(Buffers::new(metrics.buffers())),
             tls_metrics: metrics.tls(),
         };
         let (orders, inbox) = mpsc::channel(8);

@@ -11,10 +11,10 @@ use crate::{
         complaint::{Code, Place},
         defaults, file,
         shape::{At, Field, OneOrMore, OrOff},
-        value::Address,
+        value::{Address, Size},
     },
     plan,
-    vocab::{Pace, Secret},
+    vocab::{ByteSize, Pace, Secret},
 };
 
 /// Every port of this machine that somebody listens on, and who.
@@ -95,7 +95,7 @@ pub fn timeouts(table: file::Timeouts) -> plan::Timeouts {
 }
 
 pub fn limits(table: file::Limits, c: &mut Context<'_>) -> plan::Limits {
-    let file::Limits { place: _, headers, header_count, uri, body, streams, resets } = table;
+    let file::Limits { place: _, headers, header_count, uri, body, buffer, buffers, streams, resets } = table;
     let headers = headers.given();
     let uri = uri.given();
     let most = headers.as_ref().map_or(defaults::HEADERS, |at| at.value.0);
@@ -116,14 +116,45 @@ pub fn limits(table: file::Limits, c: &mut Context<'_>) -> plan::Limits {
     if let Some(at) = uri.as_ref().filter(|at| at.value.0.0 > 60 << 10) {
         c.out.add(Code::BadValue, at.place, format!("{} is too large for a uri: at most 60KB", at.value.0));
     }
+    if let Field::Given(at) = &buffers
+        && at.value.0 < defaults::BUFFER
+    {
+        c.out.add(
+            Code::BadValue,
+            at.place,
+            format!("limits.buffers {} does not hold even one body: at least {}", at.value.0, defaults::BUFFER),
+        );
+    }
     plan::Limits {
         headers: most,
         header_count: count(header_count.value().map(|n| n.0), defaults::HEADER_COUNT),
         uri: longest,
         body: body.value().map_or(defaults::BODY_LIMIT, |size| size.0),
+        buffer: self::buffer(buffer, c).unwrap_or(Some(defaults::BUFFER)),
+        buffers: buffers.value().map(|size| size.0),
         streams: count(streams.value().map(|n| n.0), defaults::STREAMS),
         resets: resets.value().map_or_else(|| pace(defaults::RESETS), |rate| rate.0),
     }
+}
+
+/// How much of a body is held back; `None`: it is not said here.
+pub fn buffer(field: Field<OrOff<Size>>, c: &mut Context<'_>) -> Option<Option<ByteSize>> {
+    let At { value, place } = field.given()?;
+    let size = match value {
+        OrOff::Off => return Some(None),
+        OrOff::On(Size(size)) => size,
+    };
+    if size > defaults::BUFFER {
+        let cure = "a larger body streams on when so much of it is there";
+        c.out.add_with_cure(
+            Code::TooLarge,
+            place,
+            format!("{size} of a body are more than can be sent again: at most {}", defaults::BUFFER),
+            cure,
+        );
+        return None;
+    }
+    Some(Some(size))
 }
 
 pub fn admin(table: file::Admin, claims: &mut Claims, c: &mut Context<'_>) -> Option<plan::Admin> {

@@ -3,7 +3,7 @@
 use http::{HeaderValue, StatusCode};
 use ipnet::IpNet;
 
-use super::{Context, Names, access, cors, filter, header::edits, methods::methods, zone::zones};
+use super::{Context, Names, access, cors, filter, header::edits, listener, methods::methods, zone::zones};
 use crate::{
     config::{
         complaint::{Code, Place},
@@ -28,6 +28,7 @@ pub struct Shared {
     pub auth: Option<plan::Auth>,
     pub cors: Option<plan::Cors>,
     pub body: ByteSize,
+    pub buffer: Option<ByteSize>,
 }
 
 impl Shared {
@@ -43,6 +44,7 @@ impl Shared {
             request_headers: Vec::new(),
             response_headers: Vec::new(),
             body_limit: self.body,
+            buffer: self.buffer,
             filters: self.filters.clone(),
             extensions: Vec::new(),
             allow: self.allow.clone(),
@@ -58,7 +60,7 @@ pub fn shared(table: &mut file::Site, limits: &plan::Limits, names: &Names, c: &
     let take = |field: &mut Field<_>| std::mem::replace(field, Field::Absent);
     let zone = std::mem::replace(&mut table.zone, Field::Absent);
     let filters = std::mem::replace(&mut table.filters, Field::Absent);
-    let body = std::mem::replace(&mut table.limits, Field::Absent);
+    let (body, buffer) = request_limits(std::mem::replace(&mut table.limits, Field::Absent), c);
     Shared {
         zones: zones(zone, "a site", names, c).unwrap_or_default(),
         filters: filters.value().map_or(filter::SAFE, |filters| filter::compile(filters, c)),
@@ -66,13 +68,15 @@ pub fn shared(table: &mut file::Site, limits: &plan::Limits, names: &Names, c: &
         deny: c.nets(take(&mut table.deny)),
         auth: access::auth(std::mem::replace(&mut table.auth, Field::Absent), c).flatten(),
         cors: cors::cors(std::mem::replace(&mut table.cors, Field::Absent), c).flatten(),
-        body: body_limit(body).unwrap_or(limits.body),
+        body: body.unwrap_or(limits.body),
+        buffer: buffer.unwrap_or(limits.buffer),
     }
 }
 
-fn body_limit(field: Field<file::BodyLimit>) -> Option<ByteSize> {
-    let file::BodyLimit { place: _, body } = field.value()?;
-    body.value().map(|size| size.0)
+/// The most of a body, and how much of it is held back; `None`: it is not said here.
+fn request_limits(field: Field<file::RequestLimits>, c: &mut Context<'_>) -> (Option<ByteSize>, Option<Option<ByteSize>>) {
+    let Some(file::RequestLimits { place: _, body, buffer }) = field.value() else { return (None, None) };
+    (body.value().map(|size| size.0), listener::buffer(buffer, c))
 }
 
 #[expect(clippy::too_many_arguments, reason = "the keys of a site that are short for a route, each in its own shape")]
@@ -244,6 +248,7 @@ fn route(
         None
     };
     let filters = filters.value().map_or_else(|| shared.filters.clone(), |filters| filter::compile(filters, c));
+    let (body, buffer) = request_limits(limits, c);
     let own = |own: Field<_>, site: &Vec<IpNet>, c: &mut Context<'_>| if own.is_absent() { site.clone() } else { c.nets(own) };
     Some(plan::Route {
         allow: own(allow, &shared.allow, c),
@@ -256,7 +261,8 @@ fn route(
         methods,
         request_headers,
         response_headers,
-        body_limit: body_limit(limits).unwrap_or(shared.body),
+        body_limit: body.unwrap_or(shared.body),
+        buffer: buffer.unwrap_or(shared.buffer),
         filters,
         extensions,
         auth: auth.unwrap_or_else(|| shared.auth.clone()),

@@ -84,9 +84,11 @@ table! {
 
 table! {
     /// What a request of a site or a route may cost.
-    BodyLimit {
+    RequestLimits {
         /// More is answered 413. Default: that of [limits].
         body: Size,
+        /// So much of a body is there before a process is chosen; "off" for streams. Default: that of [limits].
+        buffer: OrOff<Size>,
     }
 }
 
@@ -115,7 +117,7 @@ table! {
         allow: OneOrMore<Net>,
         /// These get 403; wins over allow.
         deny: OneOrMore<Net>,
-        limits: BodyLimit,
+        limits: RequestLimits,
         /// Not supported yet.
         compress: bool,
         /// A page in place of the site.
@@ -152,7 +154,7 @@ table! {
         response_headers: Named<Text>,
         redirect: Either<Text, Redirect>,
         respond: Either<Text, Respond>,
-        limits: BodyLimit,
+        limits: RequestLimits,
         /// Instead of the site's.
         filters: Either<List<FilterWord>, FilterTable>,
         /// Instead of the site's.

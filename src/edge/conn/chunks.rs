@@ -45,6 +45,8 @@ pub struct Chunks {
     size: u64,
     digits: u8,
     room: u16,
+    /// Of data, so far.
+    data: u64,
 }
 
 /// What a piece of the body amounts to.
@@ -60,12 +62,18 @@ pub enum Piece {
 impl Chunks {
     #[must_use]
     pub fn new(after: After) -> Self {
-        Self { after, state: State::Size, size: 0, digits: 0, room: ROOM }
+        Self { after, state: State::Size, size: 0, digits: 0, room: ROOM, data: 0 }
     }
 
     #[must_use]
     pub fn after(self) -> After {
         self.after
+    }
+
+    /// Bytes of data that have passed.
+    #[must_use]
+    pub fn data(self) -> u64 {
+        self.data
     }
 
     pub fn feed(&mut self, bytes: &[u8]) -> Piece {
@@ -74,6 +82,7 @@ impl Chunks {
             if self.state == State::Data {
                 let pass = usize::try_from(self.size).unwrap_or(usize::MAX).min(bytes.len() - at);
                 self.size -= pass as u64;
+                self.data += pass as u64;
                 at += pass;
                 if self.size == 0 {
                     self.state = State::DataCr;

@@ -18,10 +18,6 @@ pub async fn body(session: &mut Session, exchange: &mut Exchange) -> Result<()> 
     let Some(route) = exchange.route().filter(|_| !exchange.upgrade && exchange.pool().is_some()) else { return Ok(()) };
     let headers = &session.req_header().headers;
     exchange.inspection = Inspection::new(&route.gate, headers);
-    // A client that waits to be asked for its body is asked by the app.
-    if headers.contains_key(header::EXPECT) {
-        return Ok(());
-    }
     let Some(mut inspection) = exchange.inspection.take() else { return Ok(()) };
     let result = read(session, exchange, &mut inspection).await;
     exchange.inspection = Some(inspection);

@@ -21,7 +21,7 @@ const AFRESH: Duration = Duration::from_millis(100);
 ///
 /// Errors: 503 where the room is full, the time is over, or nothing will come; the client's own where it has left.
 pub async fn for_an_instance(session: &mut Session, exchange: &mut Exchange, room: &Arc<Room>, bounds: &Hold) -> Result<()> {
-    let read = session.body_bytes_read() as u64;
+    let read = exchange.ahead.as_ref().map_or(0, |early| early.bytes).max(session.body_bytes_read() as u64);
     // What it has waited before counts.
     let bounds = Hold { time: bounds.time.saturating_sub(exchange.queued), ..bounds.clone() };
     let Some(place) = room.enter(&bounds, read) else { return refuse(exchange, Fault::HoldFull) };

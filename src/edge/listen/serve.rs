@@ -51,7 +51,7 @@ pub fn proxy(common: &Common, roots: &Path) -> Proxy {
         ca_file: Some(roots.to_string_lossy().into_owned()),
         ..ServerConf::default()
     };
-    http_proxy(&Arc::new(conf), Engine::new(common.live.clone(), common.leftovers.clone()))
+    http_proxy(&Arc::new(conf), Engine::new(common.live.clone(), common.leftovers.clone(), common.buffers.clone()))
 }
 
 /// A fatal alert of our own, which rustls has no word for: `unrecognized_name` (RFC 6066 §3).
