@@ -12,13 +12,6 @@ use crate::plan::{UpstreamHttp, UpstreamTimeouts};
 
 /// Concurrent requests on one h2c connection to an upstream.
 const STREAMS: usize = 100;
-/// Sets connections of tunnels apart from all others: they are never kept.
-const TUNNEL: u64 = 0x7455_4e4e_454c_0946;
-
-/// A group that no other connection is in: what is kept under it is never found again, so it is not kept for long.
-fn group_of_its_own() -> u64 {
-    fastrand::u64(..)
-}
 
 /// Puts the request on the server that was picked for it.
 pub fn next(exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
@@ -37,7 +30,7 @@ pub fn next(exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
         }
     };
     let UpstreamTimeouts { connect, read, send, idle } = *pool.timeouts();
-    peer.group_key = lease.group();
+    let mut group = lease.group();
     let options = &mut peer.options;
     options.connection_timeout = Some(connect);
     options.total_connection_timeout = Some(connect);
@@ -45,7 +38,7 @@ pub fn next(exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
     options.write_timeout = Some(send);
     options.idle_timeout = Some(idle);
     if new_connection {
-        peer.group_key = group_of_its_own();
+        group = group.alone(fastrand::u64(..));
         peer.options.idle_timeout = Some(Duration::from_millis(1));
     }
     let options = &mut peer.options;
@@ -61,7 +54,8 @@ pub fn next(exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
         options.read_timeout = None;
         options.set_http_version(1, 1);
         options.custom_l4 = Some(Arc::new(GateConnect { connect, read, gate: Gate::Shut, leave: leave.unwrap_or_default(), cut }));
-        peer.group_key ^= TUNNEL;
+        group = group.tunnel();
     }
+    peer.group_key = group.key();
     Ok(Box::new(peer))
 }

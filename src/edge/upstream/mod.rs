@@ -7,6 +7,7 @@
 mod budget;
 mod check;
 mod choice;
+mod group;
 pub mod hold;
 mod instances;
 mod pool;
@@ -22,6 +23,7 @@ mod testing;
 pub mod waits;
 
 pub use choice::Choice;
+pub use group::Group;
 pub use hold::{Place, Room};
 pub use pool::{Pool, PoolView, ServerView, Unavailable};
 pub use pools::Pools;

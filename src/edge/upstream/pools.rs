@@ -1,15 +1,10 @@
 //! All upstreams and apps of one plan.
 
-use std::{
-    collections::HashMap,
-    hash::{DefaultHasher, Hash, Hasher},
-    num::NonZeroU32,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, num::NonZeroU32, sync::Arc, time::Duration};
 
 use super::{
     check::Check,
+    group::Manner,
     hold::Room,
     instances::{Instances, Known},
     pool::{self, AppSpec, Pool, Prospect, Spec},
@@ -221,7 +216,7 @@ fn make(name: &UpstreamName, spec: Spec, old: Option<&Pool>, series: &Series) ->
     };
     let plan::Upstream { servers, balance, health, passive, retry, timeouts, http } = upstream;
     let shared = Arc::new(shared(name, &passive, &retry, series.upstream(name)));
-    let group = hash(&(format!("{timeouts:?}"), format!("{http:?}")));
+    let manner = Manner::of(&timeouts, &http);
     let servers = servers.iter().map(|server| {
         let plan::Server { addr, weight, backup, max_conns } = server;
         let (address, vitals) = adopt(addr, health.as_ref(), old);
@@ -233,7 +228,7 @@ fn make(name: &UpstreamName, spec: Spec, old: Option<&Pool>, series: &Series) ->
             weight: weight.get(),
             role: if *backup { Role::Backup } else { Role::Primary },
             max_conns: *max_conns,
-            spec: group,
+            manner,
             instance: None,
             duty: Duty::Serves,
             vitals,
@@ -308,18 +303,12 @@ fn instance_server(pool: &Pool, instance: &Instance, known: Known, series: &Seri
             Duty::StandsBy => Role::Backup,
         },
         max_conns: None,
-        spec: hash(&format!("{:?}", pool.timeouts())),
+        manner: Manner::of(pool.timeouts(), &pool.http()),
         instance: Some((id.clone(), *incarnation)),
         duty: *duty,
         vitals: known.vitals,
         shared: pool.shared.clone(),
     })
-}
-
-fn hash(value: &impl Hash) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    value.hash(&mut hasher);
-    hasher.finish()
 }
 
 #[cfg(test)]

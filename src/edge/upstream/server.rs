@@ -1,7 +1,6 @@
 //! One server of a pool: its state in atomics, and the leases on it.
 
 use std::{
-    hash::{Hash, Hasher},
     net::SocketAddr,
     num::NonZeroU32,
     path::PathBuf,
@@ -17,6 +16,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    group::{Group, Manner},
     silence::Silence,
     waits::{End, Move, Wait},
 };
@@ -255,7 +255,7 @@ pub struct Server {
     pub(super) role: Role,
     pub(super) max_conns: Option<NonZeroU32>,
     /// Everything but the address that two kept connections must agree in.
-    group: u64,
+    group: Group,
     /// Which start of which instance it is, of an app.
     instance: Option<(InstanceId, Incarnation)>,
     pub(super) duty: Duty,
@@ -271,7 +271,7 @@ pub(super) struct Parts {
     pub(super) weight: u16,
     pub(super) role: Role,
     pub(super) max_conns: Option<NonZeroU32>,
-    pub(super) spec: u64,
+    pub(super) manner: Manner,
     pub(super) instance: Option<(InstanceId, Incarnation)>,
     pub(super) duty: Duty,
     pub(super) vitals: Arc<Vitals>,
@@ -281,8 +281,8 @@ pub(super) struct Parts {
 
 impl Server {
     pub(super) fn new(parts: Parts) -> Arc<Self> {
-        let Parts { label, address, weight, role, max_conns, spec, instance, duty, vitals, metrics, shared } = parts;
-        let group = hash(&(shared.name.as_str(), &label, spec, &instance));
+        let Parts { label, address, weight, role, max_conns, manner, instance, duty, vitals, metrics, shared } = parts;
+        let group = Group::of(shared.name.as_str(), &label, manner, &instance);
         Arc::new(Self { id: ServerId::next(), label, address, weight, role, max_conns, group, instance, duty, vitals, metrics, shared })
     }
 
@@ -384,13 +384,6 @@ impl Server {
     }
 }
 
-fn hash(value: &impl Hash) -> u64 {
-    // Fixed keys: nothing hostile goes in, and the same input must give the same group after a reload.
-    let mut hasher = std::hash::DefaultHasher::new();
-    value.hash(&mut hasher);
-    hasher.finish()
-}
-
 /// A server picked for one request; given back when dropped.
 #[derive(Debug)]
 pub struct Lease {
@@ -441,9 +434,9 @@ impl Lease {
 
     /// Kept connections may be shared by leases of the same group only: same upstream, server, spec, resolved address and, for an app, the same incarnation.
     #[must_use]
-    pub fn group(&self) -> u64 {
+    pub fn group(&self) -> Group {
         match *self.addr {
-            PeerAddr::Tcp(addr) if matches!(self.server.address.asked, ServerAddr::Name { .. }) => hash(&(self.server.group, addr)),
+            PeerAddr::Tcp(addr) if matches!(self.server.address.asked, ServerAddr::Name { .. }) => self.server.group.at(addr),
             PeerAddr::Tcp(_) | PeerAddr::Unix(_) => self.server.group,
         }
     }
