@@ -6,7 +6,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     future::Future,
-    io,
     panic::AssertUnwindSafe,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -23,29 +22,29 @@ use super::{
     account::Accounts,
     attempt::{self, AttemptError, Bench, Job, Look, Outcome},
     challenge::Board,
-    client::Transport,
     demand::Asker,
     disk,
     handle::{Desk, Order},
     order,
-    proof::{self, Door, ProofError},
-    standing::{Standing, Trouble},
-    trouble,
-    vault::{Demand, Vault, WAITING},
-    ward::{Memory, Reason, Ward, validity},
+    proof::{self, ProofError},
+    standing::Standing,
+    vault::{Demand, Vault},
+    ward::{Memory, Reason, Ward},
 };
 use crate::{
-    ipc::message::{Config, Role},
     pki::pair::Pair,
-    plan::{Acme, Challenge, SiteTls},
-    rules::{
-        clientip,
-        renewal::{Failure, Fault, Options, Why},
-    },
+    rules::renewal::Why,
     store::certs::{Certs, CertsError, Item},
-    telemetry::{AcmeMetrics, Ordered, Seldom},
-    vocab::{Host, HostPattern, chain},
+    telemetry::{AcmeMetrics, Seldom},
+    vocab::{Host, chain},
 };
+
+mod demand;
+mod done;
+mod setting;
+
+use done::{Done, Ended};
+pub use setting::Setting;
 
 /// Orders at a time; more wait.
 const ORDERS: usize = 8;
@@ -56,10 +55,6 @@ const PROOFS: usize = 16;
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 /// A clock that goes back by more, in seconds, was set.
 const CLOCK_STEP: i64 = 60;
-/// Certificates on demand; more are refused.
-const ON_DEMAND: usize = 1000;
-/// A certificate that was not seen on our own listener is looked for again after this.
-const PROVE_AGAIN: Duration = Duration::from_secs(60);
 
 /// What the steward is made of.
 pub struct Parts {
@@ -71,74 +66,6 @@ pub struct Parts {
     pub desk: Desk,
     /// The configuration in force.
     pub settings: watch::Receiver<Arc<Setting>>,
-}
-
-/// What a configuration means for it.
-#[derive(Clone)]
-pub struct Setting {
-    acme: Acme,
-    /// Names that go together, by the name that their certificate goes by.
-    sites: BTreeMap<Host, Vec<Host>>,
-    /// Whom sites with certificates on demand ask.
-    asks: BTreeSet<String>,
-    /// Kinds of challenge that some listener can answer, in their order.
-    challenges: Vec<Challenge>,
-    door: Option<Door>,
-    /// By CA: how to speak with it, or why not.
-    transports: Vec<Result<Transport, String>>,
-    staging: Vec<bool>,
-}
-
-impl Setting {
-    #[must_use]
-    pub fn of(config: &Config) -> Self {
-        let Config { plan, listeners, materials, .. } = config;
-        let acme = plan.tls.acme.clone();
-        let exact = |pattern: &HostPattern| match pattern {
-            HostPattern::Exact(host) => Some(host.clone()),
-            HostPattern::Wildcard(_) | HostPattern::Any => None,
-        };
-        let sites = plan.sites.iter().filter(|site| site.tls == SiteTls::Acme).filter_map(|site| {
-            let names: Vec<Host> = site.hosts.iter().filter_map(exact).chain(site.redirected.iter().cloned()).collect();
-            Some((names.first()?.clone(), names))
-        });
-        let asks = plan.sites.iter().filter_map(|site| match &site.tls {
-            SiteTls::OnDemand { ask } => Some(ask.clone()),
-            SiteTls::Off | SiteTls::Internal | SiteTls::Acme | SiteTls::Files { .. } | SiteTls::Directory { .. } => None,
-        });
-        let of = |role| listeners.iter().find(move |listener| listener.role == role);
-        let can = |challenge: &Challenge| match challenge {
-            Challenge::TlsAlpn01 => of(Role::Https).is_some(),
-            Challenge::Http01 => of(Role::Http).is_some(),
-        };
-        let door = of(Role::Https).map(|listener| Door {
-            bound: listener.bound,
-            proxy_header: plan.listen.proxy_protocol && clientip::is_trusted(proof::reachable(listener.bound).ip(), &plan.trusted_proxies),
-        });
-        let transports = acme.cas.iter().map(|ca| {
-            let pem = match &ca.root {
-                None => None,
-                Some(path) => {
-                    let roots = materials.roots.iter().find(|roots| roots.path == *path);
-                    Some(roots.map_or_else(|| Err("it was not read".to_owned()), |roots| roots.pem.clone())?)
-                }
-            };
-            Transport::new(pem.as_deref()).map_err(|error| chain(&error))
-        });
-        Self {
-            sites: sites.collect(),
-            asks: asks.collect(),
-            challenges: acme.challenges.iter().copied().filter(can).collect(),
-            door,
-            transports: transports.collect(),
-            staging: acme.cas.iter().map(|ca| ca.staging.is_some()).collect(),
-            acme,
-        }
-    }
-
-    fn options(&self) -> Options<'_> {
-        Options { staging: &self.staging, challenges: self.challenges.len() }
-    }
 }
 
 /// The actor.
@@ -165,14 +92,6 @@ pub struct Steward {
     refused: Seldom,
     /// When the clock was read last.
     seen: i64,
-}
-
-/// What a task has found.
-enum Done {
-    Attempt { name: Host, directory: String, ca: String, attempt: crate::rules::renewal::Attempt, took: Duration, outcome: Outcome },
-    Look { name: Host, pair: Arc<Pair>, look: Look },
-    Proof { name: Host, pair: Arc<Pair>, result: Result<(), ProofError> },
-    Asked { name: Host, ask: String, answer: io::Result<bool> },
 }
 
 enum Event {
@@ -433,14 +352,14 @@ impl Steward {
         self.running.insert(name.clone());
         let bench = self.bench();
         let end = |error| Outcome::Failed { error, challenge: None, retry_after: None };
-        let fallback = Done::Attempt {
+        let fallback = Done::Attempt(Ended {
             name: name.clone(),
             directory: job.ca.directory.clone(),
             ca: job.ca.name.clone(),
             attempt,
             took: Duration::ZERO,
             outcome: end(AttemptError::Fault),
-        };
+        });
         let work = async move {
             let began = SystemTime::now();
             let outcome = match kept {
@@ -449,7 +368,7 @@ impl Steward {
                 Err(error) => end(error.into()),
             };
             let took = began.elapsed().unwrap_or_default();
-            Done::Attempt { name: job.name, directory: job.ca.directory, ca: job.ca.name, attempt, took, outcome }
+            Done::Attempt(Ended { name: job.name, directory: job.ca.directory, ca: job.ca.name, attempt, took, outcome })
         };
         self.spawn(work, fallback);
     }
@@ -499,170 +418,6 @@ impl Steward {
             Done::Proof { name, pair, result }
         };
         self.spawn(work, fallback);
-    }
-
-    async fn done(&mut self, done: Done) {
-        match done {
-            Done::Attempt { name, directory, ca, attempt, took, outcome } => {
-                self.running.remove(&name);
-                let now = now();
-                let options = self.setting.options();
-                // Its site is gone; what it came to is on disk.
-                let Some(ward) = self.wards.get_mut(&name) else { return };
-                ward.busy = false;
-                match outcome {
-                    Outcome::Issued(pair) => {
-                        // The site may have been gone for a while, and have got a slot anew.
-                        ward.slot.put(pair.clone());
-                        ward.issued(&pair, directory, now);
-                        self.metrics.ordered(Ordered::Ok);
-                        let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-                        tracing::info!(cert = %name, ca, issuer = pair.issuer, serial = pair.serial, took_ms, "certificate issued");
-                        self.prove(&name, Duration::ZERO);
-                    }
-                    Outcome::Rehearsed => {
-                        ward.memory.history = ward.memory.history.clone().rehearsed(now);
-                        self.metrics.ordered(Ordered::Rehearsed);
-                        tracing::info!(cert = %name, ca, "the rehearsal passed: the order proper follows");
-                    }
-                    Outcome::Unwanted => {
-                        tracing::info!(cert = %name, "certificate on demand is no longer wanted");
-                        self.wards.remove(&name);
-                        self.vault.remove(&name);
-                        return self.tell(&name, false);
-                    }
-                    Outcome::Failed { error, challenge, retry_after } => {
-                        let said = trouble::explained(&error, challenge, &directory, retry_after.map(unix));
-                        let failure = said.failure;
-                        let fault = Fault { failure, retry_after: said.retry_after };
-                        let served = ward.slot.pair().map(|pair| validity(&pair));
-                        ward.memory.history = ward.memory.history.clone().failed(&options, attempt, fault, served, now, fastrand::f64());
-                        ward.memory.trouble = Some(Trouble { at: now, text: said.text.clone(), advice: said.advice.clone() });
-                        ward.asked = false;
-                        self.metrics.ordered(Ordered::Failed);
-                        let next_s = ward.next().0.saturating_sub(now).max(0);
-                        let advice = said.advice.as_deref().unwrap_or_default();
-                        let level_up =
-                            ward.standing(now, &self.setting.acme.cas, &self.setting.staging, self.setting.challenges.len()).at_risk;
-                        if level_up || failure == Failure::Validation {
-                            tracing::error!(cert = %name, ca, staging = attempt.staging, error = said.text, advice, next_s, "certificate not ordered");
-                        } else {
-                            tracing::warn!(cert = %name, ca, staging = attempt.staging, error = said.text, advice, next_s, "certificate not ordered");
-                        }
-                    }
-                }
-                // Said already.
-                let _ = self.remember(&name).await;
-                let there = self.wards.get(&name).is_some_and(|ward| ward.slot.pair().is_some());
-                self.tell(&name, there);
-            }
-            Done::Look { name, pair, look } => {
-                // What the CA says of a certificate that is no longer served is no word about the new one.
-                if let Some(ward) = self.wards.get_mut(&name).filter(|ward| serves(ward, &pair)) {
-                    ward.looked(look, now());
-                }
-            }
-            Done::Proof { name, pair, result } => {
-                let Some(ward) = self.wards.get_mut(&name).filter(|ward| serves(ward, &pair)) else { return };
-                let before = ward.proven.replace(result.is_ok());
-                if result.is_ok() && before == Some(false) {
-                    ward.memory.trouble = None;
-                }
-                if let Err(error) = result {
-                    if before != Some(false) {
-                        tracing::error!(cert = %name, error = %chain(&error), "certificate is in place but was not seen on our own listener");
-                    }
-                    let advice = Some(
-                        "another program may have the port, or a proxy in front that ends TLS; `gateway status` shows the listeners"
-                            .to_owned(),
-                    );
-                    ward.memory.trouble = Some(Trouble { at: now(), text: format!("could not {}", chain(&error)), advice });
-                    self.prove(&name, PROVE_AGAIN);
-                }
-            }
-            Done::Asked { name, ask, answer } => drop(self.answered(name, ask, answer)),
-        }
-    }
-
-    /// A client asks for a name without a certificate. Gives whether anything is looked after that was not before.
-    fn wanted(&mut self, demand: Demand) -> bool {
-        let Demand { name, ask, answer } = demand;
-        if let Some(ward) = self.wards.get(&name) {
-            if ward.slot.pair().is_some() {
-                let _ = answer.send(true);
-                return false;
-            }
-            if !ward.busy && ward.next().0 > now() {
-                // It has just failed: nobody waits for the next try.
-                let _ = answer.send(false);
-                return false;
-            }
-        }
-        // Those who have gone make room.
-        self.waiting.values_mut().for_each(|waiting| waiting.retain(|answer| !answer.is_closed()));
-        if self.waiting.values().map(Vec::len).sum::<usize>() >= WAITING {
-            let _ = answer.send(false);
-            return false;
-        }
-        let under_way = self.waiting.contains_key(&name) || self.wards.contains_key(&name);
-        self.waiting.entry(name.clone()).or_default().push(answer);
-        if under_way {
-            return false;
-        }
-        if let Some(yes) = self.asker.known(&name, &ask, now()) {
-            return self.asked(name, ask, yes);
-        }
-        match self.asker.ask(&name, &ask) {
-            Some(asking) => {
-                let fallback = Done::Asked { name: name.clone(), ask: ask.clone(), answer: Err(io::ErrorKind::Other.into()) };
-                self.spawn(async move { Done::Asked { answer: asking.await, name, ask } }, fallback);
-            }
-            None => self.tell(&name, false),
-        }
-        false
-    }
-
-    fn answered(&mut self, name: Host, ask: String, answer: io::Result<bool>) -> bool {
-        let yes = answer.unwrap_or_else(|error| {
-            if let Some(muted) = self.unanswered.may() {
-                tracing::warn!(cert = %name, ask, error = %error, muted, "could not ask whether a name may have a certificate");
-            }
-            false
-        });
-        self.asker.heard(&name, &ask, yes, now());
-        self.asked(name, ask, yes)
-    }
-
-    fn asked(&mut self, name: Host, ask: String, yes: bool) -> bool {
-        let on_demand = self.wards.values().filter(|ward| ward.reason != Reason::Site).count();
-        if !yes || self.wards.contains_key(&name) {
-            let there = yes && self.wards.get(&name).is_some_and(|ward| ward.slot.pair().is_some());
-            self.tell(&name, there);
-            return false;
-        }
-        if on_demand < ON_DEMAND && self.take(name.clone(), vec![name.clone()], Reason::Demand { ask }, &[]).is_some() {
-            self.prove(&name, Duration::ZERO);
-            self.tell(&name, true);
-            return true;
-        }
-        // What is on disk already costs no order.
-        if on_demand >= ON_DEMAND || !self.asker.may_order(now()) {
-            if let Some(muted) = self.refused.may() {
-                tracing::warn!(cert = %name, on_demand, muted, "too many certificates on demand: this one is refused");
-            }
-            self.wards.remove(&name);
-            self.vault.remove(&name);
-            self.tell(&name, false);
-            return false;
-        }
-        true
-    }
-
-    fn tell(&mut self, name: &Host, there: bool) {
-        for answer in self.waiting.remove(name).unwrap_or_default() {
-            // The client may be gone.
-            let _ = answer.send(there);
-        }
     }
 
     async fn remember(&self, name: &Host) -> Result<(), CertsError> {

@@ -1,5 +1,10 @@
 use super::*;
-use crate::{acme::handle::handle, store::certs::Certs, telemetry::Metrics};
+use crate::{
+    acme::{handle::handle, vault::WAITING},
+    plan::Acme,
+    store::certs::Certs,
+    telemetry::Metrics,
+};
 
 fn host(text: &str) -> Host {
     Host::parse(text).expect("a host")
@@ -49,14 +54,14 @@ async fn a_fault_in_an_attempt_is_a_failed_attempt_and_nothing_else() {
     let mut steward = steward(dir.path(), setting(&[&["a.test"]], &[]));
     steward.running.insert(host("a.test"));
     steward.wards.get_mut(&host("a.test")).expect("looked after").busy = true;
-    let fallback = Done::Attempt {
+    let fallback = Done::Attempt(Ended {
         name: host("a.test"),
         directory: String::new(),
         ca: String::new(),
         attempt: crate::rules::renewal::Attempt { ca: 0, staging: false, challenge: 0 },
         took: Duration::ZERO,
         outcome: Outcome::Failed { error: AttemptError::Fault, challenge: None, retry_after: None },
-    };
+    });
     steward.spawn(async { panic!("of somebody else's making") }, fallback);
     let done = steward.tasks.join_next().await.expect("a task").expect("caught");
     steward.done(done).await;
