@@ -195,7 +195,7 @@ impl ProxyHttp for Engine {
             Some(cause) => {
                 report::trouble(exchange, &error, cause);
                 let again = exchange.fail_try(cause, repeat(session));
-                report::lost(session, exchange, cause);
+                report::lost(session, exchange);
                 again
             }
         };

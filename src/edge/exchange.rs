@@ -119,6 +119,8 @@ pub struct Exchange {
     failed_on: Option<(InstanceId, Incarnation)>,
     /// The processes that broke off while they had it, in order: a few at most, as tries are.
     lost_by: Vec<(InstanceId, Incarnation)>,
+    /// The last of them has done so at this very try.
+    lost_now: bool,
     connected: Option<Duration>,
     /// What it asked for: of a request that is cut there is nobody else to say so.
     pub asked: Option<(Method, Uri, Version)>,
@@ -170,6 +172,7 @@ impl Exchange {
             trouble: None,
             failed_on: None,
             lost_by: Vec::new(),
+            lost_now: false,
             connected: None,
             asked: None,
             refused: None,
@@ -248,7 +251,7 @@ impl Exchange {
     /// Errors: none can take it; after so long it may be asked again.
     pub fn wanted(&mut self) -> Result<(), Duration> {
         let (next, refused) = self.step(Event::Wanted);
-        if let Some(app) = self.pool().and_then(|pool| pool.app()).filter(|_| refused.is_some()) {
+        if let Some(app) = self.pool().filter(|_| refused.is_some()).and_then(|pool| pool.asks(self.live.now())) {
             self.live.witness.wants(app);
         }
         match next {
@@ -263,6 +266,13 @@ impl Exchange {
         let next = self.attempt.step(event, &mut choice);
         let made = choice.made();
         self.takes(next, made)
+    }
+
+    fn step_in(&mut self, pool: &Pool, event: Event) -> Next {
+        let mut choice = Choice::new(pool, &self.live.pools);
+        let next = self.attempt.step(event, &mut choice);
+        let made = choice.made();
+        self.takes(next, made).0
     }
 
     fn takes(&mut self, next: Next, (lease, refused): (Option<Lease>, Option<Unavailable>)) -> (Next, Option<Unavailable>) {
@@ -293,10 +303,7 @@ impl Exchange {
     /// Errors: [`Hopeless`]: nothing will come in time.
     pub fn look_again(&mut self, room: &Room, afresh: bool) -> Result<bool, Hopeless> {
         let pool = room.pool().ok_or(Hopeless)?;
-        let mut choice = Choice::new(&pool, &self.live.pools);
-        let next = self.attempt.step(Event::Rang { afresh }, &mut choice);
-        let made = choice.made();
-        match self.takes(next, made).0 {
+        match self.step_in(&pool, Event::Rang { afresh }) {
             Next::Go => Ok(true),
             Next::Wait => Ok(false),
             Next::Stay | Next::Answer | Next::End => Err(Hopeless),
@@ -311,13 +318,26 @@ impl Exchange {
     /// The server did not do. Whether the request goes on: to another, which is then picked already, or into the waiting room.
     pub fn fail_try(&mut self, cause: Cause, repeat: Repeat) -> bool {
         self.blame();
+        let goes = self.on.as_ref().is_some_and(|on| on.lease.draining());
+        let cause = if goes && matches!(cause, Cause::Stale | Cause::Reset) { Cause::Left } else { cause };
         self.end_try(|on, now, _| on.lease.failed(now, cause));
-        if let (Cause::Stale | Cause::Reset, Some(process)) = (cause, &self.failed_on)
-            && !self.lost_by.contains(process)
-        {
-            self.lost_by.push(process.clone());
+        self.lost_now =
+            matches!(cause, Cause::Stale | Cause::Reset) && self.failed_on.as_ref().is_some_and(|by| !self.lost_by.contains(by));
+        if self.lost_now {
+            self.lost_by.extend(self.failed_on.clone());
         }
-        matches!(self.step(Event::Failed(cause, repeat)).0, Next::Go | Next::Wait)
+        let event = Event::Failed(cause, repeat);
+        let next = match self.pool().and_then(|pool| pool.in_force()) {
+            Some(pool) => self.step_in(&pool, event),
+            None => self.step(event).0,
+        };
+        matches!(next, Next::Go | Next::Wait)
+    }
+
+    /// The process that has just broken off with the request in its hands, and whether another one had before.
+    #[must_use]
+    pub fn just_lost(&self) -> Option<(&(InstanceId, Incarnation), bool)> {
+        self.lost_by.last().filter(|_| self.lost_now).map(|process| (process, self.lost_by.len() > 1))
     }
 
     /// The processes that broke off while they had it.
@@ -407,6 +427,8 @@ impl Exchange {
 
     /// The request is over. A server whose answer did not begin is not judged: the client left.
     pub fn finish_try(&mut self) {
+        // Picked, and not gone to: the client has left.
+        self.next = None;
         self.end_try(|on, now, took| {
             if let Some(status) = on.status {
                 on.lease.answered(now, status, took);

@@ -18,8 +18,6 @@ use crate::{
 
 /// Requests a second that are told of; those that have met one end before are always worth it.
 const SUSPECTS: NonZeroU32 = NonZeroU32::new(64).expect("not zero");
-/// Words a second that an app is wanted, of all apps.
-const WANTED: NonZeroU32 = NonZeroU32::new(8).expect("not zero");
 /// The longest method and path.
 const LONGEST: usize = 200;
 
@@ -28,14 +26,13 @@ pub struct Witness {
     master: mpsc::Sender<ToMaster>,
     first: DefaultDirectRateLimiter,
     again: DefaultDirectRateLimiter,
-    wanted: DefaultDirectRateLimiter,
 }
 
 impl Witness {
     #[must_use]
     pub fn new(master: mpsc::Sender<ToMaster>) -> Self {
         let paced = |pace| RateLimiter::direct(Quota::per_second(pace));
-        Self { master, first: paced(SUSPECTS), again: paced(SUSPECTS), wanted: paced(WANTED) }
+        Self { master, first: paced(SUSPECTS), again: paced(SUSPECTS) }
     }
 
     /// A process broke its connection off before it answered. `again`: this request has met that before.
@@ -52,11 +49,9 @@ impl Witness {
         let _ = self.master.try_send(ToMaster::Lost { id: id.clone(), incarnation: *incarnation, suspect });
     }
 
-    /// A request finds no process of this app.
+    /// A request finds no process of this app. Whoever tells keeps the pace.
     pub fn wants(&self, app: &AppName) {
-        if self.wanted.check().is_ok() {
-            let _ = self.master.try_send(ToMaster::Wanted { app: app.clone() });
-        }
+        let _ = self.master.try_send(ToMaster::Wanted { app: app.clone() });
     }
 }
 
@@ -71,8 +66,8 @@ mod tests {
         let process = (InstanceId { app: AppName::parse("web").expect("valid"), n: 0 }, Incarnation(3));
         for _ in 0..10_000 {
             witness.lost(&process, "id", "GET", b"/crash\x1b[31m?secret=1", false);
-            witness.wants(&process.0.app);
         }
+        witness.wants(&process.0.app);
         let mut suspects = 0;
         while let Ok(message) = told.try_recv() {
             match message {

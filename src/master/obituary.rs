@@ -108,6 +108,7 @@ impl Register {
         let entry = all.get_mut(id).and_then(|instance| instance.entries.iter_mut().rev().find(|entry| entry.incarnation == incarnation));
         let Some(entry) = entry else { return Noted::Lives };
         let first = entry.suspects.is_empty();
+        entry.suspects.retain(|(known, _)| known.id != suspect.id);
         if entry.suspects.len() == SUSPECTS {
             // The oldest of those that are least suspected.
             let gone = entry.suspects.iter().position(|(known, _)| !known.again).unwrap_or(0);
@@ -145,8 +146,12 @@ impl Register {
             (None, _, _) => None,
         };
         let lost_by = request.lost_by.iter().filter_map(|(id, incarnation)| {
-            let entry = all.get(id)?.entries.iter().find(|entry| entry.incarnation == incarnation.0 && entry.end.is_some())?;
-            Some(entry.tell(id, table))
+            let entry = all.get(id)?.entries.iter().find(|entry| entry.incarnation == incarnation.0)?;
+            let (_, _, ended_ms) = entry.end.as_ref()?;
+            // While it had it: one that ends an hour later does so for another reason.
+            let began_ms = request.at_ms.saturating_sub(request.total_ms + MOMENT_MS);
+            let had = (began_ms..=request.at_ms.saturating_add(MOMENT_MS)).contains(ended_ms);
+            had.then(|| entry.tell(id, table))
         });
         let ended = lost_by.collect();
         drop(all);
@@ -291,7 +296,11 @@ mod tests {
         }
         let names: Vec<_> = register.suspects(&id("web", 0), 1).into_iter().map(|suspect| suspect.id).collect();
         assert_eq!(names, ["3", "7", "8", "9"], "a few, and the one that met two ends first");
-        let poison = Failed { lost_by: vec![(id("web", 0), Incarnation(1)), (id("web", 1), Incarnation(9))], ..request(None, None) };
+        let poison = Failed {
+            lost_by: vec![(id("web", 0), Incarnation(1)), (id("web", 1), Incarnation(9))],
+            at_ms: unix_ms(),
+            ..request(None, None)
+        };
         let account = register.account(poison, &AppTable::default());
         assert_eq!(account.ended.iter().map(|fate| fate.suspects.len()).collect::<Vec<_>>(), [4]);
     }

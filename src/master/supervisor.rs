@@ -149,8 +149,11 @@ impl Supervisor {
                         task.abort();
                     }
                 }
+                let asked_for = !self.serves(&id, incarnation);
                 self.step(&id.app, Event::Exited { n: id.n, incarnation, exit });
-                self.blame_known(&id, incarnation, exit);
+                if !asked_for {
+                    self.blame_known(&id, incarnation, exit);
+                }
             }
             Notice::Prepared { id, incarnation, result } => self.prepared(&id.app, id.n, incarnation, result),
             Notice::Seen { id, incarnation } => {

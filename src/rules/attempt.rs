@@ -32,6 +32,8 @@ pub enum Cause {
     Stale,
     /// A new connection broke before a byte of the answer.
     Reset,
+    /// The connection broke before a byte of the answer, and the server had been told to go: a restart, not a death. No strike either.
+    Left,
     /// No answer within `timeouts.read`.
     Timeout,
     /// An answer with this status, before a byte of it went to the client.
@@ -45,7 +47,7 @@ impl Cause {
     #[must_use]
     pub fn status(self) -> u16 {
         match self {
-            Self::Connect | Self::Stale | Self::Reset | Self::Broken => 502,
+            Self::Connect | Self::Stale | Self::Reset | Self::Left | Self::Broken => 502,
             Self::Timeout => 504,
             Self::Status(status) => status,
         }
@@ -54,7 +56,7 @@ impl Cause {
     /// Whether `rule` names it. `connect` in `retry.on` covers a broken connection too.
     fn is_in(self, rule: &Retry) -> bool {
         match self {
-            Self::Connect | Self::Stale | Self::Reset => rule.on.contains(&RetryOn::Connect),
+            Self::Connect | Self::Stale | Self::Reset | Self::Left => rule.on.contains(&RetryOn::Connect),
             Self::Timeout => rule.on.contains(&RetryOn::Timeout),
             Self::Status(status) => rule.on.contains(&RetryOn::Status(status)),
             Self::Broken => false,
@@ -64,7 +66,7 @@ impl Cause {
     /// Whether the next process of the app may do better. Of one that is there, and slow or wrong, the next try would find the same.
     fn ends_with_its_process(self) -> bool {
         match self {
-            Self::Connect | Self::Stale | Self::Reset => true,
+            Self::Connect | Self::Stale | Self::Reset | Self::Left => true,
             Self::Timeout | Self::Status(_) | Self::Broken => false,
         }
     }
@@ -283,7 +285,7 @@ impl<Id: Copy + Eq> Attempt<Id> {
         let stale = cause == Cause::Stale && self.stale == Stale::Never;
         let lost = match cause {
             Cause::Stale | Cause::Reset => on.sent && !stale,
-            Cause::Connect | Cause::Timeout | Cause::Status(_) | Cause::Broken => false,
+            Cause::Connect | Cause::Left | Cause::Timeout | Cause::Status(_) | Cause::Broken => false,
         };
         self.lost += u32::from(lost);
         if cause == Cause::Broken || !self.may_go_on(repeat) {
@@ -361,13 +363,17 @@ impl<Id: Copy + Eq> Attempt<Id> {
         if !on.on_trial || !servers.has_proven() {
             return false;
         }
-        self.trust = Trust::Proven;
-        self.pick(servers)
+        let found = servers.pick(&self.tried, Trust::Proven);
+        if let Some(found) = found {
+            self.trust = Trust::Proven;
+            self.go(found);
+        }
+        found.is_some()
     }
 
-    /// After a kept connection no budget is asked: nobody has failed yet.
+    /// After a kept connection, or a server that goes, no budget is asked: nobody has failed.
     fn retries(&mut self, cause: Cause, servers: &mut impl Servers<Id = Id>) -> bool {
-        let free = cause == Cause::Stale;
+        let free = matches!(cause, Cause::Stale | Cause::Left);
         if !(free || cause.is_in(servers.rule()) && self.has_tries(servers.rule())) {
             return false;
         }
@@ -376,7 +382,20 @@ impl<Id: Copy + Eq> Attempt<Id> {
                 self.go(found);
                 true
             }
-            Some(_) | None => false,
+            Some(found) => {
+                self.shun(found.id, servers);
+                false
+            }
+            None => false,
+        }
+    }
+
+    /// The budget is spent: of the servers that there are none gets it before a pause, only one that is new.
+    fn shun(&mut self, server: Id, servers: &mut impl Servers<Id = Id>) {
+        let mut known = Some(server);
+        while let Some(server) = known {
+            self.tried.push(server);
+            known = servers.pick(&self.tried, self.trust).map(|found| found.id);
         }
     }
 

@@ -233,10 +233,9 @@ fn remember(method: &str, path: &[u8], exchange: &Exchange, answerer: Option<&(I
 }
 
 /// A process broke off with the request in its hands: the master is told, who knows whether it has ended.
-pub fn lost(session: &Session, exchange: &Exchange, cause: Cause) {
-    if let (Cause::Stale | Cause::Reset, Some(process)) = (cause, exchange.lost_by().last()) {
+pub fn lost(session: &Session, exchange: &Exchange) {
+    if let Some((process, again)) = exchange.just_lost() {
         let head = session.req_header();
-        let again = exchange.lost_by().len() > 1;
         exchange.live.witness.lost(process, exchange.id(), head.method.as_str(), head.raw_path(), again);
     }
 }
@@ -247,7 +246,7 @@ fn fault(error: &Error, cause: Cause) -> Fault {
         (Cause::Connect, ErrorType::ConnectRefused) => Fault::ConnectRefused,
         (Cause::Connect, ErrorType::ConnectTimedout) => Fault::ConnectTimeout,
         (Cause::Connect, _) => Fault::Connect,
-        (Cause::Stale | Cause::Reset, _) => Fault::Reset,
+        (Cause::Stale | Cause::Reset | Cause::Left, _) => Fault::Reset,
         (Cause::Timeout, ErrorType::WriteTimedout) => Fault::SendTimeout,
         (Cause::Timeout, _) => Fault::ReadTimeout,
         (Cause::Status(_) | Cause::Broken, _) => Fault::BadAnswer,

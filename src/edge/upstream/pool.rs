@@ -69,6 +69,8 @@ pub struct Pool {
     coming: AtomicBool,
     /// Unix milliseconds at which the next start of an app's instance is due; 0: unknown.
     due_ms: AtomicU64,
+    /// The second, since the epoch and plus one, in which a request last found nobody.
+    asked: AtomicU64,
     /// Keeps the series of instances that are not running at the moment.
     _series: Vec<Arc<crate::telemetry::ServerMetrics>>,
 }
@@ -146,7 +148,21 @@ impl Pool {
         let budget = Budget::new(retry.budget);
         let set = ArcSwap::from_pointee(Set::new(servers));
         let coming = AtomicBool::new(true);
-        Self { spec, shared, balance, timeouts, retry, http, budget, set, room, coming, due_ms: AtomicU64::new(0), _series: series }
+        Self {
+            spec,
+            shared,
+            balance,
+            timeouts,
+            retry,
+            http,
+            budget,
+            set,
+            room,
+            coming,
+            due_ms: AtomicU64::new(0),
+            asked: AtomicU64::new(0),
+            _series: series,
+        }
     }
 
     #[must_use]
@@ -215,6 +231,19 @@ impl Pool {
     #[must_use]
     pub fn has_proven(&self, now: Duration) -> bool {
         self.set.load().servers.iter().any(|server| server.standing(now) != Standing::Out && server.vitals.duty() != Duty::OnTrial)
+    }
+
+    /// The app to be told that a request finds none of its processes: once a second.
+    #[must_use]
+    pub fn asks(&self, now: Duration) -> Option<&AppName> {
+        let second = now.as_secs() + 1;
+        self.app().filter(|_| self.asked.swap(second, Ordering::Relaxed) != second)
+    }
+
+    /// The pool that is in force for its app: a reload may have replaced this one, which is not kept up to date any more.
+    #[must_use]
+    pub fn in_force(&self) -> Option<Arc<Self>> {
+        self.room.as_ref()?.pool()
     }
 
     /// A request is on its way: retries are a share of those.

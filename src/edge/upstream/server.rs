@@ -83,6 +83,8 @@ impl Address {
 /// What is known of a server and carried over a reload.
 #[derive(Debug)]
 pub(super) struct Vitals {
+    /// Of all that is known by these vitals: a reload, or another duty, makes another [`Server`] of the same one.
+    id: ServerId,
     /// Leases out, and [`CLOSED`].
     leases: AtomicU32,
     verdict: AtomicU8,
@@ -116,6 +118,7 @@ const CLOSED: u32 = 1 << 31;
 impl Vitals {
     pub(super) fn new(verdict: Verdict) -> Arc<Self> {
         Arc::new(Self {
+            id: ServerId::next(),
             leases: AtomicU32::new(0),
             verdict: AtomicU8::new(verdict as u8),
             duty: AtomicU8::new(Duty::Serves as u8),
@@ -248,7 +251,6 @@ pub(super) struct Shared {
 /// One server, as its pool sees it.
 #[derive(Debug)]
 pub struct Server {
-    id: ServerId,
     pub(super) label: String,
     pub(super) address: Arc<Address>,
     pub(super) weight: u16,
@@ -283,12 +285,12 @@ impl Server {
     pub(super) fn new(parts: Parts) -> Arc<Self> {
         let Parts { label, address, weight, role, max_conns, manner, instance, duty, vitals, metrics, shared } = parts;
         let group = Group::of(shared.name.as_str(), &label, manner, &instance);
-        Arc::new(Self { id: ServerId::next(), label, address, weight, role, max_conns, group, instance, duty, vitals, metrics, shared })
+        Arc::new(Self { label, address, weight, role, max_conns, group, instance, duty, vitals, metrics, shared })
     }
 
     #[must_use]
     pub fn id(&self) -> ServerId {
-        self.id
+        self.vitals.id
     }
 
     /// As in metrics and logs: the address as configured, or `APP.N`.
@@ -323,7 +325,7 @@ impl Server {
             max_conns: self.max_conns,
             role: self.role,
             standing,
-            tried: tried.contains(&self.id) || (trust == Trust::Proven && self.vitals.duty() == Duty::OnTrial),
+            tried: tried.contains(&self.vitals.id) || (trust == Trust::Proven && self.vitals.duty() == Duty::OnTrial),
         }
     }
 
@@ -400,7 +402,7 @@ pub struct Lease {
 impl Lease {
     #[must_use]
     pub fn id(&self) -> ServerId {
-        self.server.id
+        self.server.vitals.id
     }
 
     #[must_use]
@@ -478,7 +480,7 @@ impl Lease {
     /// The request got no answer from it, or not a whole one. To be called once, before another lease is asked for.
     pub fn failed(&self, now: Duration, cause: Cause) {
         match cause {
-            Cause::Stale => {}
+            Cause::Stale | Cause::Left => {}
             Cause::Connect | Cause::Reset | Cause::Timeout | Cause::Status(_) | Cause::Broken => {
                 self.server.vitals.unanswered.fetch_add(1, Ordering::Relaxed);
                 self.server.vitals.failures.fetch_add(1, Ordering::Relaxed);

@@ -7,7 +7,7 @@ use crate::{
         why::Suspect,
     },
     master::obituary::Noted,
-    rules::restart::{Event, Exit},
+    rules::restart::{Event, Exit, State},
 };
 
 impl Supervisor {
@@ -30,6 +30,12 @@ impl Supervisor {
         let Some(suspect) = suspects.first() else { return };
         tell(id, exit, suspect);
         self.blame(id, incarnation);
+    }
+
+    /// Whether it is in rotation: nobody has asked for its end.
+    pub(super) fn serves(&self, id: &InstanceId, incarnation: u64) -> bool {
+        let Some(track) = self.tracks.get(&id.app) else { return false };
+        track.life.view().any(|view| view.n == id.n && view.incarnation == incarnation && view.state == State::Ready)
     }
 
     fn blame(&mut self, id: &InstanceId, incarnation: u64) {

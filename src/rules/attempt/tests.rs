@@ -268,6 +268,27 @@ fn the_rule_says_what_is_tried_elsewhere() {
 }
 
 #[test]
+fn a_server_that_was_told_to_go_is_no_death_and_costs_nothing() {
+    let mut story = Story::new(World { budget: 0, ..world(5) });
+    for _ in 0..4 {
+        assert_eq!(story.sends().fails(Left, Harmless), Next::Go);
+    }
+    assert_eq!((story.attempt.lost(), story.world.asked), (0, 0));
+    assert_eq!(story.sends().fails(Left, Harmful), Next::End, "it may have had effect");
+}
+
+#[test]
+fn whom_the_budget_refuses_waits_for_a_new_server_or_for_a_pause() {
+    let mut story = Story::new(World { budget: 0, ..world(3) });
+    assert_eq!(story.fails(Connect, Harmless), Next::Wait);
+    assert_eq!(story.step(Event::Rang { afresh: false }), Next::Wait, "the same three");
+    story.world.add(false);
+    assert_eq!((story.step(Event::Rang { afresh: false }), story.on()), (Next::Go, Some(3)), "a new one");
+    assert_eq!(story.fails(Connect, Harmless), Next::Wait);
+    assert_eq!(story.step(Event::Rang { afresh: true }), Next::Go, "after a pause");
+}
+
+#[test]
 fn one_that_hangs_is_left_only_for_another_and_within_the_budget() {
     let mut story = Story::new(world(2));
     assert_eq!(story.sends().step(Event::Late(Harmful)), Next::Stay, "it may have had effect");
@@ -329,6 +350,8 @@ enum Fate {
     GivesUp,
     Resets,
     TimesOut,
+    /// It was told to go, and breaks off.
+    Leaves,
     Answers(u16),
     /// And breaks off after the head.
     Breaks(u16),
@@ -341,6 +364,7 @@ fn act() -> impl Strategy<Value = Act> {
         2 => Just(Fate::GivesUp),
         2 => Just(Fate::Resets),
         1 => Just(Fate::TimesOut),
+        1 => Just(Fate::Leaves),
         2 => status.clone().prop_map(Fate::Answers),
         1 => status.prop_map(Fate::Breaks),
     ];
@@ -436,6 +460,10 @@ fn serve(story: &mut Story, seen: &mut Seen, id: u32, fate: Fate, kept: bool, re
             story.fails(broken, repeat);
         }
         Fate::GivesUp | Fate::Resets => drop(story.fails(broken, repeat)),
+        Fate::Leaves => {
+            story.world.server(id).shut = true;
+            story.fails(Left, repeat);
+        }
         Fate::TimesOut => drop(story.fails(Timeout, repeat)),
         Fate::Answers(status) | Fate::Breaks(status) => {
             if story.step(Event::Status(status, repeat)) == Next::Answer {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Cell, Life, Phase};
+use super::{Cell, Effect, Life, Phase, Report};
 use crate::rules::backoff::Backoff;
 
 /// While requests have come so lately, they come.
@@ -46,6 +46,7 @@ impl Life {
             self.exits.remove(at);
         }
         if charge.spent && self.cooling.take().is_some() {
+            self.effects.push(Effect::Report(Report::Recovered));
             self.warm_up(now);
         }
         if waits {

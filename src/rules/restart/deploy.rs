@@ -220,6 +220,7 @@ impl Life {
         let new = cell.incarnation;
         let phase = std::mem::replace(&mut cell.phase, Phase::Stopped);
         cell.dead = None;
+        cell.charge = None;
         if let Some(kept) = deploy.kept.remove(&n) {
             kept.put_back(cell);
         }
