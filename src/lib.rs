@@ -73,6 +73,8 @@
 //! - **D28** Where a request goes, how often, and when it is over is one pure machine ([`rules::attempt`]) over the servers as they are; the engine tells it what happened.
 //!   Who dies of a request cannot be told from the connection: the edge tells the master which requests a process had when it broke off ([`edge::witness`]), the master
 //!   knows whether it has ended, and joins the two. Such an exit is charged at once and forgiven when the request is known ([`rules::restart`]), whichever comes first.
+//! - **D29** Whether a server hangs is decided by comparison ([`rules::suspicion`]): it owes a byte, and a sibling has answered what it was asked meanwhile. A wait for a head is ended from outside
+//!   the engine, which has no word for that: the receiving side of the request's own connection is shut down ([`edge::upstream::waits`]), and the hook that hears of its end asks why.
 //! - **D40** A file says of itself that it is pure ("Pure" begins a line of its head), and what lies below it is pure too: `tests/architecture.rs` learns it there. Files of one
 //!   parent import each other in no ring; what two share lies in a file below both. A file has 500 lines at most and a function 60; what is larger is on a list with its
 //!   reason, and nothing comes onto the list.

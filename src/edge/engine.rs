@@ -13,6 +13,7 @@ use pingora::{
     Error, ErrorSource, ErrorType, Result,
     http::{RequestHeader, ResponseHeader},
     modules::http::HttpModules,
+    protocols::Digest,
     proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session},
     upstreams::peer::HttpPeer,
 };
@@ -24,7 +25,10 @@ use super::{
     intake::Step,
     live::LiveCell,
 };
-use crate::rules::attempt::{Cause, Repeat};
+use crate::{
+    plan::UpstreamHttp,
+    rules::attempt::{Cause, Repeat},
+};
 
 mod access;
 mod ahead;
@@ -111,6 +115,22 @@ impl ProxyHttp for Engine {
         peer::next(exchange)
     }
 
+    async fn connected_to_upstream(
+        &self,
+        _: &mut Session,
+        _: bool,
+        _: &HttpPeer,
+        fd: std::os::fd::RawFd,
+        _: Option<&Digest>,
+        exchange: &mut Self::CTX,
+    ) -> Result<()> {
+        // A connection of HTTP/2 has other requests too, one for an upgrade has deadlines of its own.
+        if fd >= 0 && exchange.pool().is_some_and(|pool| pool.http() == UpstreamHttp::V1) {
+            exchange.owns(fd);
+        }
+        Ok(())
+    }
+
     async fn upstream_request_filter(&self, session: &mut Session, upstream: &mut RequestHeader, exchange: &mut Self::CTX) -> Result<()> {
         exchange.connected();
         ahead::go(exchange);
@@ -127,12 +147,21 @@ impl ProxyHttp for Engine {
         exchange: &mut Self::CTX,
     ) -> Result<()> {
         ahead::pass(exchange, body, &self.buffers)?;
-        request::body(session.body_bytes_read(), body, end, exchange)
+        let whole = end || body.is_none();
+        request::body(session.body_bytes_read(), body, end, exchange)?;
+        if whole {
+            exchange.asked(repeat(session));
+        }
+        Ok(())
     }
 
     async fn upstream_response_filter(&self, session: &mut Session, answer: &mut ResponseHeader, exchange: &mut Self::CTX) -> Result<()> {
         if answer.status.is_informational() && answer.status != StatusCode::SWITCHING_PROTOCOLS {
+            exchange.heard();
             return Ok(());
+        }
+        if exchange.comes_too_late() {
+            return Err(Error::new_up(ErrorType::ReadTimedout));
         }
         if exchange.passes_over(answer.status, repeat(session)) {
             return Err(Error::new_up(PASSED_OVER));
@@ -148,6 +177,7 @@ impl ProxyHttp for Engine {
         _: bool,
         exchange: &mut Self::CTX,
     ) -> Result<Option<std::time::Duration>> {
+        exchange.heard();
         if let Some(body) = body {
             request::hands_over(body.len(), session.body_bytes_sent() as u64, exchange);
         }
@@ -173,6 +203,8 @@ impl ProxyHttp for Engine {
         exchange: &mut Self::CTX,
         reused: bool,
     ) -> Box<Error> {
+        // First of all: the connection is the request's no more.
+        let ended = exchange.ended();
         if (error.esource(), error.etype()) == (&ErrorSource::Upstream, &ErrorType::ReadTimedout) && !session.is_body_done() {
             // The server waits for a body that the client keeps to itself: not its fault, and nothing to try elsewhere.
             error.set_retry(false);
@@ -187,6 +219,9 @@ impl ProxyHttp for Engine {
             // What becomes of a tunnel says nothing of the server, and what was said in it is not said to another one.
             error.set_retry(false);
             return error;
+        }
+        if let Some(end) = ended.filter(|_| error.esource() != &ErrorSource::Downstream) {
+            return report::cut_short(session, exchange, end);
         }
         let again = match cause(session, &error, reused) {
             None => false,

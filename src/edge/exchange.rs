@@ -17,7 +17,7 @@ use super::{
     live::{Live, LiveAction, LiveRoute, LiveSite},
     refused::By,
     tls::mutual::ClientCertificate,
-    upstream::{Choice, Lease, Pool, Room, ServerId, Unavailable},
+    upstream::{Choice, End, Lease, Pool, Room, ServerId, Unavailable},
     warden::Watched,
 };
 use crate::{
@@ -33,6 +33,8 @@ use crate::{
     telemetry::{InFlight, SiteMetrics},
 };
 
+mod awaited;
+
 /// The status by which the access log knows a client that left before its answer; nginx's word.
 pub const CLIENT_GONE: u16 = 499;
 
@@ -43,6 +45,10 @@ pub struct Try {
     pub began: Instant,
     /// When the connection stood.
     pub connected: Option<Duration>,
+    /// The connection's, where it is the request's alone.
+    pub fd: Option<i32>,
+    /// Why we ended the wait for its answer.
+    pub ended: Option<End>,
     /// Its answer has begun with this status.
     pub status: Option<u16>,
 }
@@ -242,7 +248,7 @@ impl Exchange {
     pub fn begin_try(&mut self) -> Option<&Lease> {
         let lease = self.next.take()?;
         self.tries += 1;
-        self.on = Some(Try { lease, began: Instant::now(), connected: None, status: None });
+        self.on = Some(Try { lease, began: Instant::now(), connected: None, fd: None, ended: None, status: None });
         self.on.as_ref().map(|on| &on.lease)
     }
 

@@ -90,7 +90,7 @@ pub enum RetryOn {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct UpstreamTimeouts {
     pub connect: Duration,
-    /// Between two reads of the answer; the wait for its first byte too.
+    /// For the whole head of the answer, interim ones before it included; then between two reads.
     pub read: Duration,
     pub send: Duration,
     /// Keep-alive in our pool; shorter than the app's own (Node closes after 5 s).

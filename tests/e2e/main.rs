@@ -17,6 +17,7 @@ mod early;
 mod filters;
 mod floods;
 mod forwarded;
+mod hangs;
 mod hold;
 mod hostile;
 mod jobs;

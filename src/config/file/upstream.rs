@@ -109,7 +109,7 @@ table! {
     UpstreamTimeouts {
         /// Default: 5s.
         connect: Time,
-        /// Between two reads of the answer; the wait for its first byte too. Default: 60s.
+        /// For the whole head of the answer, interim ones before it included; then between two reads. Default: 60s.
         read: Time,
         /// Between two writes of the request. Default: 30s.
         send: Time,

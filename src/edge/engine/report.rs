@@ -17,6 +17,7 @@ use super::super::{
     intake,
     live::{Live, LiveAction},
     refused,
+    upstream::End,
 };
 use crate::{
     ipc::{
@@ -272,6 +273,23 @@ fn deadline(fault: Fault, timeouts: &UpstreamTimeouts) -> Option<Duration> {
         | Fault::Answered
         | Fault::Other => None,
     }
+}
+
+/// We have ended the wait for an answer: what the engine is told instead of the end that it saw.
+pub fn cut_short(session: &Session, exchange: &mut Exchange, end: End) -> Box<Error> {
+    let why = match end {
+        End::Late => "the head of its answer was not whole in time",
+        End::Hung => "silent, while others answered",
+    };
+    let mut error = Error::explain(ErrorType::ReadTimedout, why).into_up();
+    match end {
+        End::Late => trouble(exchange, &error, Cause::Timeout),
+        End::Hung => {
+            exchange.trouble = Some(Trouble { fault: Fault::ReadTimeout, deadline: None, detail: Some(why.to_owned()) });
+        }
+    }
+    error.set_retry(exchange.cut_short(end, super::repeat(session)));
+    error
 }
 
 /// An upstream's failure: noted for the black box, and told in our log, at most one line a second: the metrics count them all.

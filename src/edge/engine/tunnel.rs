@@ -32,8 +32,10 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 mod farewell;
+mod head;
 
 use farewell::Boundary;
+use head::Answer;
 
 /// Whether the first read waits its turn.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -47,7 +49,7 @@ pub enum Gate {
 #[derive(Debug)]
 pub struct GateConnect {
     pub connect: Duration,
-    /// Until the first byte of the answer; between two reads of one that is no upgrade.
+    /// Until the head of the answer is whole; then between two reads of one that is no upgrade.
     pub read: Duration,
     pub gate: Gate,
     /// Cancelled when tunnels on the server should come to an end.
@@ -63,12 +65,12 @@ impl L4Connect for GateConnect {
         let wire = wire
             .or_err(ErrorType::ConnectTimedout, "an upgrade's connection")?
             .or_err(ErrorType::ConnectError, "an upgrade's connection")?;
-        let patience = Some(Box::pin(sleep_until(Instant::now() + self.connect + self.read)));
+        let patience = Some(Box::pin(sleep_until(Instant::now() + self.read)));
         let socket = GateSocket {
             wire,
             shut: self.gate == Gate::Shut,
             read: self.read,
-            answer: Answer::Begins { seen: 0 },
+            answer: Answer::default(),
             patience,
             farewell: Farewell::new(self.leave.clone()),
             cut: Box::pin(self.cut.clone().cancelled_owned()),
@@ -146,37 +148,6 @@ impl Farewell {
     }
 }
 
-/// What the upstream has said so far.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Answer {
-    /// So many bytes of [`INTERIM`].
-    Begins { seen: usize },
-    /// An upgrade, or what may become one: may be silent from here on.
-    Tunnel,
-    /// An ordinary answer, which has deadlines as any other.
-    Plain,
-}
-
-/// How a 101 begins, and whatever may stand before it.
-const INTERIM: &[u8] = b"HTTP/1.1 1";
-
-impl Answer {
-    fn read(self, bytes: &[u8]) -> Self {
-        match self {
-            Self::Begins { seen } => {
-                let due = &INTERIM[seen..];
-                let n = due.len().min(bytes.len());
-                match (bytes[..n] == due[..n], n == due.len()) {
-                    (true, true) => Self::Tunnel,
-                    (true, false) => Self::Begins { seen: seen + n },
-                    (false, _) => Self::Plain,
-                }
-            }
-            Self::Tunnel | Self::Plain => self,
-        }
-    }
-}
-
 macro_rules! each {
     ($self:expr, $wire:ident => $do:expr) => {
         match &mut $self.wire {
@@ -203,6 +174,12 @@ impl AsyncRead for GateSocket {
             // As if the upstream had ended it: no fault of the server's.
             return Poll::Ready(Ok(()));
         }
+        if let (Answer::Awaited(_), Some(patience)) = (socket.answer, &mut socket.patience)
+            && patience.as_mut().poll(cx).is_ready()
+        {
+            // Before the next piece of a head that may never end.
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         if socket.farewell.say(cx, buf) {
             return Poll::Ready(Ok(()));
         }
@@ -225,7 +202,9 @@ impl AsyncRead for GateSocket {
             Poll::Ready(done) => {
                 self.answer = self.answer.read(&buf.filled()[before..]);
                 self.farewell.boundary = self.farewell.boundary.after(&buf.filled()[before..]);
-                self.patience = None;
+                if !matches!(self.answer, Answer::Awaited(_)) {
+                    self.patience = None;
+                }
                 Poll::Ready(done)
             }
             Poll::Pending if self.answer == Answer::Tunnel => Poll::Pending,

@@ -1,9 +1,14 @@
 //! How much may be tried again: retries are a share of the requests.
 
 use std::{
-    sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
+
+use crate::telemetry::UpstreamMetrics;
 
 /// Retries may be a share of the requests of the last ten seconds, or ten a second, whichever is more: so that a retry never doubles the load of servers in need.
 ///
@@ -63,6 +68,28 @@ impl Budget {
             second.retries.store(0, Relaxed);
         }
         second
+    }
+}
+
+/// What a request has that may leave a server which hangs, for a sibling: the budget that it is paid from.
+#[derive(Clone, Debug)]
+pub struct Move {
+    budget: Arc<Budget>,
+    metrics: Arc<UpstreamMetrics>,
+}
+
+impl Move {
+    pub(super) fn new(budget: &Arc<Budget>, metrics: &Arc<UpstreamMetrics>) -> Self {
+        Self { budget: budget.clone(), metrics: metrics.clone() }
+    }
+
+    /// Takes one retry, and counts it; `false`: the budget is spent.
+    pub(super) fn pay(&self, now: Duration) -> bool {
+        let may = self.budget.take(now);
+        if may {
+            self.metrics.retried();
+        }
+        may
     }
 }
 

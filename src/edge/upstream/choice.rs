@@ -11,6 +11,8 @@ pub struct Choice<'a> {
     pool: &'a Pool,
     /// Where the time comes from.
     pools: &'a Pools,
+    /// The budget was asked already.
+    paid: bool,
     lease: Option<Lease>,
     refused: Option<Unavailable>,
 }
@@ -18,7 +20,13 @@ pub struct Choice<'a> {
 impl<'a> Choice<'a> {
     #[must_use]
     pub fn new(pool: &'a Pool, pools: &'a Pools) -> Self {
-        Self { pool, pools, lease: None, refused: None }
+        Self { pool, pools, paid: false, lease: None, refused: None }
+    }
+
+    /// The retry that this step may need is paid for.
+    #[must_use]
+    pub fn paid(self) -> Self {
+        Self { paid: true, ..self }
     }
 
     /// The server that was picked last, or why none was.
@@ -45,7 +53,7 @@ impl Servers for Choice<'_> {
     }
 
     fn spend(&mut self) -> bool {
-        self.pool.spend(self.pools.now())
+        self.paid || self.pool.spend(self.pools.now())
     }
 
     fn pick(&mut self, but: &[ServerId], trust: Trust) -> Option<Found<ServerId>> {

@@ -14,9 +14,10 @@ use serde::Serialize;
 use thiserror::Error;
 
 use super::{
-    budget::Budget,
+    budget::{Budget, Move},
     hold::Room,
-    server::{Lease, Server, ServerId, Shared},
+    lease::Lease,
+    server::{Server, ServerId, Shared},
 };
 use crate::{
     ipc::message::Duty,
@@ -60,7 +61,7 @@ pub struct Pool {
     timeouts: UpstreamTimeouts,
     retry: Retry,
     http: UpstreamHttp,
-    budget: Budget,
+    budget: Arc<Budget>,
     /// Swapped alone: no other state must agree with it (a pick reads it once).
     set: ArcSwap<Set>,
     /// Where requests wait while no instance of an app is ready.
@@ -145,7 +146,7 @@ thread_local! {
 impl Pool {
     pub(super) fn new(parts: Parts) -> Self {
         let Parts { spec, shared, balance, timeouts, retry, http, servers, series, room } = parts;
-        let budget = Budget::new(retry.budget);
+        let budget = Arc::new(Budget::new(retry.budget));
         let set = ArcSwap::from_pointee(Set::new(servers));
         let coming = AtomicBool::new(true);
         Self {
@@ -264,7 +265,7 @@ impl Pool {
 
     /// This very server, where it still takes requests.
     pub(super) fn again(&self, server: ServerId) -> Option<Lease> {
-        self.set.load().servers.iter().find(|known| known.id() == server)?.lease()
+        self.set.load().servers.iter().find(|known| known.id() == server).and_then(Lease::of)
     }
 
     /// A server for one request. `tried`: those it has been to already.
@@ -281,7 +282,7 @@ impl Pool {
                 self.choose(&set, candidates, dice)
             });
             let index = chosen.map_err(|why| self.unavailable(why))?;
-            if let Some(lease) = set.servers[index].lease() {
+            if let Some(lease) = Lease::of(&set.servers[index]) {
                 return Ok(lease);
             }
         }
@@ -317,14 +318,12 @@ impl Pool {
         Unavailable { retry_after, why }
     }
 
-    /// Whether a request that may be repeated leaves a server that hangs; `tries` are those made so far. Takes from the retry budget, and counts the retry.
-    pub(super) fn may_move(&self, now: Duration, tries: u32) -> bool {
+    /// What a request needs that may leave a server which hangs; `None`: there is no sibling, or `retry` says no.
+    #[must_use]
+    pub fn moves(&self) -> Option<Move> {
         let named = self.retry.on.iter().any(|on| matches!(on, RetryOn::Connect | RetryOn::Timeout));
-        let may = named && tries < self.retry.tries.get() && self.budget.take(now);
-        if may {
-            self.shared.metrics.retried();
-        }
-        may
+        let may = named && self.retry.tries.get() > 1 && self.set.load().servers.len() > 1;
+        may.then(|| Move::new(&self.budget, &self.shared.metrics))
     }
 
     /// Brings the gauges up to date: ejections end without an event. For the prober, once a second, and whoever renders metrics, just before.

@@ -1,4 +1,4 @@
-//! One server of a pool: its state in atomics, and the leases on it.
+//! One server of a pool: its state in atomics.
 
 use std::{
     net::SocketAddr,
@@ -18,7 +18,6 @@ use tokio_util::sync::CancellationToken;
 use super::{
     group::{Group, Manner},
     silence::Silence,
-    waits::{End, Move, Wait},
 };
 use crate::{
     ipc::message::{Duty, Incarnation, InstanceId},
@@ -27,7 +26,7 @@ use crate::{
         balance::{Candidate, Role, Standing},
         health::{Ejection, Strikes, Verdict},
     },
-    telemetry::{InFlight, ServerMetrics, UpstreamMetrics},
+    telemetry::{ServerMetrics, UpstreamMetrics},
     vocab::{ServerAddr, UpstreamName},
 };
 
@@ -175,6 +174,24 @@ impl Vitals {
         self.leases.load(Ordering::Acquire) & !CLOSED
     }
 
+    /// A request got no answer from it.
+    pub(super) fn lost_one(&self) {
+        self.unanswered.fetch_add(1, Ordering::Relaxed);
+        self.failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn answered_one(&self, status: u16) {
+        self.answered.fetch_add(1, Ordering::Relaxed);
+        if status >= 500 {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// See [`super::lease::Lease::leave`].
+    pub(super) fn leave(&self) -> CancellationToken {
+        self.leave.clone()
+    }
+
     pub(super) fn answered(&self) -> u64 {
         self.answered.load(Ordering::Relaxed)
     }
@@ -217,12 +234,12 @@ impl Vitals {
         self.ejected_until.load(Ordering::Relaxed) > millis(now)
     }
 
-    fn open_lease(&self, max: Option<NonZeroU32>) -> bool {
+    pub(super) fn open_lease(&self, max: Option<NonZeroU32>) -> bool {
         let max = max.map_or(CLOSED - 1, NonZeroU32::get);
         self.leases.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |leases| (leases < max).then_some(leases + 1)).is_ok()
     }
 
-    fn give_back(&self) {
+    pub(super) fn give_back(&self) {
         if self.leases.fetch_sub(1, Ordering::AcqRel) == CLOSED | 1 {
             self.idle.notify_waiters();
         }
@@ -257,9 +274,9 @@ pub struct Server {
     pub(super) role: Role,
     pub(super) max_conns: Option<NonZeroU32>,
     /// Everything but the address that two kept connections must agree in.
-    group: Group,
+    pub(super) group: Group,
     /// Which start of which instance it is, of an app.
-    instance: Option<(InstanceId, Incarnation)>,
+    pub(super) instance: Option<(InstanceId, Incarnation)>,
     pub(super) duty: Duty,
     pub(super) vitals: Arc<Vitals>,
     pub(super) metrics: Arc<ServerMetrics>,
@@ -329,20 +346,6 @@ impl Server {
         }
     }
 
-    /// `None`: it was closed, filled up or forgotten a moment ago.
-    pub(super) fn lease(self: &Arc<Self>) -> Option<Lease> {
-        let addr = self.address.found()?;
-        self.vitals.open_lease(self.max_conns).then(|| Lease {
-            addr,
-            // A rise of the verdict has made it known.
-            on_trial: self.vitals.duty() == Duty::OnTrial,
-            _in_flight: self.metrics.begin(),
-            sent: None,
-            wait: None,
-            server: self.clone(),
-        })
-    }
-
     pub(super) fn state(&self, now: Duration) -> &'static str {
         match self.vitals.verdict() {
             _ if self.vitals.closed() => "draining",
@@ -364,7 +367,7 @@ impl Server {
         }
     }
 
-    fn strike(&self, now: Duration, cause: Cause) {
+    pub(super) fn strike(&self, now: Duration, cause: Cause) {
         let mut strikes = lock(&self.vitals.strikes);
         let (next, until) = strikes.strike(self.shared.ejection, now);
         *strikes = next;
@@ -378,143 +381,10 @@ impl Server {
         }
     }
 
-    fn forgive(&self) {
+    pub(super) fn forgive(&self) {
         if self.vitals.struck.load(Ordering::Relaxed) {
             self.vitals.struck.store(false, Ordering::Relaxed);
             *lock(&self.vitals.strikes) = Strikes::default();
         }
-    }
-}
-
-/// A server picked for one request; given back when dropped.
-#[derive(Debug)]
-pub struct Lease {
-    addr: Arc<PeerAddr>,
-    on_trial: bool,
-    _in_flight: InFlight,
-    /// When the whole request was.
-    sent: Option<Duration>,
-    /// While it waits for the head of the answer.
-    wait: Option<Wait>,
-    server: Arc<Server>,
-}
-
-impl Lease {
-    #[must_use]
-    pub fn id(&self) -> ServerId {
-        self.server.vitals.id
-    }
-
-    #[must_use]
-    pub fn addr(&self) -> &PeerAddr {
-        &self.addr
-    }
-
-    /// As in metrics and logs.
-    #[must_use]
-    pub fn label(&self) -> &str {
-        &self.server.label
-    }
-
-    /// Which start of which instance it is, of an app.
-    #[must_use]
-    pub fn instance(&self) -> Option<&(InstanceId, Incarnation)> {
-        self.server.instance.as_ref()
-    }
-
-    /// Cancelled when tunnels on the server should come to an end.
-    #[must_use]
-    pub fn leave(&self) -> CancellationToken {
-        self.server.vitals.leave.clone()
-    }
-
-    /// Whether it is of a release that is not proven yet.
-    #[must_use]
-    pub fn is_on_trial(&self) -> bool {
-        self.on_trial
-    }
-
-    /// Kept connections may be shared by leases of the same group only: same upstream, server, spec, resolved address and, for an app, the same incarnation.
-    #[must_use]
-    pub fn group(&self) -> Group {
-        match *self.addr {
-            PeerAddr::Tcp(addr) if matches!(self.server.address.asked, ServerAddr::Name { .. }) => self.server.group.at(addr),
-            PeerAddr::Tcp(_) | PeerAddr::Unix(_) => self.server.group,
-        }
-    }
-
-    /// Whether the server drains: a tunnel on it should come to an end.
-    #[must_use]
-    pub fn draining(&self) -> bool {
-        self.server.vitals.closed()
-    }
-
-    /// The whole request was sent, on this descriptor: the head of its answer is to come within `read`. `moves`: a sibling may have it if the server hangs.
-    ///
-    /// Shape: where there is no descriptor, the engine keeps the deadline itself and the request stays.
-    pub fn sent(&mut self, now: Duration, fd: Option<i32>, read: Duration, moves: Option<Move>) {
-        self.server.vitals.silence.asked(now);
-        self.sent = Some(now);
-        self.wait = fd.map(|fd| Wait::begin(self.server.clone(), fd, now, read, moves));
-    }
-
-    /// A byte came from the server.
-    pub fn heard(&self) {
-        self.server.vitals.silence.heard();
-    }
-
-    /// The wait for the head of its answer is over; `Some`: by us.
-    pub fn waited(&mut self) -> Option<End> {
-        self.wait.take().and_then(Wait::end)
-    }
-
-    /// The head of its answer came.
-    pub fn answers(&self, now: Duration) {
-        match self.sent {
-            Some(sent) => self.server.vitals.silence.answered(sent, now),
-            // Before it had the whole request.
-            None => self.heard(),
-        }
-    }
-
-    /// The request got no answer from it, or not a whole one. To be called once, before another lease is asked for.
-    pub fn failed(&self, now: Duration, cause: Cause) {
-        match cause {
-            Cause::Stale | Cause::Left => {}
-            Cause::Connect | Cause::Reset | Cause::Timeout | Cause::Status(_) | Cause::Broken => {
-                self.server.vitals.unanswered.fetch_add(1, Ordering::Relaxed);
-                self.server.vitals.failures.fetch_add(1, Ordering::Relaxed);
-                self.server.metrics.done(cause.status());
-                self.server.strike(now, cause);
-            }
-        }
-    }
-
-    /// The request goes to a sibling, as the server hangs. No strike: it is out of the rotation until it says something. To be called once, instead of [`Lease::failed`].
-    pub fn hung(&self) {
-        self.server.vitals.unanswered.fetch_add(1, Ordering::Relaxed);
-        self.server.vitals.failures.fetch_add(1, Ordering::Relaxed);
-        self.server.metrics.done(504);
-    }
-
-    /// The server answered; `took` runs from the pick to the end of the answer. To be called once, instead of [`Lease::failed`].
-    pub fn answered(&self, now: Duration, status: u16, took: Duration) {
-        self.server.vitals.answered.fetch_add(1, Ordering::Relaxed);
-        if status >= 500 {
-            self.server.vitals.failures.fetch_add(1, Ordering::Relaxed);
-        }
-        self.server.metrics.done(status);
-        self.server.shared.metrics.answered(took);
-        if self.server.shared.failures.contains(&status) {
-            self.server.strike(now, Cause::Status(status));
-        } else {
-            self.server.forgive();
-        }
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.server.vitals.give_back();
     }
 }

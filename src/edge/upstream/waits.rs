@@ -18,7 +18,7 @@ use std::{
 use nix::sys::socket::{Shutdown, shutdown};
 use tokio::{sync::Notify, time::sleep};
 
-use super::{pool::Pool, server::Server};
+use super::{budget::Move, server::Server};
 use crate::rules::suspicion;
 
 /// Between two looks at those that wait.
@@ -31,14 +31,6 @@ pub enum End {
     Late,
     /// The server hangs and a sibling may have the request: the retry is paid for.
     Hung,
-}
-
-/// What a request needs that moves to a sibling.
-#[derive(Debug)]
-pub struct Move {
-    pub pool: Arc<Pool>,
-    /// Made so far.
-    pub tries: u32,
 }
 
 #[derive(Debug)]
@@ -138,8 +130,8 @@ impl Waiting {
     /// Whether a sibling gets it now.
     fn goes_on(&self, now: Duration) -> bool {
         let silence = &self.server.vitals.silence;
-        let (Some(Move { pool, tries }), Some(since)) = (&self.moves, silence.owes_since()) else { return false };
-        silence.is_suspect() && suspicion::moves(since, self.sent, now) && pool.may_move(now, *tries)
+        let (Some(moves), Some(since)) = (&self.moves, silence.owes_since()) else { return false };
+        silence.is_suspect() && suspicion::moves(since, self.sent, now) && moves.pay(now)
     }
 }
 
@@ -169,7 +161,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        edge::upstream::{Pools, testing::TestPlan},
+        edge::upstream::{Pool, Pools, testing::TestPlan},
         rules::suspicion::Verdict,
         telemetry::Metrics,
     };
@@ -224,22 +216,20 @@ mod tests {
         let began = pools.now().saturating_sub(Duration::from_secs(4));
         server.vitals.silence.asked(began);
         server.vitals.silence.judged(Verdict::Suspect);
-        let moves = |tries| Some(Move { pool: pool.clone(), tries });
         let ((mut near, _far), (stays, _other)) = (UnixStream::pair().expect("a pair"), UnixStream::pair().expect("a pair"));
         let later = began + Duration::from_millis(1);
         let wait = |fd: &UnixStream, sent, moves| Wait::begin(server.clone(), fd.as_raw_fd(), sent, LONG, moves);
         let harmful = wait(&stays, later, None);
-        let tried = wait(&stays, later, moves(2));
         // What it may be working on has more patience.
-        let first = wait(&stays, began, moves(1));
-        // Its own clock begins with it: as if it had been sent four seconds ago.
-        let goes = wait(&near, later, moves(1));
+        let first = wait(&stays, began, pool.moves());
+        let goes = wait(&near, later, pool.moves());
+        // As if they had been sent four seconds ago.
         WAITS.with_borrow_mut(|waits| {
             waits.list.iter_mut().flatten().for_each(|waiting| waiting.since -= Duration::from_secs(4));
         });
         assert_eq!(timeout(SOON, near.read(&mut [0; 8])).await.expect("it ends").expect("readable"), 0);
         assert_eq!(goes.end(), Some(End::Hung));
-        assert_eq!([harmful.end(), tried.end(), first.end()], [None; 3]);
+        assert_eq!([harmful.end(), first.end()], [None; 2]);
         assert!(stays.try_write(b"x").is_ok(), "its connection stands");
     }
 

@@ -166,6 +166,20 @@ pub async fn hangs() -> Upstream {
     .await
 }
 
+/// Reads a request, says the first words, and then the others again and again.
+pub async fn drips(first: &'static [u8], then: &'static [u8]) -> Upstream {
+    each(move |mut stream, _| async move {
+        let mut buffer = [0; 4096];
+        drop(stream.read(&mut buffer).await);
+        let mut said = stream.write_all(first).await;
+        while said.is_ok() {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            said = stream.write_all(then).await;
+        }
+    })
+    .await
+}
+
 /// Answers with the status that the path names.
 pub async fn answers_by_path() -> Upstream {
     serve(None, Http::One, move |request, _| async move {
