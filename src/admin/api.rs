@@ -41,6 +41,8 @@ pub trait Source: Send + Sync {
     /// How many clients are banned.
     fn bans(&self) -> u64;
     fn totals(&self) -> Totals;
+    /// Over the last minute; `None`: it is too young for that.
+    fn recent(&self) -> Option<Recent>;
     fn node(&self) -> NodeSample;
     /// Prometheus text, with `ZoneMetrics::set` and the like brought up to date before.
     fn metrics(&self) -> String;
@@ -48,8 +50,8 @@ pub trait Source: Send + Sync {
 
 /// Everything that is known, judged: `/api/status`, and what `gateway status --json` prints.
 #[must_use]
-pub fn status(source: &dyn Source, recent: Option<Recent>) -> Status {
-    Known::gather(source, recent).status()
+pub fn status(source: &dyn Source) -> Status {
+    Known::gather(source).status()
 }
 
 /// One look at the source.
@@ -60,17 +62,18 @@ struct Known {
 }
 
 impl Known {
-    fn gather(source: &dyn Source, recent: Option<Recent>) -> Self {
+    fn gather(source: &dyn Source) -> Self {
         let now = Timestamp::now();
         let process = source.process();
         let mut status = Status {
             status: Verdict::Healthy,
             message: String::new(),
+            faults: Vec::new(),
             timestamp: second(now),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: uptime(&process.started, now),
             process,
-            traffic: Traffic::new(source.totals(), recent),
+            traffic: Traffic::new(source.totals(), source.recent()),
             listeners: source.listeners(),
             sites: source.sites(),
             apps: source.apps(),
@@ -80,7 +83,7 @@ impl Known {
             certificates: source.certificates(),
             system: source.node().into(),
         };
-        let health::Judgement { verdict, message, components } = health::judge(&Facts {
+        let health::Judgement { verdict, message, faults, components } = health::judge(&Facts {
             now,
             listeners: &status.listeners,
             sites: &status.sites,
@@ -89,7 +92,7 @@ impl Known {
             certificates: &status.certificates,
             disks: &status.system.disk,
         });
-        (status.status, status.message) = (verdict, message);
+        (status.status, status.message, status.faults) = (verdict, message, faults);
         Self { now, status, components }
     }
 
@@ -114,12 +117,13 @@ fn uptime(started: &str, now: Timestamp) -> u64 {
 
 /// Rates over the last minute, from sums that are noted every few seconds.
 #[derive(Default)]
-struct Rates(Mutex<VecDeque<(Instant, u64, u64)>>);
+pub struct Rates(Mutex<VecDeque<(Instant, u64, u64)>>);
 
 impl Rates {
     const SPAN: Duration = Duration::from_secs(60);
 
-    fn note(&self, now: Instant, totals: &Totals) {
+    /// To be called every few seconds.
+    pub fn note(&self, now: Instant, totals: &Totals) {
         let mut notes = lock(&self.0);
         // One beyond the span stays: the start of the minute.
         while notes.get(1).is_some_and(|(at, ..)| now.duration_since(*at) >= Self::SPAN) {
@@ -128,7 +132,8 @@ impl Rates {
         notes.push_back((now, totals.requests, totals.errors));
     }
 
-    fn read(&self, now: Instant, totals: &Totals) -> Option<Recent> {
+    #[must_use]
+    pub fn read(&self, now: Instant, totals: &Totals) -> Option<Recent> {
         let (at, requests, errors) = *lock(&self.0).front()?;
         let seconds = now.checked_duration_since(at)?.as_secs_f64();
         if seconds < 1.0 {
@@ -145,21 +150,13 @@ pub struct Api {
     source: Arc<dyn Source>,
     listen: SocketAddr,
     door: Option<Door>,
-    rates: Rates,
 }
 
 impl Api {
     /// `listen` is where the listener is bound; `token` is there unless that is loopback.
     #[must_use]
     pub fn new(source: Arc<dyn Source>, listen: SocketAddr, token: Option<Secret<String>>) -> Self {
-        let api = Self { source, listen, door: token.map(Door::new), rates: Rates::default() };
-        api.tick();
-        api
-    }
-
-    /// To be called every few seconds.
-    pub(super) fn tick(&self) {
-        self.rates.note(Instant::now(), &self.source.totals());
+        Self { source, listen, door: token.map(Door::new) }
     }
 
     #[must_use]
@@ -232,8 +229,7 @@ impl Api {
     }
 
     fn known(&self) -> Known {
-        let recent = self.rates.read(Instant::now(), &self.source.totals());
-        Known::gather(&*self.source, recent)
+        Known::gather(&*self.source)
     }
 
     fn route(&self, path: &str) -> Response<Bytes> {

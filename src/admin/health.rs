@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
 
-use super::view::{App, Certificate, Component, Disk, Listener, Site, Upstream, Verdict};
+use super::view::{App, Certificate, Component, Disk, Fault, Listener, Site, Upstream, Verdict};
 use crate::ipc::message::InstanceState;
 
 /// A certificate from files that ends sooner than this is reported.
@@ -30,34 +30,95 @@ pub struct Facts<'a> {
     pub disks: &'a [Disk],
 }
 
-/// The parts, and the whole: the worst part's verdict, and what is wrong with it.
+/// The parts, and the whole: the worst part's verdict, and what is wrong.
 pub struct Judgement {
     pub verdict: Verdict,
     pub message: String,
+    /// One for each root; the worst first.
+    pub faults: Vec<Fault>,
     pub components: BTreeMap<String, Component>,
 }
 
 #[must_use]
 pub fn judge(facts: &Facts<'_>) -> Judgement {
+    let found = Found::of(facts);
+    let faults = faults(&found, facts);
+    let Found { listeners, sites, apps, upstreams, certificates, disks } = found;
+    let named = |found: Vec<(String, Verdict, String)>| found.into_iter().map(|(_, verdict, what)| (verdict, what)).collect::<Vec<_>>();
+    let sites = sites.into_iter().map(|dark| (Verdict::Unhealthy, dark.told())).collect();
     let parts = [
-        ("listeners", listeners(facts.listeners)),
-        ("sites", sites(facts.sites, facts.upstreams, facts.apps)),
-        ("apps", apps(facts.apps)),
-        ("upstreams", upstreams(facts.upstreams, facts.apps)),
-        ("certificates", certificates(facts.certificates, facts.now)),
-        ("disk", disks(facts.disks)),
+        ("listeners", component(listeners, counted(facts.listeners.len(), "listener"))),
+        ("sites", component(sites, counted(facts.sites.len(), "site"))),
+        ("apps", component(named(apps), counted(facts.apps.len(), "app"))),
+        ("upstreams", component(named(upstreams), counted(facts.upstreams.len(), "upstream"))),
+        ("certificates", component(certificates, counted(facts.certificates.len(), "certificate"))),
+        ("disk", component(disks, counted(facts.disks.len(), "disk"))),
     ];
     let verdict = parts.iter().map(|(_, part)| part.status).max().unwrap_or(Verdict::Healthy);
     let message = match verdict {
         Verdict::Healthy => "everything is served".to_owned(),
-        Verdict::Degraded | Verdict::Unhealthy => {
-            // The worst first; within a verdict in the order above.
-            let mut bad: Vec<_> = parts.iter().map(|(_, part)| part).filter(|part| part.status != Verdict::Healthy).collect();
-            bad.sort_by_key(|part| std::cmp::Reverse(part.status));
-            bad.iter().map(|part| part.message.as_str()).collect::<Vec<_>>().join("; ")
-        }
+        Verdict::Degraded | Verdict::Unhealthy => faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
     };
-    Judgement { verdict, message, components: parts.into_iter().map(|(name, part)| (name.to_owned(), part)).collect() }
+    Judgement { verdict, message, faults, components: parts.into_iter().map(|(name, part)| (name.to_owned(), part)).collect() }
+}
+
+/// What was found in each part; of apps and upstreams with their names.
+struct Found {
+    listeners: Vec<(Verdict, String)>,
+    sites: Vec<Dark>,
+    apps: Vec<(String, Verdict, String)>,
+    upstreams: Vec<(String, Verdict, String)>,
+    certificates: Vec<(Verdict, String)>,
+    disks: Vec<(Verdict, String)>,
+}
+
+impl Found {
+    fn of(facts: &Facts<'_>) -> Self {
+        Self {
+            listeners: listeners(facts.listeners),
+            sites: sites(facts.sites, facts.upstreams, facts.apps),
+            apps: apps(facts.apps),
+            upstreams: upstreams(facts.upstreams, facts.apps),
+            certificates: certificates(facts.certificates, facts.now),
+            disks: disks(facts.disks),
+        }
+    }
+}
+
+/// A site of which no upstream serves.
+struct Dark {
+    site: String,
+    needs: Vec<String>,
+}
+
+impl Dark {
+    fn told(&self) -> String {
+        format!("site {} is not served: no server of {} is up", self.site, self.needs.join(", "))
+    }
+}
+
+/// Each root once: a site that is not served follows from what its servers ail from, and an upstream without servers from its app.
+fn faults(found: &Found, facts: &Facts<'_>) -> Vec<Fault> {
+    let plain = |(status, what): &(Verdict, String)| Fault { status: *status, what: what.clone(), so: Vec::new() };
+    let mut told: Vec<&str> = Vec::new();
+    let mut all: Vec<Fault> = found.listeners.iter().map(plain).collect();
+    let ill = |name: &str| found.apps.iter().any(|(app, ..)| app == name);
+    let roots = found.apps.iter().chain(found.upstreams.iter().filter(|(name, ..)| !ill(name)));
+    for (name, status, what) in roots {
+        let dark: Vec<&Dark> = found.sites.iter().filter(|dark| dark.needs.contains(name) && !told.contains(&dark.site.as_str())).collect();
+        told.extend(dark.iter().map(|dark| dark.site.as_str()));
+        let so: Vec<String> = dark.iter().map(|dark| format!("site {} is not served", dark.site)).collect();
+        let status = if so.is_empty() { *status } else { Verdict::Unhealthy };
+        // That it was stopped says more than that nothing is up.
+        let stopped = facts.apps.iter().any(|app| app.name == *name && app.instances.iter().all(|one| one.state == InstanceState::Stopped));
+        let what = if stopped { format!("app {name} is stopped") } else { what.clone() };
+        all.push(Fault { status, what, so });
+    }
+    let orphans = found.sites.iter().filter(|dark| !told.contains(&dark.site.as_str()));
+    all.extend(orphans.map(|dark| Fault { status: Verdict::Unhealthy, what: dark.told(), so: Vec::new() }));
+    all.extend(found.certificates.iter().chain(&found.disks).map(plain));
+    all.sort_by_key(|fault| std::cmp::Reverse(fault.status));
+    all
 }
 
 /// All that was found, or that nothing was.
@@ -71,12 +132,12 @@ fn counted(n: usize, what: &str) -> String {
     format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
-fn listeners(listeners: &[Listener]) -> Component {
+fn listeners(listeners: &[Listener]) -> Vec<(Verdict, String)> {
     let found = listeners
         .iter()
         .filter(|listener| !listener.accepting)
         .map(|listener| (Verdict::Unhealthy, format!("listener {} {} does not accept", listener.role, listener.bound)));
-    component(found.collect(), counted(listeners.len(), "listener"))
+    found.collect()
 }
 
 /// Nobody has started it, which is as it should be.
@@ -84,19 +145,19 @@ fn is_manual(name: &str, apps: &[App]) -> bool {
     apps.iter().any(|app| app.name == name && !app.instances.is_empty() && app.instances.iter().all(|instance| instance.manual))
 }
 
-fn sites(sites: &[Site], upstreams: &[Upstream], apps: &[App]) -> Component {
+fn sites(sites: &[Site], upstreams: &[Upstream], apps: &[App]) -> Vec<Dark> {
     let up = |name: &str| is_manual(name, apps) || upstreams.iter().any(|upstream| upstream.name == name && upstream.up() > 0);
     let found = sites.iter().filter_map(|site| {
         let mut needs: Vec<_> = site.routes.iter().filter_map(|route| route.upstream.as_deref()).collect();
         needs.sort_unstable();
         needs.dedup();
         let down = !needs.is_empty() && !needs.iter().any(|name| up(name));
-        down.then(|| (Verdict::Unhealthy, format!("site {} is not served: no server of {} is up", site.name, needs.join(", "))))
+        down.then(|| Dark { site: site.name.clone(), needs: needs.into_iter().map(str::to_owned).collect() })
     });
-    component(found.collect(), counted(sites.len(), "site"))
+    found.collect()
 }
 
-fn apps(apps: &[App]) -> Component {
+fn apps(apps: &[App]) -> Vec<(String, Verdict, String)> {
     let found = apps.iter().filter_map(|app| {
         let ill: Vec<_> = app
             .instances
@@ -111,29 +172,29 @@ fn apps(apps: &[App]) -> Component {
                 format!("{} {}{why}", instance.id, instance.state.as_str())
             })
             .collect();
-        (!ill.is_empty()).then(|| (Verdict::Degraded, format!("app {}: {}", app.name, ill.join(", "))))
+        (!ill.is_empty()).then(|| (app.name.clone(), Verdict::Degraded, format!("app {}: {}", app.name, ill.join(", "))))
     });
-    component(found.collect(), counted(apps.len(), "app"))
+    found.collect()
 }
 
-fn upstreams(upstreams: &[Upstream], apps: &[App]) -> Component {
+fn upstreams(upstreams: &[Upstream], apps: &[App]) -> Vec<(String, Verdict, String)> {
     let found = upstreams.iter().filter_map(|upstream| {
         let down: Vec<_> = upstream.servers.iter().filter(|server| !server.up).map(|server| server.server.as_str()).collect();
         if is_manual(&upstream.name, apps) {
             None
         } else if upstream.up() == 0 {
-            Some((Verdict::Degraded, format!("upstream {} has no server that is up", upstream.name)))
+            Some((upstream.name.clone(), Verdict::Degraded, format!("upstream {} has no server that is up", upstream.name)))
         // Instances come and go as their app is restarted: what ails them stands under `apps`.
         } else if down.is_empty() || upstream.app {
             None
         } else {
-            Some((Verdict::Degraded, format!("upstream {}: {} down", upstream.name, down.join(", "))))
+            Some((upstream.name.clone(), Verdict::Degraded, format!("upstream {}: {} down", upstream.name, down.join(", "))))
         }
     });
-    component(found.collect(), counted(upstreams.len(), "upstream"))
+    found.collect()
 }
 
-fn certificates(certificates: &[Certificate], now: Timestamp) -> Component {
+fn certificates(certificates: &[Certificate], now: Timestamp) -> Vec<(Verdict, String)> {
     let found = certificates.iter().filter_map(|certificate| {
         let host = &certificate.host;
         if let Some(problem) = &certificate.problem {
@@ -160,15 +221,15 @@ fn certificates(certificates: &[Certificate], now: Timestamp) -> Component {
             Ok(_) => None,
         }
     });
-    component(found.collect(), counted(certificates.len(), "certificate"))
+    found.collect()
 }
 
-fn disks(disks: &[Disk]) -> Component {
+fn disks(disks: &[Disk]) -> Vec<(Verdict, String)> {
     let found = disks
         .iter()
         .filter(|disk| disk.total_bytes > 0 && (disk.free_bytes as f64) < disk.total_bytes as f64 * DISK_MARGIN)
         .map(|disk| (Verdict::Degraded, format!("disk {} has {} MB left", disk.mount, disk.free_bytes >> 20)));
-    component(found.collect(), counted(disks.len(), "disk"))
+    found.collect()
 }
 
 #[cfg(test)]
@@ -260,7 +321,25 @@ mod tests {
         let none = [upstream("api", &[false]), upstream("web", &[])];
         let (verdict, message) = verdict(&Facts { sites: &sites, upstreams: &none, ..facts() });
         assert_eq!(verdict, Verdict::Unhealthy);
-        assert!(message.starts_with("site shop is not served: no server of api, web is up; "), "{message}");
+        assert_eq!(message, "upstream api has no server that is up, so site shop is not served; upstream web has no server that is up");
+    }
+
+    #[test]
+    fn one_fault_is_one_item_with_its_root_first() {
+        use InstanceState::{Cooldown, Stopped};
+        let sites = [site("shop", &["web"]), site("blog", &["web"])];
+        let down = [Upstream { app: true, ..upstream("web", &[false]) }];
+        let judged = |state| judge(&Facts { sites: &sites, upstreams: &down, apps: &[app(&[state])], ..facts() });
+        let Judgement { verdict, message, faults, components } = judged(Cooldown);
+        assert_eq!((verdict, faults.len()), (Verdict::Unhealthy, 1), "{faults:?}");
+        assert_eq!(message, "app web: web.0 cooldown (exit 1), so site shop is not served, site blog is not served");
+        assert_eq!(components["sites"].status, Verdict::Unhealthy);
+        assert_eq!(judged(Stopped).message, "app web is stopped, so site shop is not served, site blog is not served");
+        // What is worse comes first.
+        let disks = [Disk { mount: "/".into(), total_bytes: 100 << 20, free_bytes: 0, used_ratio: 1.0 }];
+        let listeners = [Listener { role: "https".into(), address: "[::]:443".into(), bound: "[::]:443".into(), accepting: false }];
+        let judged = judge(&Facts { disks: &disks, listeners: &listeners, ..facts() });
+        assert!(judged.message.starts_with("listener https [::]:443 does not accept; disk / has"), "{}", judged.message);
     }
 
     #[test]

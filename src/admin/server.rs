@@ -20,7 +20,7 @@ use tokio::{
     net::TcpStream,
     sync::{Semaphore, watch},
     task::JoinSet,
-    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 use super::api::{Api, Source};
@@ -33,7 +33,6 @@ const HEADER_COUNT: usize = 64;
 /// After that the connection closes with its current answer; a reader that is slower than `DRAIN_TIME` loses it.
 const LIFETIME: Duration = Duration::from_secs(60);
 const DRAIN_TIME: Duration = Duration::from_secs(5);
-const TICK: Duration = Duration::from_secs(5);
 
 /// The admin listener.
 pub struct Server {
@@ -60,8 +59,6 @@ impl Server {
         let (closing, _) = watch::channel(false);
         let slots = Arc::new(Semaphore::new(CONNECTIONS));
         let mut connections = JoinSet::new();
-        let mut tick = interval(TICK);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut shutdown = pin!(shutdown);
         loop {
             let accept = async {
@@ -70,7 +67,6 @@ impl Server {
             };
             tokio::select! {
                 () = &mut shutdown => break,
-                _ = tick.tick() => self.api.tick(),
                 Some(_) = connections.join_next(), if !connections.is_empty() => {}
                 (slot, accepted) = accept => match accepted {
                     Ok((stream, peer)) => {

@@ -45,7 +45,11 @@ impl Verdict {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     pub status: Verdict,
+    /// All faults in one line.
     pub message: String,
+    /// The worst first.
+    #[serde(default)]
+    pub faults: Vec<Fault>,
     pub timestamp: String,
     pub version: String,
     pub uptime_seconds: u64,
@@ -61,6 +65,23 @@ pub struct Status {
     pub banned: u64,
     pub certificates: Vec<Certificate>,
     pub system: System,
+}
+
+/// What is wrong, at its root, and what follows from it.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Fault {
+    pub status: Verdict,
+    pub what: String,
+    /// Sites that are not served because of it.
+    #[serde(default)]
+    pub so: Vec<String>,
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.what)?;
+        if self.so.is_empty() { Ok(()) } else { write!(f, ", so {}", self.so.join(", ")) }
+    }
 }
 
 /// Master and edge.

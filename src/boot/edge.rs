@@ -28,7 +28,7 @@ use crate::{
     },
     edge::{
         conn::buffers::Buffers,
-        listen::{Common, Crowd},
+        listen::{Common, Crowd, Pulses},
         live::{Base, Live, LiveError},
         tls::{
             self, OnBadPair, TlsBase, TlsError,
@@ -191,17 +191,20 @@ async fn serve(parent: &Parent) -> Result<(), Fatal> {
     metrics.watch_disks([config.plan.state.as_path()]);
     let workers = config.plan.workers.get();
     let live = Arc::new(ArcSwap::from_pointee(live));
+    let pulses = Arc::<Pulses>::default();
     let common = Common {
         live: live.clone(),
         crowd: Arc::new(Crowd::default()),
         pressure: Arc::default(),
         leftovers: Arc::default(),
         buffers: Arc::new(Buffers::new(metrics.buffers())),
+        pulses: pulses.clone(),
         tls_metrics: metrics.tls(),
     };
     let threads = Threads::start(workers, &common, &home.join(tls::ca::CERT))?;
-    let source = Arc::new(EdgeSource::new(live.clone(), metrics.clone(), steward.clone(), apps, started_ms, now_ms(), reloads));
-    let doors = Doors::new(threads.orders(), metrics, source.clone());
+    let source =
+        Arc::new(EdgeSource::new(live.clone(), metrics.clone(), steward.clone(), apps, (started_ms, now_ms()), reloads, pulses.clone()));
+    let doors = Doors::new(threads.orders(), metrics, source.clone(), pulses);
     let (pools, pools_seen) = watch::channel(live.load().pools.clone());
     let mut tasks = JoinSet::new();
     tasks.spawn(Prober::new(pools_seen, outbox.clone()).run());

@@ -31,8 +31,12 @@ pub fn status(status: &view::Status, look: Look) -> String {
     let view::Process { master_pid, edge_pid, edge_restarts, generation, .. } = status.process;
     let file = Some(escape(&status.process.config)).filter(|file| !file.is_empty()).map(|file| format!(" of {file}")).unwrap_or_default();
     let verdict = look.paint.with(verdict_tone(status.status), status.status.as_str());
-    let message = if status.message.is_empty() { String::new() } else { format!(": {}", escape(&status.message)) };
+    let message =
+        if status.message.is_empty() || !status.faults.is_empty() { String::new() } else { format!(": {}", escape(&status.message)) };
     let mut text = format!("gateway {} is {verdict}{message}\n", escape(&status.version));
+    for fault in &status.faults {
+        text += &format!("- {}\n", look.paint.with(verdict_tone(fault.status), &escape(&fault.to_string())));
+    }
     let uptime = duration_text(std::time::Duration::from_secs(coarse(status.uptime_seconds)));
     text += &format!("up {uptime}, configuration {generation}{file}, master {master_pid}, edge {edge_pid}");
     text += &if edge_restarts > 0 { format!(" (restarted {edge_restarts} times)\n") } else { "\n".to_owned() };
@@ -59,7 +63,8 @@ pub fn status(status: &view::Status, look: Look) -> String {
     }
     text += &format!("listening on {}\n", if listeners.is_empty() { "nothing".to_owned() } else { listeners.join(", ") });
     for certificate in &status.certificates {
-        if let Some(problem) = &certificate.problem {
+        // It stands among the faults where there are any.
+        if let Some(problem) = certificate.problem.as_ref().filter(|_| status.faults.is_empty()) {
             let line = format!("certificate of {}: {}", escape(&certificate.host), escape(problem));
             text += &format!("{}\n", look.paint.with(Tone::Bad, &line));
         }
@@ -534,6 +539,11 @@ mod tests {
         let status = view::Status {
             status: view::Verdict::Degraded,
             message: "1 of 2 instances of web is not ready".into(),
+            faults: vec![view::Fault {
+                status: view::Verdict::Degraded,
+                what: "app web: web.1 backoff (exit 1)".into(),
+                so: vec!["site a.example is not served".into()],
+            }],
             timestamp: "2026-01-15T10:30:00Z".into(),
             version: "0.1.0".into(),
             uptime_seconds: 7300,

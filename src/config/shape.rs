@@ -5,7 +5,7 @@
 use schemars::{JsonSchema, Schema};
 
 use super::{
-    complaint::{Code, Complaints, Place, did_you_mean},
+    complaint::{Code, Complaint, Complaints, Place, did_you_mean},
     tree::{Entry, Node, Text, Value},
 };
 
@@ -110,6 +110,8 @@ pub enum Block {
     Table,
     /// `[[key]]`, once for each.
     Tables,
+    /// `[key.NAME]`, once for each.
+    Names,
 }
 
 /// Reads a value, or files a complaint.
@@ -119,11 +121,59 @@ pub fn read<T: Shape>(node: Node, out: &mut Complaints) -> Field<T> {
         return Field::Bad(place);
     }
     if !T::fits(&node) {
-        out.add(Code::WrongType, place, format!("expected {}, found {}", T::expects(), node.kind()));
+        let message = format!("expected {}, found {}", T::expects(), node.kind());
+        out.push(Complaint { code: Code::WrongType, place: Some(place), message, cure: meant(&T::expects(), &node.value) });
         return Field::Bad(place);
     }
     T::read(node, out).map_or(Field::Bad(place), |value| Field::Given(At { value, place }))
 }
+
+/// The same value as it would be right, where quotes are all that is wrong.
+fn meant(expects: &str, value: &Value) -> Option<String> {
+    match value {
+        Value::Text(text) if !text.is_hidden() => {
+            let bare = text.value.trim();
+            let number = expects.contains("number") && bare.parse::<i64>().is_ok();
+            let yes = expects.contains("true or false") && matches!(bare, "true" | "false");
+            (number || yes).then(|| format!("write it without quotes: {bare}"))
+        }
+        Value::Integer(Some(port)) if expects.contains("127.0.0.1:") && (1..=65_535).contains(port) => Some(format!(
+            "write it with the address: \"0.0.0.0:{port}\" for every address of this machine, \"127.0.0.1:{port}\" for itself alone"
+        )),
+        Value::Integer(Some(number)) if expects.starts_with("a string") => Some(format!("put it into quotes: \"{number}\"")),
+        Value::Bool(yes) if expects.starts_with("a string") => Some(format!("put it into quotes: \"{yes}\"")),
+        Value::Array(_) if expects == "a table of names" => Some("write it as { NAME = \"value\" }".to_owned()),
+        Value::Text(_)
+        | Value::Integer(_)
+        | Value::Float(_)
+        | Value::Bool(_)
+        | Value::Date
+        | Value::Array(_)
+        | Value::Table(_)
+        | Value::Broken => None,
+    }
+}
+
+/// What other programs call it, and what it is called here.
+const ELSEWHERE: [(&[&str], &str); 13] = [
+    (&["cmd", "exec", "program", "script", "run", "start"], "command"),
+    (&["cwd", "directory", "working_directory", "workdir", "chdir", "root_dir"], "dir"),
+    (&["environment", "envs", "vars"], "env"),
+    (&["instances", "workers", "replicas", "numprocs", "processes"], "procs"),
+    (&["autorestart", "restart_policy"], "restart"),
+    (&["healthcheck", "health_check", "check"], "health"),
+    (&["domain", "domains", "server_name", "hostname", "name", "names"], "host"),
+    (&["ssl", "https", "certificate", "cert"], "tls"),
+    (&["location", "locations", "routes", "path", "paths"], "route"),
+    (&["proxy_pass", "backend", "proxy", "target", "reverse_proxy", "proxy_to"], "upstream"),
+    (&["backends", "addresses", "targets", "address", "addr", "host"], "servers"),
+    (&["port", "ports", "address", "bind"], "http"),
+    (&["limit", "requests", "pace"], "rate"),
+];
+
+/// Keys that stand above all tables by mistake.
+const SITE_KEYS: [&str; 6] = ["host", "aliases", "route", "root", "headers", "filters"];
+const APP_KEYS: [&str; 5] = ["command", "dir", "procs", "env", "port"];
 
 /// The keys of one table, taken one by one; what is left over is unknown.
 pub struct Keys {
@@ -167,16 +217,32 @@ impl Keys {
                 );
                 Field::Bad(node.place)
             }
-            (Block::None | Block::Table | Block::Tables, _) => read(node, out),
+            (Block::Names, Value::Array(nodes)) if !nodes.is_empty() && nodes.iter().all(|node| matches!(node.value, Value::Table(_))) => {
+                let name = if key == "route" { "\"/\"" } else { "NAME" };
+                let message = format!("each {key} has a name, and this is a list without names");
+                out.add_with_cure(Code::WrongType, place, message, format!("write [{key}.{name}] in the place of [[{key}]]"));
+                Field::Bad(node.place)
+            }
+            (Block::None | Block::Table | Block::Tables | Block::Names, _) => read(node, out),
         }
     }
 
     /// Complains about every key that nothing took.
     pub fn close(self, known: &[&str], out: &mut Complaints) {
         for entry in self.entries {
-            let meant = did_you_mean(&entry.key, known.iter().copied());
-            let known = known.join(", ");
-            out.add_with_cure(Code::UnknownKey, entry.place, format!("unknown key {:?}{meant}", entry.key), format!("known here: {known}"));
+            let near = did_you_mean(&entry.key, known.iter().copied());
+            let other = ELSEWHERE.iter().find(|(names, here)| names.contains(&entry.key.as_str()) && known.contains(here));
+            let (meant, cure) = match (near.as_str(), other) {
+                ("", _) if known.contains(&"site") && SITE_KEYS.contains(&entry.key.as_str()) => {
+                    (String::new(), format!("{} is a site's: write it below a line [[site]]", entry.key))
+                }
+                ("", _) if known.contains(&"site") && APP_KEYS.contains(&entry.key.as_str()) => {
+                    (String::new(), format!("{} is an app's: write it below a line [app.NAME]", entry.key))
+                }
+                ("", Some((_, here))) => (format!(" (here it is {here:?})"), format!("known here: {}", known.join(", "))),
+                (near, _) => (near.to_owned(), format!("known here: {}", known.join(", "))),
+            };
+            out.add_with_cure(Code::UnknownKey, entry.place, format!("unknown key {:?}{meant}", entry.key), cure);
         }
     }
 }

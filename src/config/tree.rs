@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use super::{
-    complaint::{Code, Complaints, Place},
+    complaint::{Code, Complaint, Complaints, Place},
     twice::{Twice, twice},
 };
 
@@ -146,15 +146,46 @@ pub fn parse(file: usize, text: &str, outside: &dyn Outside, out: &mut Complaint
     }
     // What the recovery made of it may put values anywhere: strings of a broken file are masked where their line looks like a secret.
     mask_by_line(file, text, out);
+    let mut lines = Vec::new();
     for error in errors {
         let span = error.span().unwrap_or(text.len()..text.len());
         let place = Place { file, start: span.start, end: span.end };
         match twice(text, &span).filter(|_| error.message().contains("duplicate key")) {
             Some(twice) => complain_twice(twice, place, out),
-            None => out.add(Code::Syntax, place, format!("this is not TOML: {}", error.message())),
+            None => {
+                // What follows on the line is confused by the first.
+                let line = text.get(..span.start).map(|before| before.matches('\n').count());
+                if lines.contains(&line) {
+                    continue;
+                }
+                lines.push(line);
+                let cure = syntax_cure(text, &span, error.message());
+                out.push(Complaint {
+                    code: Code::Syntax,
+                    place: Some(place),
+                    message: format!("this is not TOML: {}", error.message()),
+                    cure,
+                });
+            }
         }
     }
     out.incomplete();
+    None
+}
+
+/// For those who come from other languages.
+fn syntax_cure(text: &str, span: &std::ops::Range<usize>, message: &str) -> Option<String> {
+    let found = text.get(span.clone())?;
+    let line = text.get(..span.start)?.rfind('\n').map_or(0, |at| at + 1);
+    let before = text.get(line..span.start)?.trim();
+    if message.contains("must be quoted") {
+        // Never the value: it may be a secret.
+        let key = before.trim_end_matches('=').trim();
+        return Some(format!("put the value into quotes: {key} = \"…\""));
+    }
+    if found == ":" && !before.is_empty() && !before.contains(['=', '"', '\'']) {
+        return Some(format!("write {before} = \"…\": a key and its value are divided by `=`"));
+    }
     None
 }
 

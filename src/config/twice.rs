@@ -41,8 +41,17 @@ pub fn twice(text: &str, span: &Range<usize>) -> Option<Twice> {
     let last = headers.last();
     let before = |header: &Header| headers.iter().find(|other| other.start < header.start && other.name == header.name);
     if let Some(own) = last.filter(|header| header.start == line_start) {
-        let first = before(own)?;
         let name = own.name.clone();
+        let Some(first) = before(own) else {
+            // `tls = "on"` in its parent.
+            let (parent, last) = name.rsplit_once('.').unwrap_or(("", &name));
+            let block = match headers.iter().rev().find(|header| header.start < own.start && header.name == parent) {
+                Some(header) => line_end(text, header.start)..own.start,
+                None if parent.is_empty() => 0..headers.first().map_or(own.start, |header| header.start),
+                None => return None,
+            };
+            return Some(Twice::Key { name: last.to_owned(), first: key_before(text, block, last)? });
+        };
         return Some(if first.list == own.list {
             Twice::Table { name, first: first.start }
         } else {
@@ -115,6 +124,8 @@ mod tests {
         assert_eq!(of("[[site]]\nx = 1\n[site]\n", "site"), Some(Twice::Mixed { name: "site".into(), first: 0 }));
         assert_eq!(of("[app.web]\nx = 1\n[app.web]\nx = 2\n", "x"), Some(Twice::Consequence));
         assert_eq!(of("[[site]]\nhost = 1\n[[site]]\nhost = 2\nhost = 3\n", "host"), Some(Twice::Key { name: "host".into(), first: 27 }));
+        let table = "[[site]]\ntls = \"off\"\n[site.tls]\ncert = 1\n";
+        assert_eq!(of(table, "tls"), Some(Twice::Key { name: "tls".into(), first: 9 }));
         assert_eq!(of("a = { b = 1, b = 2 }", "b"), Some(Twice::Key { name: "b".into(), first: 6 }));
     }
 

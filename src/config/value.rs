@@ -206,7 +206,12 @@ written! {
     /// A path of a URL that a probe asks for; it starts with `/`.
     ProbePath(String) = "a path such as \"/healthz\"", BadPath, |text| {
         let good = text.starts_with('/') && text.bytes().all(|b| b.is_ascii_graphic()) && !text.contains('#');
-        if good { Ok(text.to_owned()) } else { Err(format!("{text:?} is not a path: write it as in \"/healthz\", with %20 for a space")) }
+        let inner = text.split_once("://").map(|(_, rest)| rest.split_once('/').map_or("/".to_owned(), |(_, path)| format!("/{path}")));
+        match inner {
+            _ if good => Ok(text.to_owned()),
+            Some(path) => Err(format!("{text:?} is a URL: write {path:?}, which is asked of the app or server itself")),
+            None => Err(format!("{text:?} is not a path: write it as in \"/healthz\", with %20 for a space")),
+        }
     }
 }
 written! {

@@ -19,7 +19,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::{mpsc, watch},
     task::JoinSet,
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -34,9 +34,12 @@ use crate::{
 };
 
 mod neighbours;
+mod pulse;
 mod serve;
 
 use neighbours::{Neighbours, Place};
+use pulse::Pulse;
+pub use pulse::{BEAT, Pulses};
 use serve::{Proxy, Service};
 
 /// How long a worker leaves a listener alone whose accept fails: descriptors come back when connections end.
@@ -121,6 +124,7 @@ pub struct Common {
     pub pressure: Arc<Pressure>,
     pub leftovers: Arc<Leftovers>,
     pub buffers: Arc<Buffers>,
+    pub pulses: Arc<Pulses>,
     pub tls_metrics: Arc<TlsMetrics>,
 }
 
@@ -158,7 +162,8 @@ impl Worker {
                             hold_little(&listener);
                             // One word is ever said over it.
                             let (close, closing) = mpsc::channel(1);
-                            let door = Door { role: key.0, listener, metrics, service: service.clone(), closing };
+                            let pulse = self.common.pulses.turn(key);
+                            let door = Door { role: key.0, listener, metrics, service: service.clone(), closing, pulse };
                             tasks.spawn(door.run());
                             doors.push((key, close));
                         }
@@ -221,6 +226,7 @@ struct Door {
     metrics: Arc<ListenerMetrics>,
     service: Arc<Service>,
     closing: mpsc::Receiver<Closing>,
+    pulse: Pulse,
 }
 
 impl Door {
@@ -230,12 +236,18 @@ impl Door {
         let (goaway, shutdown) = watch::channel(false);
         let leave = Leave { drain, close: CancellationToken::new(), shutdown };
         let mut connections = JoinSet::new();
+        let mut beat = interval(BEAT);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let Closing { within, sockets } = loop {
             tokio::select! {
                 accepted = self.listener.accept() => match accepted {
-                    Ok((tcp, peer)) => self.admit(tcp, peer, &leave, &mut connections),
+                    Ok((tcp, peer)) => {
+                        self.pulse.accepted();
+                        self.admit(tcp, peer, &leave, &mut connections);
+                    }
                     Err(error) => self.pause(&error).await,
                 },
+                _ = beat.tick() => self.pulse.beat(),
                 Some(ended) = connections.join_next() => report(ended),
                 closing = self.closing.recv() => break closing.unwrap_or(Closing { within: Duration::ZERO, sockets: Afterwards::Shut }),
             }
@@ -251,7 +263,7 @@ impl Door {
             // What waits in the queue is the other edge's.
             Afterwards::Shared => {}
         }
-        drop(self.listener);
+        drop((self.listener, self.pulse));
         leave.drain.cancel();
         goaway.send_replace(true);
         let deadline = Instant::now() + within;
@@ -303,6 +315,7 @@ impl Door {
             // The client was gone before we came to it.
             io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted => {}
             _ => {
+                self.pulse.failed();
                 self.metrics.refused(Refusal::Accept);
                 tracing::debug!(%error, "accept failed");
                 sleep(ACCEPT_PAUSE).await;

@@ -30,12 +30,20 @@ pub enum ServerAddrError {
     Port(String),
     #[error("{0:?} is not a host name or an address")]
     Host(String),
+    #[error("{whole:?} is a URL; write {server:?} alone")]
+    Url { whole: String, server: String },
     #[error("{0:?}: a unix socket is named by an absolute path of at most 107 bytes, as in unix:/run/api.sock")]
     Unix(String),
 }
 
 impl ServerAddr {
     pub fn parse(text: &str) -> Result<Self, ServerAddrError> {
+        if let Some((scheme, rest)) = text.split_once("://") {
+            let server = rest.split('/').next().unwrap_or_default();
+            let port = if scheme == "https" { ":443" } else { ":80" };
+            let port = if server.rsplit_once(':').is_some_and(|(_, port)| port.bytes().all(|b| b.is_ascii_digit())) { "" } else { port };
+            return Err(ServerAddrError::Url { whole: text.into(), server: format!("{server}{port}") });
+        }
         if let Some(path) = text.strip_prefix("unix:") {
             let path = Path::new(path);
             // sockaddr_un holds 108 bytes with the closing zero; abstract sockets make pingora panic (pitfall 16).
@@ -78,6 +86,9 @@ mod tests {
 
     #[test]
     fn an_address_that_nothing_can_listen_on_is_refused() {
+        let told = ServerAddr::parse("http://127.0.0.1:3000/x").expect_err("a URL").to_string();
+        assert!(told.contains("write \"127.0.0.1:3000\""), "{told}");
+        assert!(ServerAddr::parse("https://a.example").expect_err("a URL").to_string().contains("\"a.example:443\""));
         for bad in ["10.0.0.5", "10.0.0.5:0", "a:99999", "unix:run/x", "unix:", "a b:80", ":80"] {
             assert!(ServerAddr::parse(bad).is_err(), "{bad:?}");
         }

@@ -6,7 +6,7 @@ use crate::harness::{
     Gateway,
     client::request,
     demo_app, get, send, upstream,
-    wait::{eventually_async, secs},
+    wait::{eventually, eventually_async, secs},
 };
 
 fn config(more: &str) -> String {
@@ -155,4 +155,74 @@ async fn a_token_is_required_where_one_is_set() {
     assert!(!gateway.output().contains("let-me-in"), "a secret is in the log");
     let shown = gateway.cli(&["config", "show"]);
     assert!(shown.status.success() && !String::from_utf8_lossy(&shown.stdout).contains("let-me-in"), "{shown:?}");
+}
+
+/// What an app ails from is told once: its site and its upstream follow from it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_fault_is_one_item_on_the_page_and_in_status() {
+    let gateway = Gateway::start(
+        "[app.web]\ncommand = [\"sh\", \"-c\", \"exit 3\", \"{port}\"]\n[[site]]\nhost = \"a.test\"\ntls = \"off\"\napp = \"web\"\n[[site]]\nhost = \"b.test\"\ntls = \"off\"\napp = \"web\"\n",
+    );
+    let status = eventually("the app is in trouble", secs(20), || {
+        let status = gateway.status();
+        let what = status["faults"][0]["what"].as_str().unwrap_or_default();
+        if what.starts_with("app web: web.0 ") && what.contains("exit 3") { Ok(status) } else { Err(status["faults"].clone()) }
+    });
+    assert_eq!(status["faults"].as_array().map(Vec::len), Some(1), "{}", status["faults"]);
+    assert_eq!(status["faults"][0]["so"], serde_json::json!(["site a.test is not served", "site b.test is not served"]));
+    let page = get(gateway.admin(), "localhost", "/").await.expect("a page").text();
+    let list = page.split_once("<ul class=faults>").and_then(|(_, rest)| rest.split_once("</ul>")).expect("a list").0;
+    assert_eq!((list.matches("<li").count(), list.matches("app web").count(), list.matches("is not served").count()), (1, 1, 2), "{list}");
+    assert!(!page.contains("has no server that is up"), "the same, said again: {page}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn status_over_the_socket_has_the_rates_of_the_last_minute() {
+    let gateway =
+        Gateway::start("[[site]]\nhost = \"a.test\"\ntls = \"off\"\n[site.route.\"/\"]\nrespond = { status = 200, body = \"ok\" }\n");
+    for _ in 0..20 {
+        assert_eq!(get(gateway.http(), "a.test", "/").await.expect("an answer").status, 200);
+    }
+    eventually("a minute has begun", secs(20), || {
+        let recent = gateway.status()["traffic"]["recent"]["requests_per_second"].as_f64().unwrap_or_default();
+        if recent > 0.0 { Ok(()) } else { Err(gateway.status()["traffic"].clone()) }
+    });
+}
+
+/// An edge without a descriptor to spare has listeners, and accepts nobody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_listener_that_accepts_nobody_is_not_said_to_accept() {
+    // Only of its own user may a process limit another's descriptors.
+    let user = if nix::unistd::Uid::effective().is_root() { "user = \"root\"\n" } else { "" };
+    let gateway = Gateway::start(&format!(
+        "{user}{}",
+        "[[site]]\nhost = \"a.test\"\ntls = \"off\"\n[site.route.\"/\"]\nrespond = { status = 200, body = \"ok\" }\n"
+    ));
+    let edge = gateway.edge().to_string();
+    let limit = |soft: &str| {
+        let done =
+            std::process::Command::new("prlimit").args(["--pid", &edge, &format!("--nofile={soft}:")]).status().expect("prlimit runs");
+        assert!(done.success());
+    };
+    let accepts = || -> Vec<bool> {
+        let status = gateway.status();
+        let http = status["listeners"].as_array().into_iter().flatten().filter(|listener| listener["role"] == "http");
+        http.filter_map(|listener| listener["accepting"].as_bool()).collect()
+    };
+    assert_eq!(accepts(), [true]);
+    limit("3");
+    // On every thread's socket there waits one.
+    let waiting: Vec<_> = (0..40).map(|_| std::net::TcpStream::connect(gateway.http()).expect("the kernel takes it")).collect();
+    eventually("it says that nobody is accepted", secs(20), || {
+        if accepts() == [false] { Ok(()) } else { Err(gateway.status()["listeners"].clone()) }
+    });
+    let status = gateway.status();
+    assert_eq!(status["status"], "unhealthy", "{status}");
+    assert!(
+        status["message"].as_str().is_some_and(|message| message.starts_with("listener http ") && message.contains("does not accept")),
+        "{status}"
+    );
+    limit("4096");
+    drop(waiting);
+    eventually("it accepts again", secs(20), || if accepts() == [true] { Ok(()) } else { Err(gateway.status()["listeners"].clone()) });
 }

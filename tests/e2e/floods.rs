@@ -166,13 +166,13 @@ async fn beside(addr: SocketAddr, tls: TlsClient, until: Instant) -> Beside {
     Beside { requests: took.len(), p50: at(50), p99: at(99) }
 }
 
-/// How long each goes on.
-fn span() -> Duration {
-    if std::env::var_os("GATEWAY_TEST_LONG").is_some() { secs(10) } else { ms(700) }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_is_cut_off_costs_no_memory_and_holds_nobody_up() {
+    floods_for(ms(700)).await;
+}
+
+/// How long each goes on.
+pub async fn floods_for(span: Duration) {
     let _turn = heavy().await;
     let gateway = gateway("");
     let (edge, tls, addr) = (gateway.edge(), TlsClient::internal(&gateway), gateway.https());
@@ -181,7 +181,7 @@ async fn a_flood_is_cut_off_costs_no_memory_and_holds_nobody_up() {
     println!("{:<60} p50 {:>9.1?} p99 {:>9.1?} {} MB", "alone", alone.p50, alone.p99, before >> 20);
     let mut wrong = Vec::new();
     for flood in floods() {
-        let (until, flood) = (Instant::now() + span(), Arc::new(flood));
+        let (until, flood) = (Instant::now() + span, Arc::new(flood));
         let mut attackers = JoinSet::new();
         for _ in 0..ATTACKERS {
             let (tls, flood) = (tls.clone(), flood.clone());

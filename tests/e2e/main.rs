@@ -26,6 +26,7 @@ mod load;
 mod log_tail;
 mod logs;
 mod many;
+mod measure;
 mod pingora;
 mod poison;
 mod real;

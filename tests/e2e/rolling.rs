@@ -1,6 +1,4 @@
 //! An app is restarted, recycled, changed and scaled while clients are being served, and none of them notices.
-//!
-//! GATEWAY_TEST_LONG=1: with apps that take 3 s to boot, for a minute, as a person would try it.
 
 use std::{collections::BTreeSet, fs, time::Duration};
 
@@ -10,14 +8,6 @@ use crate::{
     harness::{Gateway, Load, demo_app, eventually, heavy, load::How, proc, wait::secs, ws::Socket},
     real::venv,
 };
-
-fn is_long() -> bool {
-    std::env::var_os("GATEWAY_TEST_LONG").is_some()
-}
-
-fn boot() -> &'static str {
-    if is_long() { "3s" } else { "700ms" }
-}
 
 fn web(words: &str, more: &str) -> String {
     format!("[app.web]\ncommand = \"{}\"\n{more}\n[[site]]\nhost = \"a.test\"\ntls = \"off\"\napp = \"web\"\n", demo_app(words))
@@ -48,18 +38,28 @@ async fn five_restarts(config: &str, files: &[(&str, &str)], path: &str, procs: 
         before = now;
         load.more(200).await;
     }
-    load.stop().await.assert_all_200();
+    let tally = load.stop().await;
+    println!("gateway, {procs} processes, five restarts: {tally:?}");
+    tally.assert_all_200();
     gateway.counts("gateway_app_restarts_total", &["app=\"web\"", "reason=\"command\""], 5.0 * procs as f64).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn five_restarts_of_an_app_of_two_processes_are_seen_by_no_client() {
-    five_restarts(&web(&format!("--port {{port}} --boot {}", boot()), "procs = 2\nhealth = \"/healthz\""), &[], "/healthz", 2).await;
+    restarts_of_two("700ms").await;
+}
+
+pub async fn restarts_of_two(boot: &str) {
+    five_restarts(&web(&format!("--port {{port}} --boot {boot}"), "procs = 2\nhealth = \"/healthz\""), &[], "/healthz", 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn five_restarts_of_the_only_process_are_seen_by_no_client() {
-    five_restarts(&web(&format!("--socket {{socket}} --boot {}", boot()), "health = \"/healthz\""), &[], "/healthz", 1).await;
+    restarts_of_one("700ms").await;
+}
+
+pub async fn restarts_of_one(boot: &str) {
+    five_restarts(&web(&format!("--socket {{socket}} --boot {boot}"), "health = \"/healthz\""), &[], "/healthz", 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -111,11 +111,15 @@ async fn an_app_on_a_fixed_port_is_restarted_all_the_same() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn worn_processes_are_replaced_under_load_and_no_client_sees_it() {
+    recycled_until(12.0).await;
+}
+
+/// By what 100 requests wear out.
+pub async fn recycled_until(wanted: f64) {
     let _turn = heavy().await;
     let gateway = Gateway::start(&web("--port {port}", "procs = 4\nhealth = \"/healthz\"\nrecycle = { requests = 100 }"));
     gateway.wait_app("web", "ready");
     let load = Load::new(gateway.http(), How::Plain, "a.test", "/healthz", 4).start();
-    let wanted = if is_long() { 100.0 } else { 12.0 };
     let end = std::time::Instant::now() + secs(90);
     while gateway.metric("gateway_app_restarts_total", &["app=\"web\"", "reason=\"recycle\""]).await < wanted {
         assert!(std::time::Instant::now() < end, "{}", gateway.output());
@@ -162,13 +166,17 @@ async fn an_app_whose_watchdog_is_not_fed_is_restarted() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn when_every_live_probe_fails_one_is_restarted_at_a_time_and_requests_go_on() {
+    unhealthy_for(secs(12)).await;
+}
+
+pub async fn unhealthy_for(span: Duration) {
     let _turn = heavy().await;
     let more = "procs = 3\nready = { tcp = true }\nlive = { http = \"/healthz\", interval = \"500ms\", timeout = \"2s\", fail = 2, pass = 1 }\n\
                 restart = { delay = \"100ms\", budget = \"4/1h\" }";
     let gateway = Gateway::start(&web("--port {port} --unready-after 1ms", more));
     gateway.wait_app("web", "ready");
     let load = Load::new(gateway.http(), How::Plain, "a.test", "/", 8).start();
-    let end = std::time::Instant::now() + if is_long() { secs(60) } else { secs(12) };
+    let end = std::time::Instant::now() + span;
     let (mut panicked, mut most) = (false, 0);
     while std::time::Instant::now() < end {
         let all = gateway.instances();
@@ -280,65 +288,4 @@ async fn ten_generations_leave_no_zombie_no_descriptor_and_no_file() {
 fn walk(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
     let entries = fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok);
     entries.flat_map(|entry| if entry.path().is_dir() { walk(&entry.path()) } else { vec![entry.path()] }).collect()
-}
-
-/// A measurement beside ours: the same app under nginx and supervisord, restarted as their manuals say.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a measurement: prints what nginx and supervisord lose at five restarts; see benches/RESULTS.md"]
-async fn what_nginx_and_supervisord_lose() {
-    let _turn = heavy().await;
-    let dir = crate::harness::gateway::workdir();
-    let [front, first, second] = crate::harness::pebble::free();
-    let at = |path: &str| dir.path().join(path);
-    let app = |port: u16| {
-        format!("[program:web{port}]\ncommand={} demo-app --port {port} --boot {}\nautostart=true\n", crate::harness::binary(), boot())
-    };
-    let supervisord = format!(
-        "[supervisord]\nnodaemon=true\nlogfile={}\npidfile={}\n[unix_http_server]\nfile={sock}\n[supervisorctl]\nserverurl=unix://{sock}\n[rpcinterface:supervisor]\nsupervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface\n{}{}[group:web]\nprograms=web{first},web{second}\n",
-        at("supervisord.log").display(),
-        at("supervisord.pid").display(),
-        app(first),
-        app(second),
-        sock = at("s.sock").display(),
-    );
-    fs::write(at("supervisord.conf"), supervisord).expect("written");
-    let nginx = format!(
-        "daemon off;\nworker_processes 2;\npid {dir}/nginx.pid;\nerror_log {dir}/error.log;\nevents {{}}\nhttp {{\naccess_log off;\nupstream web {{ server 127.0.0.1:{first}; server 127.0.0.1:{second}; keepalive 32; }}\nserver {{ listen 127.0.0.1:{front}; location / {{ proxy_pass http://web; proxy_http_version 1.1; proxy_set_header Connection \"\"; }} }}\n}}\n",
-        dir = dir.path().display()
-    );
-    fs::write(at("nginx.conf"), nginx).expect("written");
-    let run = |program: std::path::PathBuf, words: &[&str]| {
-        std::process::Command::new(program)
-            .args(words)
-            .stdout(std::process::Stdio::null())
-            .stderr(std::process::Stdio::null())
-            .spawn()
-            .expect("it runs")
-    };
-    let config = at("supervisord.conf").display().to_string();
-    let mut supervisord = run(venv().join("bin/supervisord"), &["-c", &config]);
-    let mut nginx =
-        run("/usr/sbin/nginx".into(), &["-p", &dir.path().display().to_string(), "-c", &at("nginx.conf").display().to_string()]);
-    let addr = std::net::SocketAddr::from(([127, 0, 0, 1], front));
-    crate::harness::wait::eventually_async("both serve", secs(30), || async {
-        match crate::harness::get(addr, "a.test", "/healthz").await {
-            Ok(answer) if answer.status == 200 => Ok(()),
-            other => Err(format!("{:?}", other.map(|answer| answer.status))),
-        }
-    })
-    .await;
-    tokio::time::sleep(secs(4)).await;
-    let load = Load::new(addr, How::Plain, "a.test", "/healthz", 50).start();
-    load.more(200).await;
-    for _ in 0..5 {
-        let mut restart = run(venv().join("bin/supervisorctl"), &["-c", &config, "restart", "web:"]);
-        tokio::task::spawn_blocking(move || restart.wait()).await.expect("joined").expect("waited");
-        tokio::time::sleep(secs(5)).await;
-    }
-    let tally = load.stop().await;
-    for child in [&mut nginx, &mut supervisord] {
-        crate::harness::proc::kill(child.id(), nix::sys::signal::Signal::SIGTERM);
-        child.wait().expect("waited");
-    }
-    println!("nginx and supervisord, five restarts of two processes with a boot of {}: {tally:?}", boot());
 }

@@ -36,8 +36,11 @@ fn attack(gateway: &Gateway, seconds: u64, connections: &str, path: &str, words:
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slow_heads_bodies_ranges_and_reads_hold_nobody_up() {
+    slow_for(6).await;
+}
+
+pub async fn slow_for(seconds: u64) {
     let _turn = heavy().await;
-    let seconds = if std::env::var_os("GATEWAY_TEST_LONG").is_some() { 60 } else { 6 };
     let gateway = Gateway::start(&format!(
         "[timeouts]\nheader = \"2s\"\nbody = \"2s\"\nsend = \"2s\"\nidle = \"2s\"\n[app.web]\ncommand = \"{}\"\nhealth = \"/healthz\"\n[[site]]\nhost = \"_\"\ntls = \"off\"\napp = \"web\"\n",
         demo_app("--port {port}")

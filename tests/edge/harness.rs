@@ -96,6 +96,7 @@ impl Edge {
             pressure: Arc::default(),
             leftovers: Arc::default(),
             buffers: Arc::new(Buffers::new(metrics.buffers())),
+            pulses: Arc::default(),
             tls_metrics: metrics.tls(),
         };
         let (orders, inbox) = mpsc::channel(8);

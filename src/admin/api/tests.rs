@@ -152,6 +152,10 @@ impl Source for Fake {
         4
     }
 
+    fn recent(&self) -> Option<Recent> {
+        None
+    }
+
     fn totals(&self) -> Totals {
         Totals {
             requests: 240_000,

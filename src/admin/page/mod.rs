@@ -4,7 +4,7 @@
 
 use std::fmt::{self, Display, Write as _};
 
-use super::view::{App, Certificate, Listener, Site, Status, System, Traffic, Upstream, Zone};
+use super::view::{App, Certificate, Fault, Listener, Site, Status, System, Traffic, Upstream, Zone};
 use crate::ipc::message::InstanceState;
 
 pub const CSS: &str = include_str!("page.css");
@@ -45,12 +45,22 @@ fn document(status: &Status, out: &mut String) -> fmt::Result {
 }
 
 fn header(status: &Status, out: &mut String) -> fmt::Result {
-    let Status { status: verdict, message, version, uptime_seconds, process, .. } = status;
+    let Status { status: verdict, message, faults, version, uptime_seconds, process, .. } = status;
+    write!(out, "<header class={v}>\n<h1><span class=dot></span>gateway <em>{v}</em></h1>\n", v = verdict.as_str())?;
+    if faults.is_empty() {
+        writeln!(out, "<p class=message>{}</p>", Text(message))?;
+    } else {
+        out.write_str("<ul class=faults>\n")?;
+        for Fault { status, what, so } in faults {
+            write!(out, "<li class={}>{}", status.as_str(), Text(what))?;
+            so.iter().try_for_each(|so| write!(out, "<small>so {}</small>", Text(so)))?;
+            out.write_char('\n')?;
+        }
+        out.write_str("</ul>\n")?;
+    }
     write!(
         out,
-        "<header class={v}>\n<h1><span class=dot></span>gateway <em>{v}</em></h1>\n<p class=message>{}</p>\n\
-         <p class=facts>version {} · up {} · <code>{}</code> · generation {} ({}) · master {} · edge {} ({})</p>\n</header>\n",
-        Text(message),
+        "<p class=facts>version {} · up {} · <code>{}</code> · generation {} ({}) · master {} · edge {} ({})</p>\n</header>\n",
         Text(version),
         Span(*uptime_seconds),
         Text(&process.config),
@@ -59,7 +69,6 @@ fn header(status: &Status, out: &mut String) -> fmt::Result {
         process.master_pid,
         process.edge_pid,
         counted(process.edge_restarts, "restart"),
-        v = verdict.as_str(),
     )
 }
 

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::EdgeSource;
 use crate::{
     admin::server::Server,
-    edge::listen::{Afterwards, DoorKey, Order},
+    edge::listen::{Afterwards, BEAT, DoorKey, Order, Pulses},
     ipc::message::{Config, Listener, Role},
     telemetry::{ListenerMetrics, Metrics},
     vocab::Secret,
@@ -29,6 +29,7 @@ pub struct Doors {
     orders: Vec<mpsc::Sender<Order>>,
     metrics: Arc<Metrics>,
     source: Arc<EdgeSource>,
+    pulses: Arc<Pulses>,
     open: HashMap<DoorKey, Arc<ListenerMetrics>>,
     admin: Option<Admin>,
     servers: JoinSet<()>,
@@ -44,8 +45,8 @@ struct Admin {
 
 impl Doors {
     #[must_use]
-    pub fn new(orders: Vec<mpsc::Sender<Order>>, metrics: Arc<Metrics>, source: Arc<EdgeSource>) -> Self {
-        Self { orders, metrics, source, open: HashMap::new(), admin: None, servers: JoinSet::new() }
+    pub fn new(orders: Vec<mpsc::Sender<Order>>, metrics: Arc<Metrics>, source: Arc<EdgeSource>, pulses: Arc<Pulses>) -> Self {
+        Self { orders, metrics, source, pulses, open: HashMap::new(), admin: None, servers: JoinSet::new() }
     }
 
     /// Opens what `config` lists and is not open yet; `sockets` came with it.
@@ -69,6 +70,7 @@ impl Doors {
         match listener.role {
             Role::Http | Role::Https => {
                 let metrics = self.open.entry(key).or_insert_with(|| self.metrics.listener(listener.asked)).clone();
+                self.pulses.expect(key, sockets.len());
                 for (n, socket) in sockets.into_iter().enumerate() {
                     prepare(&socket).map_err(DoorError::Socket)?;
                     let order = Order::Open { key, socket, metrics: metrics.clone() };
@@ -98,8 +100,20 @@ impl Doors {
                 let server = Server::new(socket, token.clone(), self.source.clone()).map_err(DoorError::Socket)?;
                 let closing = CancellationToken::new();
                 self.admin = Some(Admin { key, socket: kept, token, closing: closing.clone() });
+                self.pulses.forget(&key);
+                self.pulses.expect(key, 1);
+                let turning = self.pulses.turn(key);
                 self.servers.spawn(async move {
-                    if let Err(error) = server.run(closing.cancelled_owned()).await {
+                    let serving = server.run(closing.cancelled_owned());
+                    let mut serving = std::pin::pin!(serving);
+                    let mut beat = tokio::time::interval(BEAT);
+                    let ended = loop {
+                        tokio::select! {
+                            ended = &mut serving => break ended,
+                            _ = beat.tick() => turning.beat(),
+                        }
+                    };
+                    if let Err(error) = ended {
                         tracing::error!(%error, "admin listener ended");
                     }
                 });
@@ -114,6 +128,7 @@ impl Doors {
         let gone: Vec<_> = self.open.keys().filter(|key| !wanted(key)).copied().collect();
         for key in gone {
             self.open.remove(&key);
+            self.pulses.forget(&key);
             for orders in &self.orders {
                 let _ = orders.send(Order::Close { key, within }).await;
             }

@@ -126,7 +126,10 @@ impl Office {
                 Event::FromMaster(message, sockets) => self.obey(message, sockets).await?,
                 Event::MasterGone => return Ok(()),
                 Event::ToTell(message) => self.to_master.send(&message, &[]).await?,
-                Event::Tick => self.tell_alive().await?,
+                Event::Tick => {
+                    self.source.note();
+                    self.tell_alive().await?;
+                }
                 Event::Tell => self.tell_tallies().await?,
                 Event::ThreadEnded { .. } if stop_by.is_none() => return Err(Fatal::ThreadEnded),
                 Event::ThreadEnded { left: 0 } => return Ok(()),
@@ -243,7 +246,7 @@ impl Office {
     fn answer(&mut self, ask: u64, query: Query) -> Option<String> {
         use crate::admin::api::Source as _;
         let json = match query {
-            Query::Status => serde_json::to_string(&api::status(&*self.source, None)),
+            Query::Status => serde_json::to_string(&api::status(&*self.source)),
             Query::Upstreams => serde_json::to_string(&self.source.upstreams()),
             Query::Zones => serde_json::to_string(&self.source.zones()),
             Query::Certificates => serde_json::to_string(&self.source.certificates()),

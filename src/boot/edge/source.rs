@@ -1,8 +1,11 @@
 //! What the edge tells about itself on the admin listener and to `gateway status`.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard,
-    atomic::{AtomicU64, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Instant,
 };
 
 use jiff::Timestamp;
@@ -10,10 +13,11 @@ use jiff::Timestamp;
 use crate::{
     acme::handle::Handle as Steward,
     admin::{
-        api::Source,
+        api::{Rates, Source},
         view::{self, moment},
     },
     edge::{
+        listen::Pulses,
         live::{LiveCell, LiveSite},
         tls::Tls,
         upstream::{PoolView, ServerView},
@@ -35,6 +39,8 @@ pub struct EdgeSource {
     edge_started_ms: u64,
     reloads: AtomicU64,
     refused: AtomicU64,
+    rates: Rates,
+    pulses: Arc<Pulses>,
 }
 
 impl EdgeSource {
@@ -44,9 +50,10 @@ impl EdgeSource {
         metrics: Arc<Metrics>,
         steward: Steward,
         apps: AppTable,
-        started_ms: u64,
-        edge_started_ms: u64,
+        // Of the master and of the edge, in Unix milliseconds.
+        (started_ms, edge_started_ms): (u64, u64),
         reloads: (u64, u64),
+        pulses: Arc<Pulses>,
     ) -> Self {
         Self {
             live,
@@ -57,7 +64,14 @@ impl EdgeSource {
             edge_started_ms,
             reloads: AtomicU64::new(reloads.0),
             refused: AtomicU64::new(reloads.1),
+            rates: Rates::default(),
+            pulses,
         }
+    }
+
+    /// To be called every few seconds.
+    pub fn note(&self) {
+        self.rates.note(Instant::now(), &self.metrics.totals());
     }
 
     #[must_use]
@@ -119,7 +133,7 @@ impl Source for EdgeSource {
             .to_owned(),
             address: listener.asked.to_string(),
             bound: listener.bound.to_string(),
-            accepting: true,
+            accepting: self.pulses.accepts((listener.role, listener.asked)),
         };
         listeners.listeners.iter().map(listener).collect()
     }
@@ -169,6 +183,10 @@ impl Source for EdgeSource {
 
     fn bans(&self) -> u64 {
         self.live.load().sentry.count()
+    }
+
+    fn recent(&self) -> Option<view::Recent> {
+        self.rates.read(Instant::now(), &self.metrics.totals())
     }
 
     fn totals(&self) -> Totals {

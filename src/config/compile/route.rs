@@ -298,7 +298,19 @@ fn proxy(who: &str, app: Field<Text>, upstream: Field<Text>, names: &Names, c: &
         }
     } else {
         let known = apps.chain(names.upstreams.iter().map(String::as_str));
-        c.dangling(Code::UnknownUpstream, place, &format!("{who} proxies to upstream"), &name, known);
+        // A server, where the name of several would stand.
+        let server = name.value.split_once("://").map_or(name.value.as_str(), |(_, rest)| rest).trim_end_matches('/');
+        if server.contains(':') && !name.is_hidden() {
+            let cure = format!("write [upstream.api] with servers = [{server:?}], and upstream = \"api\" here");
+            c.out.add_with_cure(
+                Code::UnknownUpstream,
+                place,
+                format!("{who} names a server, {}, where the name of an upstream stands", name.shown()),
+                cure,
+            );
+        } else {
+            c.dangling(Code::UnknownUpstream, place, &format!("{who} proxies to upstream"), &name, known);
+        }
     }
     None
 }

@@ -107,7 +107,7 @@ pub struct List<T>(pub Vec<At<T>>);
 impl<T: Shape> Shape for List<T> {
     const BLOCK: Block = match T::BLOCK {
         Block::Table => Block::Tables,
-        Block::None | Block::Tables => Block::None,
+        Block::None | Block::Tables | Block::Names => Block::None,
     };
 
     fn expects() -> String {
@@ -177,7 +177,7 @@ impl<T: JsonSchema> JsonSchema for OneOrMore<T> {
 pub struct Named<T>(pub Vec<(At<String>, Field<T>)>);
 
 impl<T: Shape> Shape for Named<T> {
-    const BLOCK: Block = Block::Table;
+    const BLOCK: Block = Block::Names;
 
     fn expects() -> String {
         "a table of names".into()
@@ -191,14 +191,31 @@ impl<T: Shape> Shape for Named<T> {
         let Value::Table(entries) = node.value else { return None };
         let block = |entry: &Entry| match (T::BLOCK, &entry.node.value) {
             (Block::Table, Value::Array(nodes)) => !nodes.is_empty() && nodes.iter().all(|node| matches!(node.value, Value::Table(_))),
-            (Block::None | Block::Table | Block::Tables, _) => false,
+            (Block::None | Block::Table | Block::Tables | Block::Names, _) => false,
         };
+        let nameless = |entry: &Entry| {
+            T::BLOCK == Block::Table && !T::fits(&entry.node) && !matches!(entry.node.value, Value::Array(_) | Value::Broken)
+        };
+        let mut told = false;
         let mut all = Vec::new();
         for entry in entries {
             let name = At { value: entry.key.clone(), place: entry.place };
             let field = if block(&entry) {
                 let message = format!("{:?} is one table, and this is a list of them", entry.key);
                 out.add_with_cure(Code::WrongType, entry.place, message, "write its name in one pair of brackets, as in [app.web]");
+                Field::Bad(entry.node.place)
+            } else if nameless(&entry) {
+                // One line is enough for all keys of a block without a name.
+                if !std::mem::replace(&mut told, true) {
+                    let message =
+                        format!("expected {}, found {}: here stand names, each with a table of its own", T::expects(), entry.node.kind());
+                    out.add_with_cure(
+                        Code::WrongType,
+                        entry.node.place,
+                        message,
+                        "give the block a name in its header, as in [app.web] or [upstream.api]",
+                    );
+                }
                 Field::Bad(entry.node.place)
             } else {
                 read(entry.node, out)
