@@ -208,7 +208,8 @@ async fn a_stopped_node_process_leaves_the_rotation_and_comes_back() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stopped_uvicorn_behind_a_socket_leaves_the_rotation_and_comes_back() {
     let _turn = heavy().await;
-    let command = format!("{}/bin/uvicorn main:app --uds {{socket}} --lifespan off --no-access-log", venv().display());
+    let command =
+        format!("{}/bin/uvicorn main:app --uds {{socket}} --lifespan off --no-access-log --timeout-keep-alive 60", venv().display());
     let gateway = Gateway::start_beside(&[("main.py", ASGI)], &of(&command, ""));
     let how = How::H2(TlsClient::internal(&gateway));
     one_of_two_is_stopped(&gateway, how).await;

@@ -5,7 +5,7 @@
 //! Units: milliseconds since the epoch of [`super::Pools::now`], plus one; 0: never.
 
 use std::{
-    sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
 
@@ -16,7 +16,10 @@ pub(super) struct Silence {
     owes_since: AtomicU64,
     /// When the latest of what it has answered in good time was sent.
     answered: AtomicU64,
-    verdict: AtomicU8,
+    /// The debt for which it is asked.
+    doubted_for: AtomicU64,
+    /// The debt for which it is suspect: the next one is another matter, and no look need come first.
+    suspect_for: AtomicU64,
     /// The log knows that it is suspect.
     told: AtomicBool,
     /// Someone asks it.
@@ -62,16 +65,29 @@ impl Silence {
 
     /// Shape: a byte ends it at once, before the next verdict.
     pub(super) fn is_suspect(&self) -> bool {
-        self.verdict.load(Relaxed) == Verdict::Suspect as u8 && self.owes_since.load(Relaxed) != 0
+        self.owes(&self.suspect_for)
     }
 
     pub(super) fn is_trusted(&self) -> bool {
-        self.verdict.load(Relaxed) == Verdict::Trusted as u8 || self.owes_since.load(Relaxed) == 0
+        !self.owes(&self.doubted_for)
     }
 
-    /// Whether that is news for the log.
-    pub(super) fn judged(&self, verdict: Verdict) -> bool {
-        self.verdict.store(verdict as u8, Relaxed);
+    /// Whether it owes still what it did then.
+    fn owes(&self, then: &AtomicU64) -> bool {
+        let then = then.load(Relaxed);
+        then != 0 && then == self.owes_since.load(Relaxed)
+    }
+
+    /// The verdict on what it owes since then. Whether that is news for the log.
+    pub(super) fn judged(&self, verdict: Verdict, since: Option<Duration>) -> bool {
+        let debt = since.map_or(0, stamp);
+        let (doubted, suspect) = match verdict {
+            Verdict::Trusted => (0, 0),
+            Verdict::Questioned => (debt, 0),
+            Verdict::Suspect => (debt, debt),
+        };
+        self.doubted_for.store(doubted, Relaxed);
+        self.suspect_for.store(suspect, Relaxed);
         self.told.swap(verdict == Verdict::Suspect, Relaxed) != (verdict == Verdict::Suspect)
     }
 
@@ -121,11 +137,16 @@ mod tests {
     fn a_byte_ends_a_suspicion_before_the_next_verdict_and_each_turn_is_told_once() {
         let silence = Silence::default();
         silence.asked(ms(10));
-        assert!(silence.judged(Verdict::Suspect) && silence.is_suspect() && !silence.is_trusted());
-        assert!(!silence.judged(Verdict::Suspect));
+        let debt = Some(ms(10));
+        assert!(silence.judged(Verdict::Suspect, debt) && silence.is_suspect() && !silence.is_trusted());
+        assert!(!silence.judged(Verdict::Suspect, debt));
         silence.heard();
         assert!(!silence.is_suspect() && silence.is_trusted());
-        assert!(silence.judged(Verdict::Trusted) && !silence.judged(Verdict::Questioned));
+        // Nor does the next request bring it back.
+        silence.asked(ms(9_000));
+        assert!(!silence.is_suspect() && silence.is_trusted());
+        assert!(silence.judged(Verdict::Trusted, None) && !silence.judged(Verdict::Questioned, Some(ms(9_000))));
+        assert!(!silence.is_suspect() && !silence.is_trusted());
     }
 
     #[test]

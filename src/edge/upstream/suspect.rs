@@ -33,14 +33,14 @@ pub(super) fn look(pool: &Pool, now: Duration) -> Found {
     if known.iter().all(|known| known.owes_since.is_none()) && servers.iter().all(|server| server.vitals.silence.is_trusted()) {
         // Most looks end here; what is left is to say that a suspect has answered.
         for server in &servers {
-            found.turned |= note(server, Verdict::Trusted, now);
+            found.turned |= note(server, Verdict::Trusted, None, now);
         }
         return found;
     }
     for (at, server) in servers.iter().enumerate() {
         let siblings = || known.iter().enumerate().filter(|(other, _)| *other != at).map(|(_, known)| *known);
         let verdict = suspicion::judge(&known[at], siblings(), now);
-        found.turned |= note(server, verdict, now);
+        found.turned |= note(server, verdict, known[at].owes_since, now);
         let Some(since) = known[at].owes_since.filter(|_| verdict != Verdict::Trusted) else { continue };
         found.question.push(server.clone());
         if !siblings().any(|sibling| suspicion::vouches(&sibling, since)) {
@@ -61,14 +61,14 @@ fn facts(server: &Server, now: Duration) -> Known {
 }
 
 /// Whether the log was told something.
-fn note(server: &Server, verdict: Verdict, now: Duration) -> bool {
+fn note(server: &Server, verdict: Verdict, since: Option<Duration>, now: Duration) -> bool {
     let silence = &server.vitals.silence;
-    let news = silence.judged(verdict);
+    let news = silence.judged(verdict, since);
     let (upstream, label) = (&server.shared.name, &server.label);
     match (news, verdict) {
         (false, _) => {}
         (true, Verdict::Suspect) => {
-            let silent = silence.owes_since().map_or(Duration::ZERO, |since| now.saturating_sub(since));
+            let silent = since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
             tracing::warn!(%upstream, server = %label, silent_ms = silent.as_millis(), "server hangs");
             server.metrics.suspected();
         }

@@ -215,7 +215,7 @@ mod tests {
         let server = pool.servers()[0].clone();
         let began = pools.now().saturating_sub(Duration::from_secs(4));
         server.vitals.silence.asked(began);
-        server.vitals.silence.judged(Verdict::Suspect);
+        server.vitals.silence.judged(Verdict::Suspect, Some(began));
         let ((mut near, _far), (stays, _other)) = (UnixStream::pair().expect("a pair"), UnixStream::pair().expect("a pair"));
         let later = began + Duration::from_millis(1);
         let wait = |fd: &UnixStream, sent, moves| Wait::begin(server.clone(), fd.as_raw_fd(), sent, LONG, moves);
