@@ -25,7 +25,8 @@
 //!   to another user and 0700 else.
 //! - **D9** The engine sees an HTTP/1 connection only from a whole head to the end of its answer (`edge::conn`): deadlines, caps and pipelining are ours, and an idle
 //!   connection costs a few KB.
-//! - **D10** A guard process, forked first of all, ends every app's process group when the master is gone: a death signal reaches leaders only.
+//! - **D10** A guard process, forked first of all, ends every app's process group, and whatever carries a mark of the master (D30), when the master is gone: a death signal
+//!   reaches leaders only.
 //! - **D11** `telemetry` and `admin` may name [`ipc::message`]: pure shapes.
 //! - **D12** `pki` reads certificates as bytes and lies on the ground: check (`config`), issue (`acme`) and service (`edge`) must give one verdict on one pair.
 //!   It may name [`ipc::message::Material`], a pure shape, and shares rustls with the two rooms above it.
@@ -75,6 +76,10 @@
 //!   knows whether it has ended, and joins the two. Such an exit is charged at once and forgiven when the request is known ([`rules::restart`]), whichever comes first.
 //! - **D29** Whether a server hangs is decided by comparison ([`rules::suspicion`]): it owes a byte, and a sibling has answered what it was asked meanwhile. A wait for a head is ended from outside
 //!   the engine, which has no word for that: the receiving side of the request's own connection is shut down ([`edge::upstream::waits`]), and the hook that hears of its end asks why.
+//! - **D30** An app is everything that has come of it, not its leader: a mark that fork, exec, setsid and a change of user hand on says whose a process is
+//!   ([`master::kin`]). The stop signal goes to the leader first, because servers with workers want to end those themselves; when the leader has gone, to whoever leads what
+//!   remains, one generation after the other; and past a shell or package manager that still stands there after a third of `stop.timeout`. It is over when the
+//!   last has ended, and KILL is for the whole of it. So neither a wrapper that hands no signal on nor a program that left for the background loses a request or keeps a port.
 //! - **D40** A file says of itself that it is pure ("Pure" begins a line of its head), and what lies below it is pure too: `tests/architecture.rs` learns it there. Files of one
 //!   parent import each other in no ring; what two share lies in a file below both. A file has 500 lines at most and a function 60; what is larger is on a list with its
 //!   reason, and nothing comes onto the list.

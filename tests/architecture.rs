@@ -81,9 +81,10 @@ const IMPURE_CALLS: [[&str; 2]; 4] = [["Instant", "now"], ["SystemTime", "now"],
 const IMPURE_MACROS: [&str; 5] = ["println", "eprintln", "print", "eprint", "dbg"];
 
 /// U: the only files where `unsafe` may stand, each with its reason; every use needs a `SAFETY:` comment.
-const UNSAFE: [(&str, &str); 2] = [
+const UNSAFE: [(&str, &str); 3] = [
     ("ipc/fds.rs", "turns numbers received by SCM_RIGHTS into owned descriptors"),
     ("master/child.rs", "pre_exec: setsid, PR_SET_PDEATHSIG, descriptors placed between fork and exec"),
+    ("master/guard.rs", "forks a process that makes system calls alone"),
 ];
 
 /// Which files may name an outside crate: prefixes of the path under `src/`.
@@ -129,7 +130,7 @@ const OWNERS: [(&str, &[&str]); 26] = [
     ("sha_crypt", &["rules/password"]),
     ("sha1", &["rules/password"]),
     ("subtle", &["rules/", "edge/"]),
-    ("rustix", &["edge/access", "master/as_user.rs"]),
+    ("rustix", &["edge/access", "master/as_user.rs", "master/kin", "master/guard"]),
     // A pace that is a pace and nothing else; the zones have more to decide (D27).
     ("governor", &["telemetry/seldom", "admin/door", "edge/witness"]),
 ];

@@ -1,4 +1,4 @@
-//! One process: how it is started as somebody, signalled, and found to have ended. And the guard, which outlives the master by a moment.
+//! One process: how it is started as somebody, signalled, and found to have ended.
 //!
 //! Shape: every child leads its own session and group, dies by TERM with the master's main thread, and has no descriptor it was not given.
 //!        Start children on the main thread only: the death signal follows the thread that started them.
@@ -20,7 +20,7 @@ use std::{
 use nix::{
     sys::{
         prctl,
-        resource::{Resource, setrlimit},
+        resource::{Resource, getrlimit, setrlimit},
         signal::Signal,
         stat::{Mode, umask},
     },
@@ -28,6 +28,7 @@ use nix::{
 };
 use thiserror::Error;
 
+use super::kin::Mark;
 use crate::{
     plan::{AppLimits, app::StopSignal},
     rules::restart::Exit,
@@ -353,8 +354,9 @@ impl std::fmt::Display for Step {
     }
 }
 
-/// Starts it and gives its pid, which is its group and session too. `cgroup`: the `cgroup.procs` of the cgroup that it shall live in.
-pub fn spawn(launch: Launch, cgroup: Option<BorrowedFd<'_>>) -> Result<Pid, SpawnError> {
+/// Starts it and gives its pid, which is its group and session too. `cgroup`: the `cgroup.procs` of the cgroup that it shall live in. `mark`: what it and
+/// all that come of it carry.
+pub fn spawn(launch: Launch, cgroup: Option<BorrowedFd<'_>>, mark: Option<Mark>) -> Result<Pid, SpawnError> {
     let Launch { argv, nice, arg0, dir, env, identity, umask: mask, limits, memory: _, stdout, stderr, descriptors } = launch;
     let (program, arguments) = argv.split_first().ok_or(SpawnError::Empty)?;
     find_program(program, dir.as_deref(), env.get(OsStr::new("PATH")).map(OsString::as_os_str))?;
@@ -398,6 +400,9 @@ pub fn spawn(launch: Launch, cgroup: Option<BorrowedFd<'_>>) -> Result<Pid, Spaw
         }
         for (step, resource, soft, hard) in &limits.0 {
             setrlimit(*resource, *soft, *hard).map_err(|e| step.failed(e))?;
+        }
+        if let Some(mark) = mark {
+            set_mark(mark);
         }
         if identity.changes {
             unistd::setgroups(&identity.groups).map_err(|e| Step::Group.failed(e))?;
@@ -473,6 +478,13 @@ fn restore_oom_score() {
             libc::write(fd, before.as_ptr().cast(), before.len());
             libc::close(fd);
         }
+    }
+}
+
+/// Without it only session, group and parents say whose it is: no reason not to start it.
+fn set_mark(mark: Mark) {
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_LOCKS) {
+        let _ = setrlimit(Resource::RLIMIT_LOCKS, mark.limit(), hard);
     }
 }
 
@@ -574,74 +586,5 @@ pub fn reserve_low_descriptors() -> io::Result<Vec<OwnedFd>> {
             return Ok(kept);
         }
         kept.push(fd);
-    }
-}
-
-/// How many groups the guard can remember.
-const GROUPS: usize = 4096;
-/// From the master's death to KILL; nothing may be left after 2 s.
-const GRACE_STEPS: u32 = 14;
-
-/// Forks the guard: it reads group numbers (`+` to remember, `-` to forget, as i32) until the master's end of the pipe closes,
-/// then sends TERM and soon KILL to the groups still remembered. A death signal reaches only leaders; this reaches everybody.
-pub fn fork_guard(pipe: OwnedFd) -> io::Result<Pid> {
-    // SAFETY: the child only calls `guard`, which makes system calls, allocates nothing, takes no lock and never returns.
-    match unsafe { libc::fork() } {
-        -1 => Err(io::Error::last_os_error()),
-        0 => guard(pipe.as_raw_fd()),
-        pid => Ok(Pid::from_raw(pid)),
-    }
-}
-
-fn guard(pipe: RawFd) -> ! {
-    let mut groups = [0i32; GROUPS];
-    let mut known = 0;
-    // SAFETY: system calls on numbers and on arrays of this stack frame. We are alone in a freshly forked process: its descriptors are ours to
-    // close, `pipe` is moved to 0 first. Nothing of Rust's is dropped: the process ends by _exit.
-    unsafe {
-        libc::setsid();
-        libc::dup2(pipe, 0);
-        libc::syscall(libc::SYS_close_range, 1, u32::MAX, 0);
-        libc::prctl(libc::PR_SET_NAME, c"gateway-guard".as_ptr());
-        for signal in 1..32 {
-            libc::signal(signal, libc::SIG_IGN);
-        }
-        let mut buffer = [0i32; 256];
-        loop {
-            let bytes = libc::read(0, buffer.as_mut_ptr().cast(), size_of_val(&buffer));
-            if bytes < 0 && *libc::__errno_location() == libc::EINTR {
-                continue;
-            }
-            if bytes <= 0 {
-                break;
-            }
-            // Every write is one number, so every read is whole numbers.
-            for word in buffer.iter().take(bytes.cast_unsigned() / 4) {
-                if *word > 1 && known < GROUPS {
-                    groups[known] = *word;
-                    known += 1;
-                } else if let Some(at) = groups.iter().take(known).position(|group| *group == -*word) {
-                    known -= 1;
-                    groups[at] = groups[known];
-                }
-            }
-        }
-        for group in groups.iter().take(known) {
-            libc::kill(-*group, libc::SIGTERM);
-        }
-        for _ in 0..GRACE_STEPS {
-            let mut left = false;
-            for group in groups.iter().take(known) {
-                left |= libc::kill(-*group, 0) == 0;
-            }
-            if !left {
-                break;
-            }
-            libc::poll(std::ptr::null_mut(), 0, 100);
-        }
-        for group in groups.iter().take(known) {
-            libc::kill(-*group, libc::SIGKILL);
-        }
-        libc::_exit(0)
     }
 }

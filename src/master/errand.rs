@@ -1,6 +1,6 @@
 //! A command that is run for an app beside its processes (`before`, `before_start`): as they are, waited for, ended when it is late.
 //!
-//! Shape: a group of its own, TERM at its deadline, KILL when the app's own patience is over. Its output is in the app's log, its last lines in the error.
+//! Shape: TERM at its deadline, KILL when the app's own patience is over; what it leaves running ends with it. Its output is in the app's log, its last lines in the error.
 
 use std::{
     ffi::OsString,
@@ -13,7 +13,7 @@ use nix::{sys::signal::Signal, unistd::Pid};
 use thiserror::Error;
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep_until, timeout},
 };
 
 use crate::{
@@ -96,13 +96,21 @@ impl Bench {
     pub async fn run(&self, errand: Errand<'_>, stop: &mut watch::Receiver<bool>) -> Result<Duration, BeforeError> {
         let begun = Instant::now();
         let Errand { app: _, spec, n: _, words: _, within } = errand;
-        let (pid, mut ended, mut pipes) = self.spawn(errand)?;
-        let late = tokio::select! {
-            exit = &mut ended => return close(exit.unwrap_or(Exit::Signal(libc::SIGKILL)), begun, &mut pipes).await,
-            () = sleep(within) => true,
-            () = told(stop) => false,
+        let Command { pid, mut ended, mut left, mut pipes } = self.spawn(errand)?;
+        let (until, mut over) = (begun + within, false);
+        let late = loop {
+            tokio::select! {
+                exit = &mut ended => return close(exit.unwrap_or(Exit::Signal(libc::SIGKILL)), begun, &mut pipes).await,
+                // Over is over: what it left running ends with it.
+                Ok(()) = &mut left, if !over => {
+                    over = true;
+                    self.nursery.kill_group(pid);
+                }
+                () = sleep_until(until) => break true,
+                () = told(stop) => break false,
+            }
         };
-        self.nursery.signal_group(pid, Signal::SIGTERM);
+        self.nursery.stop(pid, Signal::SIGTERM, spec.stop.timeout);
         if timeout(spec.stop.timeout, &mut ended).await.is_err() {
             self.nursery.kill_group(pid);
             // One that even KILL cannot end is the nursery's from here on.
@@ -115,7 +123,7 @@ impl Bench {
         Err(BeforeError::Late { within, last: pipes.tail.lines() })
     }
 
-    fn spawn(&self, errand: Errand<'_>) -> Result<(Pid, oneshot::Receiver<Exit>, Pipes), BeforeError> {
+    fn spawn(&self, errand: Errand<'_>) -> Result<Command, BeforeError> {
         let Errand { app: name, spec: app, n, words, within: _ } = errand;
         let identity = Identity::of(app.user.as_deref(), app.group.as_deref())?;
         let fill = |text: &str| {
@@ -140,13 +148,27 @@ impl Bench {
             pipes.map_err(|source| SpawnError::Prepare { what: "pipes for its output".to_owned(), source })?;
         let launch = launch::of(app, argv, env, identity, self.nofile, (stdout, stderr));
         let (tell, ended) = oneshot::channel();
-        let pid = self.nursery.spawn(launch, move |exit| {
+        let (tell_left, left) = oneshot::channel();
+        let tell_left = move |_, _| {
+            // Nobody asks once it was told to stop.
+            let _ = tell_left.send(());
+        };
+        let pid = self.nursery.spawn_family(launch, tell_left, move |exit| {
             // Nobody waits for one that has outlived KILL.
             let _ = tell.send(exit);
         })?;
         tail.pid.store(pid.as_raw().cast_unsigned(), Relaxed);
-        Ok((pid, ended, Pipes { tail, read }))
+        Ok(Command { pid, ended, left, pipes: Pipes { tail, read } })
     }
+}
+
+/// One that runs.
+struct Command {
+    pid: Pid,
+    ended: oneshot::Receiver<Exit>,
+    /// It has ended, and others that came of it go on.
+    left: oneshot::Receiver<()>,
+    pipes: Pipes,
 }
 
 /// What is left of the pipes when the command has its ends.

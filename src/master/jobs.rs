@@ -187,6 +187,10 @@ impl Jobs {
                 let Some(process) = track.process.take_if(|process| process.run == run) else { return };
                 self.settling.spawn(last_words(id.app, run, exit, process.tail));
             }
+            Notice::Left { id, incarnation: run, exit, names } => {
+                tracing::warn!(app = %id.app, %exit, names = names.join(", "), "job's leader ended and left others running: they are told to stop");
+                self.step(&id.app, Event::Left { run });
+            }
             // Started is ready: nothing of a job is waited for, and it has no watchdog.
             Notice::Seen { .. } | Notice::Pinged { .. } | Notice::Prepared { .. } => {}
         }
@@ -393,7 +397,8 @@ impl Jobs {
         if kill {
             self.nursery.kill_group(process.pid);
         } else {
-            self.nursery.signal(process.pid, stop_signal(track.job.spec().stop.signal));
+            let stop = &track.job.spec().stop;
+            self.nursery.stop(process.pid, stop_signal(stop.signal), stop.timeout);
         }
     }
 

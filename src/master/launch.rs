@@ -30,7 +30,7 @@ use tokio::{
 use super::{
     child::{Identity, Launch, Limits, MemoryCap, SpawnError, stop_signal},
     errand::Bench,
-    nursery::Nursery,
+    nursery::{Carried, Nursery},
     obituary::Register,
     output::{Awaited, Kept, Output, Tail},
     places::Places,
@@ -181,7 +181,7 @@ impl Workshop {
             launch.memory = memory_cap(id, incarnation, app);
             let tell = self.tell(id, incarnation, notices);
             // Reaping waits for us: both are on the master's one thread.
-            let pid = self.nursery.spawn(launch, tell)?;
+            let pid = self.nursery.spawn_family(launch, self.left(id, incarnation, notices), tell)?;
             self.register.born(id, incarnation, pid.as_raw().cast_unsigned(), tail.clone());
             Ok((pid, tail, root))
         });
@@ -236,12 +236,12 @@ impl Workshop {
         id: &InstanceId,
         incarnation: u64,
         app: &App,
-        (pid, tail): (Pid, Option<Arc<Tail>>),
+        (pid, tail, family): (Pid, Option<Arc<Tail>>, Carried),
         notify: Option<OwnedFd>,
         notices: &UnboundedSender<Notice>,
     ) -> io::Result<Option<Notify>> {
         let tell = self.tell(id, incarnation, notices);
-        self.nursery.take_over(pid, memory_cap(id, incarnation, app), tell);
+        self.nursery.take_over_family(pid, memory_cap(id, incarnation, app), family, self.left(id, incarnation, notices), tell);
         if let Some(tail) = tail {
             self.register.born(id, incarnation, pid.as_raw().cast_unsigned(), tail);
         }
@@ -257,6 +257,20 @@ impl Workshop {
         move |exit| {
             register.died(&id, incarnation, exit);
             drop(notices.send(Notice::Exited { id, incarnation, exit }));
+        }
+    }
+
+    /// What is told when a leader has ended before others that came of it.
+    fn left(
+        &self,
+        id: &InstanceId,
+        incarnation: u64,
+        notices: &UnboundedSender<Notice>,
+    ) -> impl FnOnce(Exit, Vec<String>) + Send + 'static {
+        let (id, notices, register) = (id.clone(), notices.clone(), self.register.clone());
+        move |exit, names| {
+            register.left(&id, incarnation);
+            drop(notices.send(Notice::Left { id, incarnation, exit, names }));
         }
     }
 

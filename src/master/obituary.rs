@@ -39,6 +39,8 @@ struct Entry {
     /// The kernel's count of kills for memory, when it was started.
     kills: Option<u64>,
     tail: Arc<Tail>,
+    /// When its leader ended, where others went on.
+    left_ms: Option<u64>,
     end: Option<(Exit, Option<bool>, u64)>,
     /// Requests that it had when a connection of its broke, and when: those that have met that before come first.
     suspects: Vec<(Suspect, u64)>,
@@ -85,20 +87,33 @@ impl Register {
             restart: instance.starts,
             kills,
             tail,
+            left_ms: None,
             end: None,
             suspects: Vec::new(),
         });
         instance.starts += 1;
     }
 
+    /// Its leader has ended, and others that came of it go on: what is lost from now on has another reason.
+    pub fn left(&self, id: &InstanceId, incarnation: u64) {
+        let mut all = self.lock();
+        let Some(instance) = all.get_mut(id) else { return };
+        if let Some(entry) = instance.entries.iter_mut().rev().find(|entry| entry.incarnation == incarnation) {
+            entry.left_ms.get_or_insert_with(unix_ms);
+        }
+    }
+
+    /// Nothing of it is left.
     pub fn died(&self, id: &InstanceId, incarnation: u64, exit: Exit) {
         let (at_ms, kills) = (unix_ms(), kills());
         let mut all = self.lock();
         let Some(instance) = all.get_mut(id) else { return };
         if let Some(entry) = instance.entries.iter_mut().rev().find(|entry| entry.incarnation == incarnation) {
+            let at_ms = entry.left_ms.unwrap_or(at_ms);
             entry.end = Some((exit, oom(exit, entry.kills, kills), at_ms));
-            // What broke long before has another reason.
-            entry.suspects.retain(|(_, broke_ms)| broke_ms + MOMENT_MS >= at_ms);
+            // What broke long before has another reason; so has what broke long after, with those that were told to stop.
+            let late = |broke_ms: u64| entry.left_ms.is_some_and(|left_ms| broke_ms > left_ms + MOMENT_MS);
+            entry.suspects.retain(|(_, broke_ms)| broke_ms + MOMENT_MS >= at_ms && !late(*broke_ms));
         }
     }
 

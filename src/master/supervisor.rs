@@ -33,7 +33,10 @@ use super::{
 use crate::{
     ipc::message::{Health, Incarnation, InstanceId, Tally},
     plan::{self, App},
-    rules::restart::{Effect, Event, Life, Reason, State},
+    rules::{
+        program,
+        restart::{Effect, Event, Exit, Life, Reason, State},
+    },
     vocab::AppName,
 };
 
@@ -155,6 +158,7 @@ impl Supervisor {
                     self.blame_known(&id, incarnation, exit);
                 }
             }
+            Notice::Left { id, incarnation, exit, names } => self.left_behind(&id, incarnation, exit, &names),
             Notice::Prepared { id, incarnation, result } => self.prepared(&id.app, id.n, incarnation, result),
             Notice::Seen { id, incarnation } => {
                 if let Some(process) = self.process(&id.app, incarnation) {
@@ -167,6 +171,20 @@ impl Supervisor {
                 self.step(&id.app, Event::Pinged { n: id.n, incarnation });
             }
         }
+    }
+
+    /// A leader has ended before those that came of it.
+    fn left_behind(&mut self, id: &InstanceId, incarnation: u64, exit: Exit, names: &[String]) {
+        let InstanceId { app, n } = id;
+        let Some(track) = self.tracks.get(app) else { return };
+        let why = program::left(exit, &track.life.spec_of(*n, incarnation).command, names);
+        let stopping = track.life.view().any(|view| view.incarnation == incarnation && view.state == State::Stopping);
+        if stopping {
+            tracing::debug!(%app, instance = n, %exit, names = names.join(", "), "its leader has gone, others of it end now");
+        } else {
+            tracing::warn!(%app, instance = n, why, names = names.join(", "), "its leader ended and left others running: they are told to stop");
+        }
+        self.step(app, Event::Left { n: *n, incarnation, exit, why });
     }
 
     fn process(&mut self, app: &AppName, incarnation: u64) -> Option<&mut Process> {
@@ -504,7 +522,8 @@ impl Supervisor {
         if kill {
             self.nursery.kill_group(pid)
         } else {
-            self.nursery.signal(pid, stop_signal(track.life.spec_of(n, incarnation).stop.signal))
+            let stop = &track.life.spec_of(n, incarnation).stop;
+            self.nursery.stop(pid, stop_signal(stop.signal), stop.timeout)
         }
     }
 }

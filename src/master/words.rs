@@ -24,7 +24,7 @@ pub enum Word {
     Failed(String),
 }
 
-/// What a process of ours tells; unbounded, because each process tells at most twice.
+/// What a process of ours tells; unbounded, because each process tells a handful of times at most.
 #[derive(Debug)]
 pub enum Notice {
     Exited {
@@ -37,6 +37,13 @@ pub enum Notice {
         id: InstanceId,
         incarnation: u64,
         result: Result<(), String>,
+    },
+    /// Its leader has ended, and these that came of it go on.
+    Left {
+        id: InstanceId,
+        incarnation: u64,
+        exit: Exit,
+        names: Vec<String>,
     },
     /// It wrote the awaited line, or notified.
     Seen {

@@ -122,6 +122,10 @@ pub enum Event {
         run: u64,
         why: String,
     },
+    /// Its leader has ended and others that came of it go on; `Exited` follows when nobody is left.
+    Left {
+        run: u64,
+    },
     Exited {
         run: u64,
         exit: Exit,
@@ -135,7 +139,7 @@ pub enum Effect {
     Spawn {
         run: u64,
     },
-    /// The app's stop signal to the leader.
+    /// The app's stop signal to the leader, or to those that lead what it left.
     Signal {
         run: u64,
     },
@@ -187,6 +191,8 @@ enum Why {
     Told,
     Again,
     TimedOut(Duration),
+    /// It came to its end by itself and left others running.
+    Over,
 }
 
 #[derive(Clone, Debug)]
@@ -314,6 +320,11 @@ impl Job {
                     self.over(&going, Outcome::Failed, why, Vec::new(), now);
                 }
             }
+            Event::Left { run } => {
+                if self.going.as_ref().is_some_and(|going| going.run == run) {
+                    self.end(Why::Over, now);
+                }
+            }
             Event::Exited { run, exit, lines } => {
                 if let Some(going) = self.going.take_if(|going| going.run == run) {
                     self.exited(&going, exit, lines, now);
@@ -404,7 +415,9 @@ impl Job {
             // Told once is told; a person who says "stop" after "restart", or the other way round, has the last word.
             Some((_, before)) => match (*before, why) {
                 (Why::Told | Why::Again, Why::Told | Why::Again) => *before = why,
-                (Why::TimedOut(_), _) | (_, Why::TimedOut(_)) => {}
+                // What is over is over; it may be wanted once more.
+                (Why::Over, Why::Again) => *before = why,
+                (Why::TimedOut(_) | Why::Over, _) | (_, Why::TimedOut(_) | Why::Over) => {}
             },
             None => {
                 going.ending = Some((now.mono + patience, why));
@@ -429,8 +442,8 @@ impl Job {
             Some((_, Why::TimedOut(after))) => (Outcome::Failed, format!("timed out after {}: {exit}", duration_text(after))),
             // Whatever it says of itself: it was not left to come to its end.
             Some((_, Why::Told | Why::Again)) => (Outcome::Stopped, format!("stopped: {exit}")),
-            None if good => (Outcome::Succeeded, exit.to_string()),
-            None => (Outcome::Failed, exit.to_string()),
+            None | Some((_, Why::Over)) if good => (Outcome::Succeeded, exit.to_string()),
+            None | Some((_, Why::Over)) => (Outcome::Failed, exit.to_string()),
         };
         self.over(going, outcome, text, lines, now);
         if matches!(going.ending, Some((_, Why::Again))) {

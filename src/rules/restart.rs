@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use super::backoff::Backoff;
 use crate::{
-    plan::{App, Ready, app::Policy},
+    plan::{App, Ready},
     vocab::units::duration_text,
 };
 
@@ -34,6 +34,7 @@ mod change;
 mod dead;
 mod deploy;
 mod effect;
+mod ended;
 mod ending;
 mod event;
 mod exit;
@@ -48,7 +49,6 @@ mod taken;
 mod tests;
 mod view;
 
-use blame::Charge;
 pub use budget::COOLDOWN;
 use cell::Cell;
 use deploy::Deploy;
@@ -171,6 +171,12 @@ impl Life {
                 Role::Next => self.no_room(n, why, now),
                 Role::Leaving => self.leaver_gone(incarnation),
                 Role::Present | Role::Nobody => {}
+            },
+            Event::Left { n, incarnation, exit, why } => match self.role(n, incarnation) {
+                Role::Present => self.left(n, exit, why, now),
+                Role::Next => self.next_left(n, why, now),
+                Role::Leaving => self.leaver_left(incarnation, now),
+                Role::Nobody => {}
             },
             Event::Exited { n, incarnation, exit } => match self.role(n, incarnation) {
                 Role::Present => self.exited(n, exit, now, dice),
@@ -296,7 +302,7 @@ impl Life {
                 | Phase::Draining { then, .. }
                 | Phase::Stopping { then, .. }
                 | Phase::Killing { then, .. } => {
-                    if *then == After::Rest {
+                    if matches!(then, After::Rest | After::End(_)) {
                         *then = After::Again(Reason::Command);
                     }
                 }
@@ -359,51 +365,6 @@ impl Life {
         if let Some(Phase::Draining { then, .. }) = self.cells.get(&n).map(|cell| cell.phase.clone()) {
             self.signal(n, then, now);
         }
-    }
-
-    fn exited(&mut self, n: u16, exit: Exit, now: Duration, dice: u64) {
-        let Some(cell) = self.cells.get_mut(&n) else { return };
-        let why = exit.to_string();
-        let reason = match exit {
-            Exit::Code(_) => Reason::Exit,
-            Exit::Signal(_) => Reason::Signal,
-            Exit::Memory { .. } => Reason::Memory,
-        };
-        let phase = cell.phase.clone();
-        match phase {
-            // Nothing of it ran.
-            Phase::Stopped | Phase::Awaiting | Phase::Exited | Phase::Backoff { .. } | Phase::Cooldown { .. } | Phase::Taken { .. } => {
-                return;
-            }
-            Phase::Draining { then, .. }
-            | Phase::Stopping { then, .. }
-            | Phase::Killing { then, .. }
-            | Phase::Spawning { then: Some(then) } => {
-                let told = match &then {
-                    After::Fail(_, first) => first.clone(),
-                    After::Rest | After::Again(_) | After::Remove => why,
-                };
-                cell.last_exit = Some((told, now));
-                return self.settle(n, then, now, dice);
-            }
-            Phase::Ready => {
-                cell.backoff.served(now.saturating_sub(cell.since));
-                cell.charge = Charge::of(cell, now);
-            }
-            Phase::Spawning { then: None } | Phase::Starting { .. } => {}
-        }
-        cell.last_exit = Some((why.clone(), now));
-        if self.deploy.as_ref().is_some_and(Deploy::is_guarding) {
-            self.enter(n, Phase::Stopped, now);
-            return self.fail_deploy(Some(n), &format!("instance {n} of the new release ended: {why}"), now);
-        }
-        let restart = &self.spec.restart;
-        let well = matches!(exit, Exit::Code(code) if code == 0 || restart.success.contains(&code));
-        let for_good = matches!(exit, Exit::Code(code) if restart.give_up.contains(&code));
-        if for_good || (restart.policy == Policy::OnFailure && well) {
-            return self.end(n, why, now);
-        }
-        self.fail(n, reason, why, now, dice);
     }
 
     fn tick(&mut self, now: Duration) {

@@ -14,6 +14,7 @@ mod control;
 mod crash;
 mod deploy;
 mod early;
+mod families;
 mod filters;
 mod floods;
 mod forwarded;

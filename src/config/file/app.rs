@@ -156,7 +156,7 @@ words! {
 }
 
 table! {
-    /// Out of rotation, wait for requests in flight up to `drain`, `signal`, after `timeout` KILL to the whole group.
+    /// Out of rotation, wait for requests in flight up to `drain`, `signal`, after `timeout` KILL to whatever of it still runs.
     Stop {
         /// Default: what the program takes for an orderly end; QUIT for nginx and php-fpm, INT for postgres, WINCH for apache, TERM for most.
         signal: Signal,

@@ -51,7 +51,7 @@ impl EdgeLink {
         for elders::Carried { pid, line, drain, left } in &carried.edges {
             let pid = Pid::from_raw(*pid);
             let (told, exit) = oneshot::channel();
-            self.nursery.take_over(pid, None, move |how| {
+            self.nursery.take_over(pid, move |how| {
                 // Whoever waited has given it up.
                 let _ = told.send(how);
             });

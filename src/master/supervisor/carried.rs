@@ -20,7 +20,7 @@ use crate::{
     ipc::message::InstanceId,
     master::{
         bag::Bag,
-        launch,
+        launch, nursery,
         obstacle::{TakeOverError, UpgradeError},
         output::{Awaited, carried::Adopted},
     },
@@ -63,6 +63,9 @@ struct Passenger {
     note: Option<String>,
     cpu_ms: u64,
     memory_bytes: u64,
+    /// What is known of those that came of it.
+    #[serde(default)]
+    family: nursery::Carried,
 }
 
 /// Where the apps' blocks come from.
@@ -136,6 +139,7 @@ impl Supervisor {
                     note: note.clone(),
                     cpu_ms: *cpu_ms,
                     memory_bytes: *memory_bytes,
+                    family: pid.map(|pid| self.nursery.export(pid)).unwrap_or_default(),
                 });
             }
             let life = serde_json::to_value(life).map_err(UpgradeError::Write)?;
@@ -202,7 +206,7 @@ impl Supervisor {
         output: &mut Adopted,
         claim: &mut impl FnMut(RawFd) -> io::Result<OwnedFd>,
     ) -> io::Result<Process> {
-        let Passenger { n, incarnation, pid, addr, notify, tail_pid, last_lines, note, cpu_ms, memory_bytes } = passenger.clone();
+        let Passenger { n, incarnation, pid, addr, notify, tail_pid, last_lines, note, cpu_ms, memory_bytes, family } = passenger.clone();
         let id = InstanceId { app: app.clone(), n };
         let starting = life.view().any(|view| view.n == n && view.incarnation == incarnation && view.state == State::Starting);
         let spec = life.spec_of(n, incarnation);
@@ -217,7 +221,7 @@ impl Supervisor {
         let notify = notify.map(claim).transpose()?;
         let pid = pid.map(Pid::from_raw);
         let notify = match pid {
-            Some(pid) => self.workshop.take_over(&id, incarnation, spec, (pid, tail.clone()), notify, &self.notices.0)?,
+            Some(pid) => self.workshop.take_over(&id, incarnation, spec, (pid, tail.clone(), family), notify, &self.notices.0)?,
             None => None,
         };
         Ok(Process { n, pid, addr, tail, notify, prelude: None, arrival: Arrival::default(), note, cpu_ms, memory_bytes })

@@ -194,7 +194,7 @@ async fn a_cage_holds_even_what_leaves_its_session() {
     };
     let yard = Yard::new();
     let launch = yard.launch("setsid sh -c 'echo $$ > runaway; exec sleep 1000' & wait");
-    let pid = child::spawn(launch, Some(cage.door())).expect("started");
+    let pid = child::spawn(launch, Some(cage.door()), None).expect("started");
     until("the runaway", || !pids(&yard.file("runaway")).is_empty()).await;
     let runaway = pids(&yard.file("runaway"))[0];
     assert!(!cage.remove(), "two live in it");

@@ -245,6 +245,24 @@ fn restart_ends_the_run_and_begins_another_and_close_begins_none() {
 }
 
 #[test]
+fn a_run_whose_leader_left_others_is_over_when_they_are_and_is_judged_by_its_leader() {
+    let mut scene = Scene::new(spec("@yearly", None), "2026-11-27T00:00:00Z");
+    scene.step(Event::Start).taken();
+    scene.step(Event::Left { run: 1 });
+    assert_eq!(scene.taken(), [Effect::Signal { run: 1 }, Effect::Publish], "they are told to stop");
+    scene.step(Event::Left { run: 1 }).step(Event::Stop).step(Event::Start);
+    assert_eq!(scene.taken(), [], "once");
+    scene.exits(Exit::Code(0));
+    assert_eq!(scene.last(), (Outcome::Succeeded, "exit 0"));
+    scene.step(Event::Start).step(Event::Left { run: 2 }).step(Event::Restart).taken();
+    scene.exits(Exit::Code(3));
+    assert_eq!((scene.spawned(), scene.last()), (1, (Outcome::Stopped, "stopped: exit 3")), "a restart meanwhile runs it again");
+    scene.step(Event::Left { run: 2 }).step(Event::Left { run: 3 }).taken();
+    scene.wait(secs(3600));
+    assert!(scene.taken().contains(&Effect::KillGroup { run: 3 }), "their patience is the job's");
+}
+
+#[test]
 fn the_hour_that_is_skipped_in_spring_and_the_one_that_comes_twice_in_autumn_are_one_run_each() {
     for (wall, runs) in [("2026-03-28T12:00:00Z", 1), ("2026-10-24T12:00:00Z", 1)] {
         let mut scene = Scene::new(spec("30 2 * * *", None), wall);
@@ -293,7 +311,7 @@ proptest! {
 
     /// Any event at any time, late and doubled: no panic, and never two at once.
     #[test]
-    fn it_answers_everything(events in prop::collection::vec((0_u8..9, 0_u64..4, 0_u64..400), 0..80)) {
+    fn it_answers_everything(events in prop::collection::vec((0_u8..10, 0_u64..4, 0_u64..400), 0..80)) {
         let mut scene = Scene::new(spec("* * * * *", Some(secs(100))), "2026-11-27T00:00:30Z");
         let mut alive = None;
         for (kind, run, seconds) in events {
@@ -307,6 +325,7 @@ proptest! {
                 5 if seconds > 390 => Event::KillNow,
                 6 => Event::SpawnFailed { run, why: "no".into() },
                 7 => Event::Exited { run, exit: Exit::Code(0), lines: Vec::new() },
+                8 => Event::Left { run },
                 _ => Event::Tick,
             };
             scene.step(event);

@@ -28,12 +28,12 @@ pub enum Effect {
         incarnation: u64,
         within: Duration,
     },
-    /// The app's stop signal to the leader.
+    /// The app's stop signal to the leader; where it has gone before the others, to those that lead what is left, one generation after the other.
     Signal {
         n: u16,
         incarnation: u64,
     },
-    /// KILL to the whole group.
+    /// KILL to all of it.
     KillGroup {
         n: u16,
         incarnation: u64,

@@ -36,9 +36,13 @@ impl Life {
     }
 
     pub(super) fn signal(&mut self, n: u16, then: After, now: Duration) {
+        self.signal_within(n, then, self.spec.stop.timeout, now);
+    }
+
+    pub(super) fn signal_within(&mut self, n: u16, then: After, within: Duration, now: Duration) {
         let Some(cell) = self.cells.get(&n) else { return };
         self.effects.push(Effect::Signal { n, incarnation: cell.incarnation });
-        self.enter(n, Phase::Stopping { deadline: now + self.spec.stop.timeout, then }, now);
+        self.enter(n, Phase::Stopping { deadline: now + within, then }, now);
     }
 
     pub(super) fn kill(&mut self, n: u16, then: After, now: Duration) {
@@ -89,6 +93,7 @@ impl Life {
                 self.spawn(n, now);
             }
             After::Fail(reason, why) => self.fail(n, reason, why, now, dice),
+            After::End(why) => self.end(n, why, now),
         }
     }
 }

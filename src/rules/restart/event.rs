@@ -42,6 +42,14 @@ pub enum Event {
         incarnation: u64,
         why: String,
     },
+    /// Its leader has ended and others that came of it go on; `Exited` follows when nobody is left. `why`: how it is told.
+    Left {
+        n: u16,
+        incarnation: u64,
+        exit: Exit,
+        why: String,
+    },
+    /// Nothing of it is left.
     Exited {
         n: u16,
         incarnation: u64,

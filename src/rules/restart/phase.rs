@@ -69,6 +69,8 @@ pub(super) enum After {
     Rest,
     Again(Reason),
     Fail(Reason, String),
+    /// It ended by itself and its policy leaves it so.
+    End(String),
     Remove,
 }
 

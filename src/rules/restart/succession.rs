@@ -216,6 +216,11 @@ impl Life {
         self.regret(n, next.reason, why, now);
     }
 
+    /// Its leader ended before it could serve, and left others running.
+    pub(super) fn next_left(&mut self, n: u16, why: String, now: Duration) {
+        self.next_failed_alive(n, why, now);
+    }
+
     /// It runs, and will not do.
     fn next_failed_alive(&mut self, n: u16, why: String, now: Duration) {
         let Some(reason) = self.cells.get(&n).and_then(|cell| cell.successor.as_ref()).map(|next| next.reason) else { return };
@@ -303,6 +308,13 @@ impl Life {
 
     pub(super) fn leaver_drained(&mut self, incarnation: u64, now: Duration) {
         if self.leaving.get(&incarnation).is_some_and(|leaving| matches!(leaving.stage, Leave::Draining { .. })) {
+            self.stop_leaver(incarnation, now);
+        }
+    }
+
+    /// Its leader ended: who stands by cannot take over any more. Whoever drains goes on with what it has.
+    pub(super) fn leaver_left(&mut self, incarnation: u64, now: Duration) {
+        if self.leaving.get(&incarnation).is_some_and(|leaving| leaving.stage == Leave::StandsBy) {
             self.stop_leaver(incarnation, now);
         }
     }

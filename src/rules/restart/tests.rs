@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    plan::{AppPort, Live, RestartPolicy, testing},
+    plan::{AppPort, Live, RestartPolicy, app::Policy, testing},
     vocab::Pace,
 };
 
@@ -885,6 +885,70 @@ fn a_verdict_on_an_earlier_incarnation_is_void() {
     assert_eq!(story.states(), [State::Starting]);
 }
 
+#[test]
+fn those_that_a_leader_left_have_the_apps_patience_and_its_end_counts_once_they_are_gone() {
+    let mut story = Story::of(spec(1));
+    story.up().at(secs(10));
+    let incarnation = story.incarnation(0);
+    let left = |why: &str| Event::Left { n: 0, incarnation, exit: Exit::Code(0), why: why.into() };
+    story.event(left("exit 0: it went to the background"));
+    assert_eq!(story.states(), [State::Stopping], "no request goes there any more");
+    assert!(story.did(&Effect::Signal { n: 0, incarnation }) && story.life.exits.is_empty());
+    story.event(left("twice"));
+    assert_eq!(story.last, []);
+    assert_eq!(story.life.due(), Some(secs(30)));
+    story.due();
+    assert!(story.did(&Effect::KillGroup { n: 0, incarnation }), "after stop.timeout");
+    story.exits(0, 0);
+    assert_eq!((story.states(), story.life.exits.len()), (vec![State::Backoff], 1));
+    let view = story.life.view().next().expect("one");
+    assert_eq!(view.last_exit.map(|(why, _)| why).as_deref(), Some("exit 0: it went to the background"));
+}
+
+#[test]
+fn those_that_a_crashed_leader_left_have_less_than_requests_are_held_for() {
+    let mut story = Story::of(spec(1));
+    story.up().at(secs(10));
+    let incarnation = story.incarnation(0);
+    story.event(Event::Left { n: 0, incarnation, exit: Exit::Signal(9), why: "signal 9 (KILL)".into() });
+    assert_eq!((story.states(), story.life.due()), (vec![State::Stopping], Some(secs(15))));
+}
+
+#[test]
+fn a_leader_that_ends_when_told_changes_nothing_until_the_last_of_it_has_ended() {
+    let mut story = Story::of(spec(1));
+    story.up().at(secs(10)).event(Event::Stop);
+    let incarnation = story.incarnation(0);
+    story.event(Event::Drained { n: 0, incarnation });
+    story.at(secs(11)).event(Event::Left { n: 0, incarnation, exit: Exit::Signal(15), why: "signal 15 (TERM)".into() });
+    assert_eq!((story.last.clone(), story.states()), (Vec::new(), vec![State::Stopping]));
+    assert_eq!(story.life.due(), Some(secs(30)), "the timeout is the whole group's");
+    story.exits(0, 0);
+    assert_eq!(story.states(), [State::Stopped]);
+}
+
+#[test]
+fn a_worker_that_ends_well_and_leaves_others_stays_ended_where_its_policy_says_so() {
+    let mut worker = spec(1);
+    worker.restart.policy = Policy::OnFailure;
+    let mut story = Story::of(worker);
+    story.up();
+    let incarnation = story.incarnation(0);
+    story.event(Event::Left { n: 0, incarnation, exit: Exit::Code(0), why: "exit 0".into() }).exits(0, 0);
+    assert_eq!((story.states(), story.spawns()), (vec![State::Exited], vec![]));
+}
+
+#[test]
+fn a_successor_whose_leader_ends_early_is_given_up() {
+    let mut story = Story::of(spec(1));
+    story.up().event(Event::Restart(Reason::Command));
+    let incarnation = story.incarnation(0);
+    story.spawned(0).event(Event::Left { n: 0, incarnation, exit: Exit::Code(0), why: "left".into() });
+    assert!(story.did(&Effect::Signal { n: 0, incarnation }));
+    assert!(story.states().contains(&State::Ready), "the old one serves on");
+    assert!(!story.life.is_rolling());
+}
+
 /// What may happen next in the world; the model fills in what is alive. `k` chooses among the processes that it may happen to.
 #[derive(Clone, Debug)]
 enum Act {
@@ -898,6 +962,7 @@ enum Act {
     Due,
     Answer { k: usize, good: bool },
     NoRoom { k: usize },
+    Left { k: usize, code: i32 },
     Exit { k: usize, code: i32 },
     Ready { k: usize },
     Warmed { k: usize, good: bool },
@@ -924,6 +989,7 @@ fn act() -> impl Strategy<Value = Act> {
         12 => (k.clone(), prop::bool::weighted(0.9)).prop_map(|(k, good)| Act::Answer { k, good }),
         1 => k.clone().prop_map(|k| Act::NoRoom { k }),
         6 => (k.clone(), 0i32..2).prop_map(|(k, code)| Act::Exit { k, code }),
+        3 => (k.clone(), 0i32..2).prop_map(|(k, code)| Act::Left { k, code }),
         10 => k.clone().prop_map(|k| Act::Ready { k }),
         2 => (k.clone(), prop::bool::weighted(0.8)).prop_map(|(k, good)| Act::Warmed { k, good }),
         2 => (k.clone(), 0u64..200, 0u64..4).prop_map(|(k, requests, failures)| Act::Tallied { k, requests, failures }),
@@ -946,6 +1012,8 @@ struct World {
     /// Unexpected exits and tries since a person last intervened.
     tries: Vec<Duration>,
     signalled: BTreeSet<u64>,
+    /// Whose leader ended unexpectedly, while others of it go on.
+    left: BTreeSet<u64>,
 }
 
 struct Run {
@@ -973,7 +1041,7 @@ impl Run {
     }
 
     fn perform(&mut self, effect: &Effect) {
-        let World { asked, alive, ended, tries, signalled } = &mut self.world;
+        let World { asked, alive, ended, tries, signalled, left: _ } = &mut self.world;
         match effect {
             Effect::Spawn { n, incarnation, beside } => {
                 let others = || asked.iter().chain(alive.iter()).filter(|(_, of)| *of == n).map(|(other, _)| self.life.role(*n, *other));
@@ -1004,6 +1072,7 @@ impl Run {
                 // A person may start at once what had just ended.
                 self.world.ended.clear();
                 self.world.tries.clear();
+                self.world.left.clear();
                 let mark = self.now.as_millis().to_string();
                 let event = match act {
                     Act::Start => Event::Start,
@@ -1059,10 +1128,20 @@ impl Run {
                     self.step(Event::NoRoom { n, incarnation, why: "full".into() });
                 }
             }
+            Act::Left { k, code } => {
+                let Some((incarnation, n)) = nth(&self.world.alive, k) else { return };
+                let told = self.world.signalled.contains(&incarnation);
+                let serves = self.life.cells.get(&n).is_some_and(|c| matches!(c.phase, Phase::Starting { .. } | Phase::Ready));
+                self.step(Event::Left { n, incarnation, exit: Exit::Code(code), why: "left".into() });
+                if !told && serves && self.life.role(n, incarnation) == Role::Present {
+                    assert!(self.world.signalled.contains(&incarnation), "those that were left are told to stop");
+                    self.world.left.insert(incarnation);
+                }
+            }
             Act::Exit { k, code } => {
                 let Some((incarnation, n)) = nth(&self.world.alive, k) else { return };
                 self.world.alive.remove(&incarnation);
-                if !self.world.signalled.contains(&incarnation) {
+                if !self.world.signalled.contains(&incarnation) || self.world.left.contains(&incarnation) {
                     self.unexpected(n, incarnation);
                 }
                 self.step(Event::Exited { n, incarnation, exit: Exit::Code(code) });
@@ -1173,7 +1252,7 @@ proptest! {
     }
 
     #[test]
-    fn a_crashing_app_never_exceeds_its_budget(procs in 1u16..4, dice in any::<u64>(), life_ms in 0u64..5000) {
+    fn a_crashing_app_never_exceeds_its_budget(procs in 1u16..4, dice in any::<u64>(), life_ms in 0u64..5000, leaves in any::<bool>()) {
         let mut run = Run::new(procs, dice);
         run.step(Event::Start);
         run.world.tries.clear();
@@ -1186,6 +1265,9 @@ proptest! {
             }
             run.now += ms(life_ms);
             while !run.world.alive.is_empty() {
+                if leaves {
+                    run.act(Act::Left { k: 0, code: 1 });
+                }
                 run.act(Act::Exit { k: 0, code: 1 });
             }
             run.act(Act::Due);
