@@ -19,6 +19,7 @@ use super::{
     tls::mutual::ClientCertificate,
     upstream::{Choice, End, Lease, Pool, Room, ServerId, Unavailable},
     warden::Watched,
+    witness::Loss,
 };
 use crate::{
     ipc::{
@@ -125,8 +126,8 @@ pub struct Exchange {
     failed_on: Option<(InstanceId, Incarnation)>,
     /// The processes that broke off while they had it, in order: a few at most, as tries are.
     lost_by: Vec<(InstanceId, Incarnation)>,
-    /// The last of them has done so at this very try.
-    lost_now: bool,
+    /// The last of them has done so at this very try, and whether it had answered others.
+    lost_now: Option<bool>,
     connected: Option<Duration>,
     /// What it asked for: of a request that is cut there is nobody else to say so.
     pub asked: Option<(Method, Uri, Version)>,
@@ -178,7 +179,7 @@ impl Exchange {
             trouble: None,
             failed_on: None,
             lost_by: Vec::new(),
-            lost_now: false,
+            lost_now: None,
             connected: None,
             asked: None,
             refused: None,
@@ -324,12 +325,13 @@ impl Exchange {
     /// The server did not do. Whether the request goes on: to another, which is then picked already, or into the waiting room.
     pub fn fail_try(&mut self, cause: Cause, repeat: Repeat) -> bool {
         self.blame();
+        let answered = self.on.as_ref().map(|on| on.lease.has_answered());
         let goes = self.on.as_ref().is_some_and(|on| on.lease.draining());
         let cause = if goes && matches!(cause, Cause::Stale | Cause::Reset) { Cause::Left } else { cause };
         self.end_try(|on, now, _| on.lease.failed(now, cause));
-        self.lost_now =
-            matches!(cause, Cause::Stale | Cause::Reset) && self.failed_on.as_ref().is_some_and(|by| !self.lost_by.contains(by));
-        if self.lost_now {
+        let lost = matches!(cause, Cause::Stale | Cause::Reset) && self.failed_on.as_ref().is_some_and(|by| !self.lost_by.contains(by));
+        self.lost_now = answered.filter(|_| lost);
+        if lost {
             self.lost_by.extend(self.failed_on.clone());
         }
         let event = Event::Failed(cause, repeat);
@@ -340,10 +342,11 @@ impl Exchange {
         matches!(next, Next::Go | Next::Wait)
     }
 
-    /// The process that has just broken off with the request in its hands, and whether another one had before.
+    /// The process that has just broken off with the request in its hands.
     #[must_use]
-    pub fn just_lost(&self) -> Option<(&(InstanceId, Incarnation), bool)> {
-        self.lost_by.last().filter(|_| self.lost_now).map(|process| (process, self.lost_by.len() > 1))
+    pub fn just_lost(&self) -> Option<Loss<'_>> {
+        let (id, incarnation) = self.lost_by.last()?;
+        self.lost_now.map(|answered| Loss { id, incarnation: *incarnation, again: self.lost_by.len() > 1, answered })
     }
 
     /// The processes that broke off while they had it.

@@ -21,6 +21,17 @@ const SUSPECTS: NonZeroU32 = NonZeroU32::new(64).expect("not zero");
 /// The longest method and path.
 const LONGEST: usize = 200;
 
+/// A process that broke off with a request in its hands.
+#[derive(Clone, Copy, Debug)]
+pub struct Loss<'a> {
+    pub id: &'a InstanceId,
+    pub incarnation: Incarnation,
+    /// The request has met that before, in another process.
+    pub again: bool,
+    /// The process had answered others.
+    pub answered: bool,
+}
+
 #[derive(Debug)]
 pub struct Witness {
     master: mpsc::Sender<ToMaster>,
@@ -35,8 +46,8 @@ impl Witness {
         Self { master, first: paced(SUSPECTS), again: paced(SUSPECTS) }
     }
 
-    /// A process broke its connection off before it answered. `again`: this request has met that before.
-    pub fn lost(&self, (id, incarnation): &(InstanceId, Incarnation), request: &str, method: &str, path: &[u8], again: bool) {
+    /// A process broke its connection off before it answered this request.
+    pub fn lost(&self, Loss { id, incarnation, again, answered }: Loss<'_>, request: &str, method: &str, path: &[u8]) {
         let pace = if again { &self.again } else { &self.first };
         if pace.check().is_err() {
             return;
@@ -46,7 +57,7 @@ impl Witness {
         let words = [method.as_bytes(), path].join(&b' ');
         let suspect = Suspect { id: plain(request.as_bytes(), LONGEST_ID).into(), request: plain(&words, LONGEST).into(), again };
         // Full: the master is busy, and will hear of others.
-        let _ = self.master.try_send(ToMaster::Lost { id: id.clone(), incarnation: *incarnation, suspect });
+        let _ = self.master.try_send(ToMaster::Lost { id: id.clone(), incarnation, suspect, answered });
     }
 
     /// A request finds no process of this app. Whoever tells keeps the pace.
@@ -63,11 +74,12 @@ mod tests {
     fn a_flood_of_lost_requests_is_told_in_part_and_what_is_told_is_plain() {
         let (send, mut told) = mpsc::channel(1000);
         let witness = Witness::new(send);
-        let process = (InstanceId { app: AppName::parse("web").expect("valid"), n: 0 }, Incarnation(3));
+        let id = InstanceId { app: AppName::parse("web").expect("valid"), n: 0 };
+        let loss = Loss { id: &id, incarnation: Incarnation(3), again: false, answered: true };
         for _ in 0..10_000 {
-            witness.lost(&process, "id", "GET", b"/crash\x1b[31m?secret=1", false);
+            witness.lost(loss, "id", "GET", b"/crash\x1b[31m?secret=1");
         }
-        witness.wants(&process.0.app);
+        witness.wants(&id.app);
         let mut suspects = 0;
         while let Ok(message) = told.try_recv() {
             match message {

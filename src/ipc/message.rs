@@ -411,6 +411,8 @@ pub enum ToMaster {
         id: InstanceId,
         incarnation: Incarnation,
         suspect: Suspect,
+        /// It had answered other requests well.
+        answered: bool,
     },
     /// Requests find no process of this app: once a second at most.
     Wanted {

@@ -44,6 +44,8 @@ struct Entry {
     end: Option<(Exit, Option<bool>, u64)>,
     /// Requests that it had when a connection of its broke, and when: those that have met that before come first.
     suspects: Vec<(Suspect, u64)>,
+    /// It had answered requests when that was told.
+    answered: bool,
 }
 
 /// What becomes of the word that a process had a request when it broke off.
@@ -90,6 +92,7 @@ impl Register {
             left_ms: None,
             end: None,
             suspects: Vec::new(),
+            answered: false,
         });
         instance.starts += 1;
     }
@@ -118,10 +121,11 @@ impl Register {
     }
 
     /// A process broke off with a request in its hands, by what the edge says.
-    pub fn lost(&self, id: &InstanceId, incarnation: u64, suspect: Suspect) -> Noted {
+    pub fn lost(&self, id: &InstanceId, incarnation: u64, suspect: Suspect, answered: bool) -> Noted {
         let mut all = self.lock();
         let entry = all.get_mut(id).and_then(|instance| instance.entries.iter_mut().rev().find(|entry| entry.incarnation == incarnation));
         let Some(entry) = entry else { return Noted::Lives };
+        entry.answered |= answered;
         let first = entry.suspects.is_empty();
         entry.suspects.retain(|(known, _)| known.id != suspect.id);
         if entry.suspects.len() == SUSPECTS {
@@ -132,6 +136,13 @@ impl Register {
         let at = if suspect.again { 0 } else { entry.suspects.len() };
         entry.suspects.insert(at, (suspect, unix_ms()));
         entry.end.as_ref().map_or(Noted::Lives, |(exit, ..)| Noted::Ended { exit: *exit, first })
+    }
+
+    /// Whether the edge says that a process had answered requests when it broke off.
+    #[must_use]
+    pub fn had_answered(&self, id: &InstanceId, incarnation: u64) -> bool {
+        let all = self.lock();
+        all.get(id).is_some_and(|instance| instance.entries.iter().any(|entry| entry.incarnation == incarnation && entry.answered))
     }
 
     /// Requests that a process had when it ended.
@@ -301,13 +312,13 @@ mod tests {
         let register = Register::default();
         register.born(&id("web", 0), 1, 100, Arc::default());
         let suspect = |name: &str, again| Suspect { id: name.into(), request: format!("GET /{name}"), again };
-        assert_eq!(register.lost(&id("web", 0), 1, suspect("before", false)), Noted::Lives);
+        assert_eq!(register.lost(&id("web", 0), 1, suspect("before", false), true), Noted::Lives);
         assert_eq!(register.suspects(&id("web", 0), 1), [], "it lives");
         register.died(&id("web", 0), 1, Exit::Signal(11));
         let ended = |first| Noted::Ended { exit: Exit::Signal(11), first };
-        assert_eq!(register.lost(&id("web", 0), 1, suspect("after", false)), ended(false));
+        assert_eq!(register.lost(&id("web", 0), 1, suspect("after", false), false), ended(false));
         for n in 0..10 {
-            register.lost(&id("web", 0), 1, suspect(&n.to_string(), n == 3));
+            register.lost(&id("web", 0), 1, suspect(&n.to_string(), n == 3), false);
         }
         let names: Vec<_> = register.suspects(&id("web", 0), 1).into_iter().map(|suspect| suspect.id).collect();
         assert_eq!(names, ["3", "7", "8", "9"], "a few, and the one that met two ends first");

@@ -222,7 +222,7 @@ impl Supervisor {
                     self.step(&id.app, Event::Tallied { n: id.n, incarnation: incarnation.0, requests, failures });
                 }
             }
-            Message::Lost { id, incarnation, suspect } => self.lost(&id, incarnation, suspect),
+            Message::Lost { id, incarnation, suspect, answered } => self.lost(&id, incarnation, suspect, answered),
             Message::Wanted { app } => self.step(&app, Event::Wanted),
             Message::EdgeDied => {
                 self.edge_restarts += 1;

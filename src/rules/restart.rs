@@ -207,7 +207,7 @@ impl Life {
             }
             Event::Tallied { n, incarnation, requests, failures } => self.tallied(n, incarnation, requests, failures, now),
             Event::Weighed { n, incarnation, bytes } => self.weighed(n, incarnation, bytes),
-            Event::Blamed { n, incarnation } => self.blamed(n, incarnation, now),
+            Event::Blamed { n, incarnation, answered } => self.blamed(n, incarnation, answered, now),
             Event::Wanted => self.wanted_by_requests(now),
             Event::Pinged { n, incarnation } => self.pinged(n, incarnation, now),
         }

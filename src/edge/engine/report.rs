@@ -235,9 +235,9 @@ fn remember(method: &str, path: &[u8], exchange: &Exchange, answerer: Option<&(I
 
 /// A process broke off with the request in its hands: the master is told, who knows whether it has ended.
 pub fn lost(session: &Session, exchange: &Exchange) {
-    if let Some((process, again)) = exchange.just_lost() {
+    if let Some(loss) = exchange.just_lost() {
         let head = session.req_header();
-        exchange.live.witness.lost(process, exchange.id(), head.method.as_str(), head.raw_path(), again);
+        exchange.live.witness.lost(loss, exchange.id(), head.method.as_str(), head.raw_path());
     }
 }
 

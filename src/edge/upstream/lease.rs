@@ -142,6 +142,12 @@ impl Lease {
         }
     }
 
+    /// Whether the server has answered requests, and not only with failures.
+    #[must_use]
+    pub fn has_answered(&self) -> bool {
+        self.server.vitals.is_useful()
+    }
+
     /// The request goes to a sibling, as the server hangs. No strike: it is out of the rotation until it says something. To be called once, instead of [`Lease::failed`].
     pub fn hung(&self) {
         self.server.vitals.lost_one();

@@ -192,6 +192,11 @@ impl Vitals {
         self.leave.clone()
     }
 
+    /// It has answered something well.
+    pub(super) fn is_useful(&self) -> bool {
+        self.answered() + self.unanswered.load(Ordering::Relaxed) > self.failures.load(Ordering::Relaxed)
+    }
+
     pub(super) fn answered(&self) -> u64 {
         self.answered.load(Ordering::Relaxed)
     }

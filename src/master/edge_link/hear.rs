@@ -69,8 +69,8 @@ impl EdgeLink {
             ToMaster::Tallies(tallies) => {
                 let _ = self.supervisor.send(supervisor::Message::Tallies(tallies)).await;
             }
-            ToMaster::Lost { id, incarnation, suspect } => {
-                let _ = self.supervisor.send(supervisor::Message::Lost { id, incarnation, suspect }).await;
+            ToMaster::Lost { id, incarnation, suspect, answered } => {
+                let _ = self.supervisor.send(supervisor::Message::Lost { id, incarnation, suspect, answered }).await;
             }
             ToMaster::Wanted { app } => {
                 let _ = self.supervisor.send(supervisor::Message::Wanted { app }).await;

@@ -61,6 +61,8 @@ pub enum Message {
         id: InstanceId,
         incarnation: Incarnation,
         suspect: Suspect,
+        /// It had answered others.
+        answered: bool,
     },
     /// Requests find no process of an app.
     Wanted {

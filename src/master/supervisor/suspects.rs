@@ -12,8 +12,8 @@ use crate::{
 
 impl Supervisor {
     /// The edge saw a process break off with this request in its hands.
-    pub(super) fn lost(&mut self, id: &InstanceId, incarnation: Incarnation, suspect: Suspect) {
-        match self.register.lost(id, incarnation.0, suspect.clone()) {
+    pub(super) fn lost(&mut self, id: &InstanceId, incarnation: Incarnation, suspect: Suspect, answered: bool) {
+        match self.register.lost(id, incarnation.0, suspect.clone(), answered) {
             Noted::Lives => {}
             Noted::Ended { exit, first } => {
                 if first || suspect.again {
@@ -39,7 +39,8 @@ impl Supervisor {
     }
 
     fn blame(&mut self, id: &InstanceId, incarnation: u64) {
-        self.step(&id.app, Event::Blamed { n: id.n, incarnation });
+        let answered = self.register.had_answered(id, incarnation);
+        self.step(&id.app, Event::Blamed { n: id.n, incarnation, answered });
     }
 }
 

@@ -23,23 +23,25 @@ pub(super) struct Charge {
     at: Duration,
     /// The delays as they were before.
     backoff: Backoff,
+    /// It had answered requests, by its tallies.
+    useful: bool,
     /// It has spent the budget.
     pub(super) spent: bool,
 }
 
 impl Charge {
-    /// Of a process that serves; `None`: it has answered nothing, so no request is to blame.
-    pub(super) fn of(cell: &Cell, now: Duration) -> Option<Self> {
+    /// Of a process that serves.
+    pub(super) fn of(cell: &Cell, now: Duration) -> Self {
         let useful = cell.wear.requests > cell.wear.failures;
-        useful.then_some(Self { incarnation: cell.incarnation, at: now, backoff: cell.backoff, spent: false })
+        Self { incarnation: cell.incarnation, at: now, backoff: cell.backoff, useful, spent: false }
     }
 }
 
 impl Life {
-    pub(super) fn blamed(&mut self, n: u16, incarnation: u64, now: Duration) {
+    pub(super) fn blamed(&mut self, n: u16, incarnation: u64, answered: bool, now: Duration) {
         self.asked = Some(now);
         let Some(cell) = self.cells.get_mut(&n) else { return };
-        let Some(charge) = cell.charge.take_if(|charge| charge.incarnation == incarnation) else { return };
+        let Some(charge) = cell.charge.take_if(|charge| charge.incarnation == incarnation && (charge.useful || answered)) else { return };
         cell.backoff = charge.backoff;
         let waits = cell.incarnation == incarnation && matches!(cell.phase, Phase::Backoff { .. } | Phase::Cooldown { .. });
         if let Some(at) = self.exits.iter().rposition(|at| *at == charge.at) {

@@ -31,13 +31,13 @@ impl Life {
                 cell.last_exit = Some((told, now));
                 if matches!(then, After::Fail(Reason::Exit | Reason::Signal | Reason::Memory, _)) {
                     // Its leader ended some time before.
-                    cell.charge = Charge::of(cell, now);
+                    cell.charge = Some(Charge::of(cell, now));
                 }
                 return self.settle(n, then, now, dice);
             }
             Phase::Ready => {
                 cell.backoff.served(now.saturating_sub(cell.since));
-                cell.charge = Charge::of(cell, now);
+                cell.charge = Some(Charge::of(cell, now));
             }
             Phase::Spawning { then: None } | Phase::Starting { .. } => {}
         }

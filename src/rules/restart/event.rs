@@ -103,6 +103,8 @@ pub enum Event {
     Blamed {
         n: u16,
         incarnation: u64,
+        /// It had answered others, by what is known where requests are seen: tallies come later.
+        answered: bool,
     },
     /// Requests find no process of the app.
     Wanted,

@@ -208,12 +208,29 @@ fn who_knows_a_path_that_crashes_an_app_does_not_keep_it_down() {
     for _ in 0..20 {
         for n in 0..2 {
             let incarnation = story.incarnation(n);
-            story.event(Event::Tallied { n, incarnation, requests: 50, failures: 1 }).exits(n, 1).event(Event::Blamed { n, incarnation });
+            story.event(Event::Tallied { n, incarnation, requests: 50, failures: 1 }).exits(n, 1).event(Event::Blamed {
+                n,
+                incarnation,
+                answered: false,
+            });
             assert_eq!(story.states()[usize::from(n)], State::Backoff, "{:?}", story.life);
             let ended = story.now;
             story.due().spawned(n).ready(n);
             assert_eq!(story.now, ended + ms(250), "the shortest delay");
         }
+    }
+    assert!(!story.life.is_cooling());
+}
+
+/// Its tallies come ten times a second: one that is killed before the first has answered all the same.
+#[test]
+fn a_process_that_is_killed_a_moment_after_it_became_ready_is_forgiven_as_well() {
+    let mut story = Story::of(spec(1));
+    story.event(Event::Start).spawned(0).ready(0);
+    for _ in 0..10 {
+        let incarnation = story.incarnation(0);
+        story.exits(0, 1).event(Event::Blamed { n: 0, incarnation, answered: true });
+        story.due().spawned(0).ready(0);
     }
     assert!(!story.life.is_cooling());
 }
@@ -224,7 +241,7 @@ fn a_process_that_answers_nothing_pays_for_its_end_whatever_it_had() {
     story.event(Event::Start).spawned(0).ready(0);
     for _ in 0..4 {
         let incarnation = story.incarnation(0);
-        story.exits(0, 1).event(Event::Blamed { n: 0, incarnation });
+        story.exits(0, 1).event(Event::Blamed { n: 0, incarnation, answered: false });
         if !story.life.is_cooling() {
             story.due().spawned(0).ready(0);
         }
@@ -1153,7 +1170,7 @@ impl Run {
             Act::Tallied { k, requests, failures } => self.about(k, |n, incarnation| Event::Tallied { n, incarnation, requests, failures }),
             Act::Blamed { n, back } => {
                 let incarnation = self.life.cells.get(&n).map_or(0, |cell| cell.incarnation).saturating_sub(back);
-                self.step(Event::Blamed { n, incarnation });
+                self.step(Event::Blamed { n, incarnation, answered: back % 2 == 0 });
             }
             Act::Wanted => self.step(Event::Wanted),
             Act::Dead { k } => self.about(k, |n, incarnation| Event::Dead { n, incarnation, why: "x".into() }),
