@@ -80,12 +80,12 @@
 //!   ([`master::kin`]). The stop signal goes to the leader first, because servers with workers want to end those themselves; when the leader has gone, to whoever leads what
 //!   remains, one generation after the other; and past a shell or package manager that still stands there after a third of `stop.timeout`. It is over when the
 //!   last has ended, and KILL is for the whole of it. So neither a wrapper that hands no signal on nor a program that left for the background loses a request or keeps a port.
-//! - **D40** A file says of itself that it is pure ("Pure" begins a line of its head), and what lies below it is pure too: `tests/architecture.rs` learns it there. Files of one
+//! - **D31** A file says of itself that it is pure ("Pure" begins a line of its head), and what lies below it is pure too: `tests/architecture.rs` learns it there. Files of one
 //!   parent import each other in no ring; what two share lies in a file below both. A file has 500 lines at most and a function 60; what is larger is on a list with its
 //!   reason, and nothing comes onto the list.
-//! - **D41** What every room does is done in one way: causes are told by [`vocab::chain`] and [`vocab::story`], locks taken by [`vocab::lock`](mod@vocab::lock), one client told
+//! - **D32** What every room does is done in one way: causes are told by [`vocab::chain`] and [`vocab::story`], locks taken by [`vocab::lock`](mod@vocab::lock), one client told
 //!   from another by [`vocab::Network`], plans for tests made by `plan::testing`.
-//! - **D42** A body is waited for before a process is chosen, but never longer than the engine can send it again: HTTP/1 leaves it in the connection's own inbox, unread
+//! - **D33** A body is waited for before a process is chosen, but never longer than the engine can send it again: HTTP/1 leaves it in the connection's own inbox, unread
 //!   ([`edge::conn::collect`]); of HTTP/2, which the engine reads, what it does not keep stands beside it ([`edge::conn::early`]).
 //!
 //! # Lexicon
