@@ -4,7 +4,7 @@
 //!        The engine sees a connection only between a whole head and the end of its answer, so an idle one costs what stands in this file alone.
 //!        Bytes beyond the request at hand are held back: they are the next request, not this one's body.
 //!        Whatever is written is collected up to 16 KB and goes out at a flush, or before the next wait for the client: header and body in one piece.
-//! Source: pingora-notes §1.2 (unbuffered streams), §5 (#447: no header deadline, endless keep-alive).
+//! Source: pingora 0.9.1, which leaves the buffering of a stream to whoever brings it, and has no deadline for headers (pingora#447).
 
 use std::{
     io,

@@ -2,7 +2,7 @@
 //!
 //! Shape: early_request_filter → request_filter → (upstream_peer → connected → upstream_request_filter → … → response_filter)* → logging.
 //!        An error goes through fail_to_connect or error_while_proxy, which may try another server, and else through fail_to_proxy.
-//! Source: pingora-notes §5 (hooks), §10 (pitfalls).
+//! Source: pingora-proxy 0.9.1, `proxy_trait.rs` and `lib.rs`: the hooks and their order.
 
 use std::sync::Arc;
 

@@ -3,7 +3,7 @@
 //! Shape: a [`Worker`] opens and closes [`Door`]s by [`Order`]; a door owns the tasks of its connections.
 //!        Closing: what waits in the accept queue is still taken, then idle connections are closed (after [`COURTESY`] where another edge serves), requests in flight end with `Connection: close`,
 //!        HTTP/2 gets a GOAWAY, and what is left at the deadline is cut.
-//! Source: pingora-notes §1 (own accept loop), §1.5 (SO_REUSEPORT sockets).
+//! Source: socket(7) on SO_REUSEPORT.
 
 use std::{
     io,

@@ -34,7 +34,7 @@ impl Build {
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
 pub struct Generation(pub u64);
 
-/// What a listening socket is for. Keyed by our own words, never by getsockname (pingora-notes §9, zentinel).
+/// What a listening socket is for. Keyed by our own words, never by getsockname.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
 pub enum Role {
     Http,
@@ -159,7 +159,7 @@ impl std::fmt::Display for InstanceId {
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
 pub struct Incarnation(pub u64);
 
-/// supervision.md rule 1.
+/// Where a process stands in its life.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum InstanceState {

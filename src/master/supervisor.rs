@@ -528,9 +528,7 @@ impl Supervisor {
     }
 }
 
-/// Why there is no memory for one more process of this size, if there is not.
-///
-/// Source: supervision.md rule 10.
+/// Why there is no memory for one more process of this size and a fifth more, if there is not.
 fn no_room_beside(bytes: Option<u64>) -> Option<String> {
     let (bytes, available) = (bytes?, usage::available()?);
     let wanted = bytes.saturating_add(bytes / 5);

@@ -2,7 +2,7 @@
 //!
 //! Pure. Doubles from `delay` to `max_delay`, ±20 % jitter, forgotten only after a good long time of service.
 //! Shape: every delay lies within [`delay`, `max_delay`].
-//! Source: supervision.md rule 3; a process that lives 1.5 s each time must not restart at once for ever (supervisord's blind spot).
+//! Source: a process that lives 1.5 s each time must not restart at once for ever (supervisord's blind spot).
 
 use std::time::Duration;
 

@@ -11,7 +11,7 @@
 //!        One process an instance; while it is replaced one more, which takes its place when it may serve ([`succession`]). Three things replace: a restart goes
 //!        from instance to instance ([`roll`]), wear takes one at a time ([`recycle`]), a deploy all at once, on trial ([`deploy`]).
 //! Units: `now` is monotonic; the wall clock never enters.
-//! Source: supervision.md rules 1 to 7, 10, 11 and 16; intensity/window after OTP supervisors.
+//! Source: intensity/window after OTP supervisors.
 
 use std::{
     collections::{BTreeMap, VecDeque},

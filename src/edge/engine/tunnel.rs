@@ -5,7 +5,7 @@
 //!
 //! And their end: at half the drain of the instance that has it, a WebSocket's client is told to go (1001) where a frame ends, so that it connects anew, to another
 //! instance; what the app still says goes nowhere. The client answers with its own Close, by which the app learns of it. The tunnels of a client that is banned end at once and without a word.
-//! Source: pingora-notes §5.1, RFC 6455 §5.5.1.
+//! Source: pingora#946 (WebSockets), RFC 6455 §5.5.1.
 
 use std::{
     io,

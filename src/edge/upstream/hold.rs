@@ -2,7 +2,7 @@
 //!
 //! Shape: bounded in number, in the bytes of bodies that wait with them, and in time; who finds it full is told so at once. A request that is dropped while it
 //!        waits leaves the room. The room outlives reloads: those who wait find the pool that is in force.
-//! Source: supervision.md rules 10 and 13; "stall the client until the app is back" (caddy#4088).
+//! Source: "stall the client until the app is back" (caddy#4088).
 
 use std::{
     sync::{

@@ -5,7 +5,7 @@
 //! Shape: requests, age (±10 %, so that processes of one age do not go together) and memory (the mean of the last three looks); one instance of an app at a time,
 //!        and none while something else of it moves. A replacement that does not come up is tried again after [`AGAIN`].
 //!        The watchdog: a process that promised WATCHDOG=1 and is silent for too long is dead.
-//! Source: supervision.md rules 6 and 11; sd_watchdog_enabled(3).
+//! Source: sd_watchdog_enabled(3).
 
 use std::time::Duration;
 
