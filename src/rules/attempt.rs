@@ -5,8 +5,7 @@
 //! Shape: Fresh ─Wanted→ On ─Connected, Sent→ On ─Status→ Answering.
 //!        On ─Failed→ On another server, Waiting for a process, or Over. Waiting ─Rang→ On, or Over. Whatever fails while Answering: Over.
 //!        Total: every state answers every event, so a late or doubled event is a no-op, not a bug.
-//!
-//!        What was sent goes out again only where that does no harm ([`Repeat`]), and not a third time where the first two were lost: a request whose processes die
+//! Law:   What was sent goes out again only where that does no harm ([`Repeat`]), and not a third time where the first two were lost: a request whose processes die
 //!        is most likely what they die of. After the first word of an answer nothing moves.
 //!        A kept connection that breaks says nothing of its server, which has most likely given it up: the same server is asked once more, on a new connection, which
 //!        is no retry. If it does not take that one, it has died with the request.
