@@ -34,6 +34,50 @@ const FLOORS: [(&str, u8); 16] = [
     ("vocab", 1),
 ];
 
+/// The floors within the two large rooms, from the ground up. An import points to a lower one, or stays in its file and what lies below it.
+const INNER: [(&str, &[&[&str]]); 2] = [
+    (
+        "master",
+        &[
+            // What it holds and knows: words, tables, descriptors, what the kernel tells.
+            &["bag", "cgroup", "clock", "kin", "ports", "releases", "sockets", "switches", "table", "tickets", "usage", "whose", "words"],
+            &["output"],
+            // One child, and what is told of the ended.
+            &["child", "guard", "herald", "obituary", "score"],
+            // All children; who they are to be; what is in the way of an upgrade.
+            &["as_user", "nursery", "obstacle", "outfit"],
+            // Kinds of children.
+            &["elders", "errand", "places"],
+            &["edge_link", "launch"],
+            // The actors.
+            &["jobs", "materials", "status", "supervisor"],
+            // What is done with them: releases, upgrades, reloads.
+            &["deploy", "handoff"],
+            &["upgrade"],
+            &["reload"],
+            // Whom people reach.
+            &["handle"],
+            &["control", "shutdown"],
+        ],
+    ),
+    (
+        "edge",
+        &[
+            &["blackbox", "proxy_protocol", "refused", "tls", "upstream", "warden"],
+            &["forward", "reply", "witness"],
+            &["conn", "gate"],
+            &["access"],
+            // What is in force.
+            &["live"],
+            // The way of a request, from the listener down.
+            &["exchange"],
+            &["intake"],
+            &["engine"],
+            &["listen"],
+        ],
+    ),
+];
+
 /// Files of a higher room that are pure shapes, and may be imported as if they lay on the ground floor.
 const SHAPES: [&[&str]; 3] = [&["ipc", "message"], &["ipc", "control"], &["ipc", "why"]];
 
@@ -201,7 +245,7 @@ const LONG_FNS: [(&str, &str, &str); 24] = [
 ];
 
 /// Files that import each other in a ring all the same.
-const RINGS: [(&[&str], &str); 6] = [
+const RINGS: [(&[&str], &str); 3] = [
     (
         &[
             "edge/gate/address",
@@ -214,9 +258,6 @@ const RINGS: [(&[&str], &str); 6] = [
         "a gate judges by what is compiled for all gates, and each compiles its own part",
     ),
     (&["edge/upstream/hold", "edge/upstream/pool"], "whoever waits asks the pool that took the place of his own"),
-    (&["master/errand", "master/launch"], "an errand is launched as the process is that it goes before"),
-    (&["master/supervisor/arrival", "master/supervisor/track"], "a track keeps the arrival that is looked for on it"),
-    (&["master/edge_link", "master/supervisor"], "each is told by the other what it cannot see itself"),
     (
         &["rules/restart/blame", "rules/restart/cell", "rules/restart/recycle", "rules/restart/succession", "rules/restart/view"],
         "a cell holds the state of the rules that change it",
@@ -290,6 +331,9 @@ fn imports(file: &File, out: &mut Vec<String>) {
         let Some(target) = file.resolve(path) else { continue };
         let Some(room) = target.first() else { continue };
         if room == file.room() {
+            if let Some(complaint) = within(file, &target) {
+                out.push(file.at(path.line, &complaint));
+            }
             continue;
         }
         if SHAPES.iter().any(|shape| target.starts_with(&shape.map_owned())) && own > 3 {
@@ -305,6 +349,21 @@ fn imports(file: &File, out: &mut Vec<String>) {
             None => out.push(file.at(path.line, &format!("crate::{} is no room", target.join("::")))),
         }
     }
+}
+
+/// What is wrong with an import within a room that has inner floors.
+fn within(file: &File, target: &[String]) -> Option<String> {
+    let (room, floors) = INNER.iter().find(|(room, _)| *room == file.room())?;
+    let module = file.module();
+    // The room's own file only names its parts; what it re-exports is found where it stands.
+    let (from, to) = (module.get(1)?, target.get(1)?);
+    let floor = |name: &String| floors.iter().position(|floor| floor.contains(&name.as_str()));
+    let Some(own) = floor(from) else { return Some(format!("{room}/{from} stands on no inner floor of {room}; give it one in INNER")) };
+    let other = floor(to)?;
+    (from != to && other >= own).then(|| {
+        let way = if other == own { "sibling" } else { "upward" };
+        format!("{way} import of crate::{} within {room}", target.join("::"))
+    })
 }
 
 fn purity(file: &File, out: &mut Vec<String>) {
@@ -849,6 +908,15 @@ fn what_lies_below_a_pure_file_is_pure() {
     }
     let beside = complaints(&Tree::of(&[("config/compile.rs", &pure("")), ("config/load.rs", below)]));
     assert!(beside.is_empty(), "{beside:?}");
+}
+
+#[test]
+fn within_a_large_room_an_import_points_down_too() {
+    refused("master/output.rs", "use super::supervisor::Message;", "upward import of crate::master::supervisor");
+    refused("master/supervisor/track.rs", "fn f() { crate::master::jobs::f() }", "sibling import of crate::master::jobs");
+    refused("edge/gate/mod.rs", "use crate::edge::engine::Engine;", "upward import of crate::edge::engine");
+    refused("master/newcomer.rs", "use super::output::Output;", "stands on no inner floor of master");
+    accepted("master/supervisor/track.rs", "use crate::master::output::Tail; use super::waiter::Waiter;");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{elders::Elders, nursery::Nursery, output::Output, supervisor, table::Table};
+use super::{elders::Elders, nursery::Nursery, output::Output, table::Table, words::Heard};
 use crate::{
     ipc::message::{Incarnation, InstanceId, Materials, Switches, TicketKeys},
     rules::restart::Exit,
@@ -57,7 +57,7 @@ pub struct EdgeLink {
     nursery: Nursery,
     output: Output,
     table: watch::Receiver<Table>,
-    supervisor: mpsc::Sender<supervisor::Message>,
+    heard: mpsc::Sender<Heard>,
     started_ms: u64,
     tickets: watch::Receiver<TicketKeys>,
     switches: watch::Receiver<Switches>,
@@ -86,7 +86,7 @@ pub struct Wiring {
     pub nursery: Nursery,
     pub output: Output,
     pub table: watch::Receiver<Table>,
-    pub supervisor: mpsc::Sender<supervisor::Message>,
+    pub heard: mpsc::Sender<Heard>,
     pub started_ms: u64,
     pub tickets: watch::Receiver<TicketKeys>,
     pub switches: watch::Receiver<Switches>,
@@ -99,7 +99,7 @@ impl EdgeLink {
         let (send, commands) = mpsc::channel(128);
         let errands: Arc<Errands> = Arc::default();
         let (facts, facts_out) = watch::channel(Facts::default());
-        let Wiring { program, nursery, output, table, supervisor, started_ms, tickets, switches } = wiring;
+        let Wiring { program, nursery, output, table, heard, started_ms, tickets, switches } = wiring;
         let link = Self {
             program,
             elders: Elders::new(nursery.clone()),
@@ -107,7 +107,7 @@ impl EdgeLink {
             nursery,
             output,
             table,
-            supervisor,
+            heard,
             started_ms,
             tickets,
             switches,
@@ -146,7 +146,7 @@ impl EdgeLink {
                 break;
             }
             self.facts.send_modify(|facts| facts.restarts += 1);
-            let _ = self.supervisor.send(supervisor::Message::EdgeDied).await;
+            let _ = self.heard.send(Heard::EdgeDied).await;
         }
         self.elders.retire();
         while !self.elders.is_empty() {
@@ -222,7 +222,7 @@ impl EdgeLink {
         self.facts.send_modify(|facts| facts.draining = self.elders.count());
         if self.elders.is_empty() {
             for (id, incarnation) in std::mem::take(&mut self.held) {
-                let _ = self.supervisor.send(supervisor::Message::Drained { id, incarnation }).await;
+                let _ = self.heard.send(Heard::Drained { id, incarnation }).await;
             }
         }
     }
@@ -230,7 +230,7 @@ impl EdgeLink {
     /// While an elder is about, what the edge has drained may be in use there: then the instance's own deadline decides, or the elder's end.
     async fn drained(&mut self, id: InstanceId, incarnation: Incarnation) {
         if self.elders.is_empty() {
-            let _ = self.supervisor.send(supervisor::Message::Drained { id, incarnation }).await;
+            let _ = self.heard.send(Heard::Drained { id, incarnation }).await;
         } else {
             self.held.push((id, incarnation));
         }
@@ -345,6 +345,6 @@ impl EdgeLink {
 
     async fn not_warmed(&self, id: InstanceId, incarnation: Incarnation) {
         let result = Err("the edge ended before it had asked".to_owned());
-        let _ = self.supervisor.send(supervisor::Message::Warmed { id, incarnation, result }).await;
+        let _ = self.heard.send(Heard::Warmed { id, incarnation, result }).await;
     }
 }

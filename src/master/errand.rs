@@ -19,8 +19,8 @@ use tokio::{
 use crate::{
     master::{
         child::{Identity, SpawnError},
-        launch,
         nursery::Nursery,
+        outfit,
         output::{CommandPipes, Output, Tail},
     },
     plan::App,
@@ -131,7 +131,7 @@ impl Bench {
             OsString::from(n.map_or(text.clone(), |n| text.replace("{n}", &n.to_string())))
         };
         let argv = words.iter().map(|word| fill(word)).collect();
-        let mut env = launch::environment(&identity);
+        let mut env = outfit::environment(&identity);
         for (variable, value) in &app.env_file {
             env.insert(variable.into(), value.reveal().into());
         }
@@ -146,7 +146,7 @@ impl Bench {
         let pipes = self.output.command_pipes(name);
         let CommandPipes { stdout, stderr, tail, read } =
             pipes.map_err(|source| SpawnError::Prepare { what: "pipes for its output".to_owned(), source })?;
-        let launch = launch::of(app, argv, env, identity, self.nofile, (stdout, stderr));
+        let launch = outfit::of(app, argv, env, identity, self.nofile, (stdout, stderr));
         let (tell, ended) = oneshot::channel();
         let (tell_left, left) = oneshot::channel();
         let tell_left = move |_, _| {

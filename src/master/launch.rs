@@ -1,7 +1,7 @@
 //! From an app's block to a running process: its address, environment, pipes and user.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     ffi::OsString,
     io,
     net::{Ipv4Addr, SocketAddr},
@@ -28,10 +28,11 @@ use tokio::{
 };
 
 use super::{
-    child::{Identity, Launch, Limits, MemoryCap, SpawnError, stop_signal},
+    child::{Identity, MemoryCap, SpawnError, stop_signal},
     errand::Bench,
     nursery::{Carried, Nursery},
     obituary::Register,
+    outfit,
     output::{Awaited, Kept, Output, Tail},
     places::Places,
     ports,
@@ -47,7 +48,6 @@ use crate::{
 /// Where `{port}` comes from: below the kernel's ephemeral ports, above the well-known ones.
 const PRIVATE_PORTS: std::ops::Range<u16> = 20_000..30_000;
 const PORT_TRIES: u32 = 200;
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// A process that was started.
 pub struct Started {
@@ -140,7 +140,7 @@ impl Workshop {
         let addr = self.address(id, app, &identity, addresses)?;
         let fill = |text: &str| self.fill(text, id, addr.as_ref());
         let argv = app.command.iter().map(|word| OsString::from(fill(word))).collect();
-        let mut env = environment(&identity);
+        let mut env = outfit::environment(&identity);
         for (name, value) in &app.env_file {
             env.insert(name.into(), value.reveal().into());
         }
@@ -177,7 +177,7 @@ impl Workshop {
             .map_err(|source| SpawnError::Prepare { what: "pipes for its output".to_owned(), source });
         let started = pipes.and_then(|(stdout, stderr, tail)| {
             let root = identity.uid.is_root();
-            let mut launch = of(app, argv, env, identity, self.nofile, (stdout, stderr));
+            let mut launch = outfit::of(app, argv, env, identity, self.nofile, (stdout, stderr));
             launch.memory = memory_cap(id, incarnation, app);
             let tell = self.tell(id, incarnation, notices);
             // Reaping waits for us: both are on the master's one thread.
@@ -337,51 +337,10 @@ impl Workshop {
     }
 }
 
-/// A process of this app, whatever it is to run: with its directory, user, limits and mask.
-pub(super) fn of(
-    app: &App,
-    argv: Vec<OsString>,
-    env: BTreeMap<OsString, OsString>,
-    identity: Identity,
-    nofile: Option<(u64, u64)>,
-    (stdout, stderr): (OwnedFd, OwnedFd),
-) -> Launch {
-    Launch {
-        argv,
-        nice: app.nice,
-        arg0: None,
-        dir: app.dir.clone(),
-        env,
-        identity,
-        umask: app.umask.unwrap_or(if app.port == AppPort::Socket { 0o007 } else { 0o022 }),
-        limits: Limits::of(&app.limits, nofile),
-        memory: None,
-        stdout,
-        stderr,
-        descriptors: Vec::new(),
-    }
-}
-
 /// What tells that a process wrote the awaited line, or notified.
 pub fn seen(id: &InstanceId, incarnation: u64, notices: &UnboundedSender<Notice>) -> impl FnOnce() + Send + 'static {
     let (id, notices) = (id.clone(), notices.clone());
     move || drop(notices.send(Notice::Seen { id, incarnation }))
-}
-
-/// Clean: of ours only where to find programs, the language and the time zone.
-pub fn environment(identity: &Identity) -> BTreeMap<OsString, OsString> {
-    let ours = |name: &str, otherwise: &str| std::env::var_os(name).filter(|value| !value.is_empty()).unwrap_or_else(|| otherwise.into());
-    let mut env = BTreeMap::from([
-        ("PATH".into(), ours("PATH", PATH)),
-        ("LANG".into(), ours("LANG", "C.UTF-8")),
-        ("HOME".into(), identity.home.clone().into_os_string()),
-        ("USER".into(), identity.name.clone().into()),
-        ("LOGNAME".into(), identity.name.clone().into()),
-    ]);
-    if let Some(zone) = std::env::var_os("TZ") {
-        env.insert("TZ".into(), zone);
-    }
-    env
 }
 
 fn listen(path: &Path, identity: &Identity) -> io::Result<UnixDatagram> {

@@ -23,6 +23,7 @@ pub mod materials;
 pub mod nursery;
 pub mod obituary;
 pub mod obstacle;
+pub mod outfit;
 pub mod output;
 pub mod places;
 mod ports;

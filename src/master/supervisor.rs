@@ -28,11 +28,11 @@ use super::{
     places::Places,
     table::Table,
     usage,
-    words::{Notice, Order, Word},
+    words::{Heard, Notice, Order, Word},
 };
 use crate::{
-    ipc::message::{Health, Incarnation, InstanceId, Tally},
-    plan::{self, App},
+    ipc::message::{Incarnation, InstanceId},
+    plan::App,
     rules::{
         program,
         restart::{Effect, Event, Exit, Life, Reason, State},
@@ -42,6 +42,7 @@ use crate::{
 
 mod arrival;
 pub mod carried;
+mod hearing;
 mod message;
 mod prelude;
 mod report;
@@ -70,6 +71,7 @@ pub struct Supervisor {
     tracks: BTreeMap<AppName, Track>,
     lives: u64,
     inbox: mpsc::Receiver<Message>,
+    heard: mpsc::Receiver<Heard>,
     notices: (UnboundedSender<Notice>, UnboundedReceiver<Notice>),
     table: watch::Sender<Table>,
     edge_restarts: u64,
@@ -89,13 +91,14 @@ pub struct Wiring {
     pub places: Places,
     pub edge: edge_link::Handle,
     pub inbox: mpsc::Receiver<Message>,
+    pub heard: mpsc::Receiver<Heard>,
     pub table: watch::Sender<Table>,
 }
 
 impl Supervisor {
     #[must_use]
     pub fn new(wiring: Wiring) -> Self {
-        let Wiring { clock, nursery, output, register, places, edge, inbox, table } = wiring;
+        let Wiring { clock, nursery, output, register, places, edge, inbox, heard, table } = wiring;
         Self {
             clock,
             workshop: Workshop::new(places, nursery.clone(), output, register.clone()),
@@ -105,6 +108,7 @@ impl Supervisor {
             tracks: BTreeMap::new(),
             lives: 0,
             inbox,
+            heard,
             notices: unbounded_channel(),
             table,
             edge_restarts: 0,
@@ -128,6 +132,7 @@ impl Supervisor {
             tokio::select! {
                 biased;
                 Some(notice) = self.notices.1.recv() => self.notice(notice),
+                Some(heard) = self.heard.recv() => self.hear(heard),
                 message = self.inbox.recv() => match message {
                     Some(message) => self.message(message),
                     None => return,
@@ -202,37 +207,15 @@ impl Supervisor {
             }
             Message::Apps(_) if self.stopping.is_some() => {}
             Message::Apps(apps) => self.apply(apps),
-            Message::Health { id: InstanceId { app, n }, incarnation: Incarnation(incarnation), health } => {
-                let seen_by_us = |track: &Track| matches!(track.life.spec().ready, plan::Ready::Log { .. } | plan::Ready::Notify { .. });
-                let event = match health {
-                    Health::Ready if self.tracks.get(&app).is_some_and(seen_by_us) => return,
-                    Health::Ready => return self.arrived(&app, n, incarnation),
-                    Health::Live => Event::Alive { n, incarnation },
-                    Health::Dead { reason } => Event::Dead { n, incarnation, why: reason },
-                };
-                self.step(&app, event);
-            }
-            Message::Drained { id, incarnation } => self.step(&id.app, Event::Drained { n: id.n, incarnation: incarnation.0 }),
             Message::Deploy { app, spec, tell } => self.deploy(&app, spec, tell),
-            Message::Warmed { id, incarnation, result } => {
-                self.step(&id.app, Event::Warmed { n: id.n, incarnation: incarnation.0, result });
-            }
-            Message::Tallies(tallies) => {
-                for Tally { id, incarnation, requests, failures } in tallies {
-                    self.step(&id.app, Event::Tallied { n: id.n, incarnation: incarnation.0, requests, failures });
-                }
-            }
-            Message::Lost { id, incarnation, suspect, answered } => self.lost(&id, incarnation, suspect, answered),
-            Message::Wanted { app } => self.step(&app, Event::Wanted),
-            Message::EdgeDied => {
-                self.edge_restarts += 1;
-                self.changed = true;
-            }
             Message::StopAll { done } => self.begin_stopping(done),
             Message::Export(Show(show)) => {
                 // What has been told already is part of the state.
                 while let Ok(notice) = self.notices.1.try_recv() {
                     self.notice(notice);
+                }
+                while let Ok(heard) = self.heard.try_recv() {
+                    self.hear(heard);
                 }
                 show(self.export());
             }

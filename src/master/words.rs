@@ -1,11 +1,18 @@
-//! What the supervisors of apps and jobs are told and tell: orders, the words to whoever waits, what a process lets be known.
+//! What the supervisors of apps and jobs are told and tell: orders, the words to whoever waits, what a process lets be known, what the edge heard of it.
 
 use std::{
     num::NonZeroU16,
     sync::{Arc, atomic::AtomicBool},
 };
 
-use crate::{ipc::message::InstanceId, rules::restart::Exit};
+use crate::{
+    ipc::{
+        message::{Health, Incarnation, InstanceId, Tally},
+        why::Suspect,
+    },
+    rules::restart::Exit,
+    vocab::AppName,
+};
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Order {
@@ -56,4 +63,39 @@ pub enum Notice {
         incarnation: u64,
         told: Arc<AtomicBool>,
     },
+}
+
+/// What the edge lets be known of the processes behind it, and the link of the edge itself.
+#[derive(Debug)]
+pub enum Heard {
+    Health {
+        id: InstanceId,
+        incarnation: Incarnation,
+        health: Health,
+    },
+    Drained {
+        id: InstanceId,
+        incarnation: Incarnation,
+    },
+    /// Whether an instance that is not in rotation yet has answered what it was asked.
+    Warmed {
+        id: InstanceId,
+        incarnation: Incarnation,
+        result: Result<(), String>,
+    },
+    /// How many requests the instances have had.
+    Tallies(Vec<Tally>),
+    /// A process broke off with a request in its hands.
+    Lost {
+        id: InstanceId,
+        incarnation: Incarnation,
+        suspect: Suspect,
+        /// It had answered others.
+        answered: bool,
+    },
+    /// Requests find no process of an app.
+    Wanted {
+        app: AppName,
+    },
+    EdgeDied,
 }

@@ -42,6 +42,7 @@ use crate::{
         table::Table,
         tickets,
         upgrade::{Go, Upgrader},
+        words::Heard,
     },
     plan::Plan,
     store::{atomic, lock::StateLock},
@@ -80,6 +81,7 @@ struct Hub {
     /// A reload and the placing of a release never overlap.
     gate: Arc<RwLock<()>>,
     supervisor: mpsc::Sender<Message>,
+    heard: mpsc::Sender<Heard>,
     jobs: mpsc::Sender<jobs::Message>,
     table: watch::Sender<Table>,
     table_out: watch::Receiver<Table>,
@@ -89,6 +91,7 @@ struct Hub {
 /// The other ends, each for one part.
 struct Ends {
     supervisor: mpsc::Receiver<Message>,
+    heard: mpsc::Receiver<Heard>,
     jobs: mpsc::Receiver<jobs::Message>,
     score: watch::Sender<Score>,
 }
@@ -138,7 +141,7 @@ impl Conduct {
         let (rotator, keys) = rotator(carried.as_ref())?;
         let (mut link, edge) = hub.link(parts.program, keys.seen.clone(), setting);
         let jobs = hub.jobs(ends.jobs);
-        let Succession { supervisor, client, from } = hub.supervisor(&edge, ends.supervisor, carried, &mut link, &plan)?;
+        let Succession { supervisor, client, from } = hub.supervisor(&edge, (ends.supervisor, ends.heard), carried, &mut link, &plan)?;
         let control = listener.try_clone().map_err(os("open the control socket"))?.into();
         let pen = status::Pen::default();
         let means = Means { program: parts.upgrades_to, config: parts.config, lock: parts.lock, control, pen: pen.clone() };
@@ -239,8 +242,9 @@ impl Hub {
     fn new(clock: Clock, nursery: Nursery, output: Output, places: Places, ledger: Ledger, setting: &Setting) -> (Self, Ends) {
         let (score, score_out) = watch::channel(score(setting));
         let (table, table_out) = watch::channel(Table::default());
-        // A message for each verdict of a probe or order of a person; full: the edge link and control connections wait.
-        let (supervisor, inbox) = mpsc::channel(256);
+        // Orders of people and reloads; what the edge tells of each probe and request that was lost. Full: control connections, or the edge link, wait.
+        let (supervisor, inbox) = mpsc::channel(64);
+        let (heard, heard_inbox) = mpsc::channel(256);
         // Orders of people and reloads only; full: they wait.
         let (jobs, jobs_inbox) = mpsc::channel(16);
         let hub = Self {
@@ -254,12 +258,13 @@ impl Hub {
             herald: Herald::of_env(),
             gate: Arc::default(),
             supervisor,
+            heard,
             jobs,
             table,
             table_out,
             score_out,
         };
-        (hub, Ends { supervisor: inbox, jobs: jobs_inbox, score })
+        (hub, Ends { supervisor: inbox, heard: heard_inbox, jobs: jobs_inbox, score })
     }
 
     fn link(&self, program: Program, tickets: watch::Receiver<TicketKeys>, setting: Setting) -> (EdgeLink, edge_link::Handle) {
@@ -268,7 +273,7 @@ impl Hub {
             nursery: self.nursery.clone(),
             output: self.output.clone(),
             table: self.table_out.clone(),
-            supervisor: self.supervisor.clone(),
+            heard: self.heard.clone(),
             started_ms: self.clock.start_ms,
             tickets,
             switches: self.switchboard.seen(),
@@ -294,7 +299,7 @@ impl Hub {
     fn supervisor(
         &self,
         edge: &edge_link::Handle,
-        inbox: mpsc::Receiver<Message>,
+        inbox: (mpsc::Receiver<Message>, mpsc::Receiver<Heard>),
         carried: Option<TakeOver>,
         link: &mut EdgeLink,
         plan: &Plan,
@@ -306,7 +311,8 @@ impl Hub {
             register: self.register.clone(),
             places: self.places.clone(),
             edge: edge.clone(),
-            inbox,
+            inbox: inbox.0,
+            heard: inbox.1,
             table: self.table.clone(),
         };
         let Some(TakeOver { state, source, mut adopted, client }) = carried else {

@@ -11,7 +11,7 @@ use crate::{
     master::{
         as_user::{Obstacle, Want, Why, look_as, obstacle},
         child::{Identity, SpawnError},
-        launch,
+        outfit,
     },
     plan::{App, AppPort},
     rules::shell::{ShellWord, shell_words},
@@ -161,7 +161,7 @@ impl Survey<'_> {
         let Some(program) = command.first().filter(|program| !program.contains('{')) else { return };
         let path = match app.env.get("PATH") {
             Some(path) => path.reveal().into(),
-            None => launch::environment(identity).remove(std::ffi::OsStr::new("PATH")).unwrap_or_default(),
+            None => outfit::environment(identity).remove(std::ffi::OsStr::new("PATH")).unwrap_or_default(),
         };
         let search = Search { dir: app.dir.as_deref(), path: &path, identity };
         let user = &identity.name;

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::{ApplyError, EdgeLink, running::Running, setting::Trial};
 use crate::{
     ipc::message::{Build, ToEdge, ToMaster},
-    master::supervisor,
+    master::words::Heard,
 };
 
 /// It says that it lives once a second.
@@ -53,7 +53,7 @@ impl EdgeLink {
                 }
             }
             ToMaster::Health { id, incarnation, health } => {
-                let _ = self.supervisor.send(supervisor::Message::Health { id, incarnation, health }).await;
+                let _ = self.heard.send(Heard::Health { id, incarnation, health }).await;
             }
             ToMaster::Drained { id, incarnation, in_flight } => {
                 if in_flight > 0 {
@@ -64,16 +64,16 @@ impl EdgeLink {
             }
             ToMaster::Warmed { id, incarnation, result } => {
                 self.warms.retain(|warm| *warm != (id.clone(), incarnation));
-                let _ = self.supervisor.send(supervisor::Message::Warmed { id, incarnation, result }).await;
+                let _ = self.heard.send(Heard::Warmed { id, incarnation, result }).await;
             }
             ToMaster::Tallies(tallies) => {
-                let _ = self.supervisor.send(supervisor::Message::Tallies(tallies)).await;
+                let _ = self.heard.send(Heard::Tallies(tallies)).await;
             }
             ToMaster::Lost { id, incarnation, suspect, answered } => {
-                let _ = self.supervisor.send(supervisor::Message::Lost { id, incarnation, suspect, answered }).await;
+                let _ = self.heard.send(Heard::Lost { id, incarnation, suspect, answered }).await;
             }
             ToMaster::Wanted { app } => {
-                let _ = self.supervisor.send(supervisor::Message::Wanted { app }).await;
+                let _ = self.heard.send(Heard::Wanted { app }).await;
             }
             ToMaster::PassedOver { files } => {
                 self.setting.materials.put_back(&files, &self.good_materials);

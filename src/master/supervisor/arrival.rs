@@ -23,14 +23,6 @@ pub(super) const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Between two looks at where else a process listens.
 const HINT_EVERY: Duration = Duration::from_secs(2);
 
-/// What is known of a process on its way.
-#[derive(Debug, Default)]
-pub(super) struct Arrival {
-    /// It wrote the awaited line or notified, and a stranger had its address.
-    pub(super) seen: bool,
-    hint_at: Option<Instant>,
-}
-
 impl Process {
     /// Where it is to be reached, if over TCP, and its leader.
     fn door(&self) -> Option<(Pid, SocketAddr)> {

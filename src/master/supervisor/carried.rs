@@ -15,7 +15,7 @@ use regex::bytes::Regex;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Process, Supervisor, Track, Wiring, arrival::Arrival};
+use super::{Process, Supervisor, Track, Wiring, track::Arrival};
 use crate::{
     ipc::message::InstanceId,
     master::{

@@ -6,10 +6,6 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::carried::Carried;
 use crate::{
-    ipc::{
-        message::{Health, Incarnation, InstanceId, Tally},
-        why::Suspect,
-    },
     master::{
         bag::Bag,
         obstacle::UpgradeError,
@@ -39,36 +35,6 @@ pub enum Message {
         spec: Arc<App>,
         tell: mpsc::Sender<Word>,
     },
-    Health {
-        id: InstanceId,
-        incarnation: Incarnation,
-        health: Health,
-    },
-    Drained {
-        id: InstanceId,
-        incarnation: Incarnation,
-    },
-    /// Whether an instance that is not in rotation yet has answered what it was asked.
-    Warmed {
-        id: InstanceId,
-        incarnation: Incarnation,
-        result: Result<(), String>,
-    },
-    /// How many requests the instances have had.
-    Tallies(Vec<Tally>),
-    /// A process broke off with a request in its hands.
-    Lost {
-        id: InstanceId,
-        incarnation: Incarnation,
-        suspect: Suspect,
-        /// It had answered others.
-        answered: bool,
-    },
-    /// Requests find no process of an app.
-    Wanted {
-        app: AppName,
-    },
-    EdgeDied,
     /// All apps, in waves: what others need stops after them.
     StopAll {
         done: oneshot::Sender<()>,

@@ -3,15 +3,23 @@
 use std::{collections::BTreeMap, num::NonZeroU16, sync::Arc};
 
 use nix::unistd::Pid;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
-use super::{arrival::Arrival, waiter::Waiter};
+use super::waiter::Waiter;
 use crate::{
     master::{launch::Notify, output::Tail, usage},
     plan::{App, AppPort},
     rules::restart::Life,
     vocab::ServerAddr,
 };
+
+/// What is known of a process on its way.
+#[derive(Debug, Default)]
+pub(super) struct Arrival {
+    /// It wrote the awaited line or notified, and a stranger had its address.
+    pub(super) seen: bool,
+    pub(super) hint_at: Option<Instant>,
+}
 
 /// A process of an instance.
 #[derive(Default)]

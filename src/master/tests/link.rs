@@ -15,8 +15,8 @@ use crate::{
         nursery::{Nursery, Strangers},
         output::{Files, Output},
         sockets::Sockets,
-        supervisor::Message,
         table::Table,
+        words::Heard,
     },
     plan::Plan,
     vocab::AppName,
@@ -24,7 +24,7 @@ use crate::{
 
 struct Scene {
     edge: Handle,
-    heard: mpsc::Receiver<Message>,
+    heard: mpsc::Receiver<Heard>,
     table: watch::Sender<Table>,
     nursery: Nursery,
     dir: tempfile::TempDir,
@@ -60,14 +60,14 @@ impl Scene {
         let nursery = Nursery::new(Strangers::Leave).expect("guard");
         let output = Output::start(&Files::of(&plan)).expect("threads");
         let (table, table_out) = watch::channel(Table::default());
-        let (supervisor, heard) = mpsc::channel(64);
+        let (send, heard) = mpsc::channel(64);
         let setting = setting(1, user, &sockets);
         let wiring = Wiring {
             program: fake_edge::program(vice),
             nursery: nursery.clone(),
             output,
             table: table_out,
-            supervisor,
+            heard: send,
             started_ms: 0,
             tickets: super::tickets(),
             switches: watch::channel(Default::default()).1,
@@ -180,11 +180,11 @@ async fn a_drain_is_answered_by_the_edge_or_by_its_absence() {
     let mut scene = Scene::ready("good").await;
     let id = InstanceId { app: AppName::parse("web").expect("valid"), n: 0 };
     scene.edge.drain(id.clone(), Incarnation(1), Duration::from_secs(10));
-    assert!(matches!(scene.heard.recv().await, Some(Message::Drained { incarnation: Incarnation(1), .. })));
+    assert!(matches!(scene.heard.recv().await, Some(Heard::Drained { incarnation: Incarnation(1), .. })));
     scene.edge.shutdown(Duration::from_secs(10)).await;
     assert!(scene.nursery.is_empty());
     scene.edge.drain(id, Incarnation(2), Duration::from_secs(10));
-    assert!(matches!(scene.heard.recv().await, Some(Message::Drained { incarnation: Incarnation(2), .. })));
+    assert!(matches!(scene.heard.recv().await, Some(Heard::Drained { incarnation: Incarnation(2), .. })));
     assert_eq!(scene.edge.ask(Query::Status, Duration::from_secs(10)).await, None);
     drop(scene.table.clone());
 }
@@ -206,7 +206,7 @@ async fn drains_of_more_processes_than_any_queue_holds_are_not_taken_for_drained
     let told = async {
         let mut told = std::collections::BTreeSet::new();
         while told.len() < 1000 {
-            if let Some(Message::Drained { id, .. }) = scene.heard.recv().await {
+            if let Some(Heard::Drained { id, .. }) = scene.heard.recv().await {
                 told.insert(id.n);
             }
         }

@@ -20,7 +20,7 @@ use crate::{
         sockets::Sockets,
         supervisor::{Message, Supervisor, Wiring},
         table::Table,
-        words::{Order, Word},
+        words::{Heard, Order, Word},
     },
     plan::{App, AppPort, Ready, RestartPolicy, Stop, app::StopSignal, testing},
     vocab::{AppName, Secret, ServerAddr},
@@ -44,6 +44,7 @@ pub fn app(script: &str) -> App {
 
 struct Scene {
     supervisor: mpsc::Sender<Message>,
+    heard: mpsc::Sender<Heard>,
     table: watch::Receiver<Table>,
     nursery: Nursery,
     dir: tempfile::TempDir,
@@ -70,6 +71,7 @@ impl Scene {
         let clock = Clock::start();
         let (table, table_out) = watch::channel(Table::default());
         let (supervisor, inbox) = mpsc::channel(64);
+        let (heard_by_edge, heard) = mpsc::channel(64);
         let setting = Setting {
             generation: Generation(1),
             plan: Arc::new(plan),
@@ -82,7 +84,7 @@ impl Scene {
             nursery: nursery.clone(),
             output: output.clone(),
             table: table_out.clone(),
-            supervisor: supervisor.clone(),
+            heard: heard_by_edge.clone(),
             started_ms: 0,
             tickets: super::tickets(),
             switches: watch::channel(Default::default()).1,
@@ -96,9 +98,10 @@ impl Scene {
             let facts = handle.facts();
             until("the edge", || facts.borrow().ready).await;
         }
-        let wiring = Wiring { clock, nursery: nursery.clone(), output, register: Register::default(), places, edge: handle, inbox, table };
+        let wiring =
+            Wiring { clock, nursery: nursery.clone(), output, register: Register::default(), places, edge: handle, inbox, heard, table };
         tasks.spawn(Supervisor::new(wiring).run());
-        let scene = Self { supervisor, table: table_out, nursery, dir, tasks };
+        let scene = Self { supervisor, heard: heard_by_edge, table: table_out, nursery, dir, tasks };
         scene.apply(apps).await;
         scene
     }
@@ -270,7 +273,7 @@ async fn an_app_that_is_found_dead_is_restarted() {
     let scene = Scene::new(&[("web", web)], true).await;
     let row = scene.is("web", 0, InstanceState::Ready).await;
     let health = Health::Dead { reason: "timeout".into() };
-    scene.supervisor.send(Message::Health { id: row.id, incarnation: row.incarnation, health }).await.expect("it lives");
+    scene.heard.send(Heard::Health { id: row.id, incarnation: row.incarnation, health }).await.expect("it lives");
     let row = scene.row_when("web", 0, |row| row.restarts == 1 && row.state == InstanceState::Ready).await;
     assert_eq!(row.last_exit.expect("ended").0, "unhealthy: timeout");
     assert_eq!(scene.tasks.len(), 3);
