@@ -185,17 +185,6 @@ const ONE_WAY: [(&str, &[&str], &str); 2] = [
     ("vocab/lock.rs", &["PoisonError"], "a poisoned lock decided upon here; vocab::lock takes it"),
 ];
 
-/// Files that do so all the same, until their next change.
-const BY_HAND: [(&str, &str); 7] = [
-    ("edge/blackbox.rs", "a lock"),
-    ("edge/upstream/instances.rs", "a lock"),
-    ("edge/upstream/pool.rs", "a lock"),
-    ("edge/upstream/server.rs", "a lock"),
-    ("master/nursery.rs", "a lock"),
-    ("master/obituary.rs", "a lock"),
-    ("telemetry/registry.rs", "a lock"),
-];
-
 /// Lines of a file, and of a function from its name to its last brace.
 const FILE_LINES: usize = 500;
 const FN_LINES: usize = 60;
@@ -297,7 +286,7 @@ fn is_known(ring: &[String]) -> bool {
 
 fn one_way(file: &File, out: &mut Vec<String>) {
     for (home, words, why) in ONE_WAY {
-        if file.name == home || BY_HAND.iter().any(|(name, _)| *name == file.name) {
+        if file.name == home {
             continue;
         }
         let found =
@@ -787,10 +776,6 @@ fn every_exception_is_still_needed() {
     for (name, function, reason) in LONG_FNS {
         let long = named(name).is_some_and(|file| file.functions().iter().any(|(known, _, lines)| known == function && *lines > FN_LINES));
         assert!(long, "{function} of src/{name} may be long ({reason}) but is not: take it off the list");
-    }
-    for (name, what) in BY_HAND {
-        let words = |file: &&File| ONE_WAY.iter().any(|(_, words, _)| file.tokens.iter().any(|token| token.text == words[words.len() / 2]));
-        assert!(named(name).filter(words).is_some(), "src/{name} may do {what} by hand but does not: take it off the list");
     }
     let rings = circles(&tree);
     for (known, reason) in RINGS {

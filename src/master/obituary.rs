@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     fs,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     time::SystemTime,
 };
 
@@ -17,7 +17,7 @@ use crate::{
         why::{Account, End, Failed, Fate, Fault, Now, Suspect},
     },
     rules::restart::Exit,
-    vocab::AppName,
+    vocab::{AppName, lock::lock},
 };
 
 /// Starts that are remembered of an instance.
@@ -191,8 +191,7 @@ impl Register {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<InstanceId, Instances>> {
-        // Nothing panics while it is held.
-        self.instances.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.instances)
     }
 }
 

@@ -30,12 +30,12 @@ use super::{
         ZONE_KEYS, ZONE_REQUESTS, ZONE_WAITING,
     },
     node::NodeSample,
-    registry::{Facts, Metrics, living, lock},
+    registry::{Facts, Metrics, living},
 };
 use crate::{
     ipc::message::{AppTable, Duty, Instance, InstanceState},
     rules::restart::Reason,
-    vocab::{AppName, UpstreamName, ZoneName},
+    vocab::{AppName, UpstreamName, ZoneName, lock::lock},
 };
 
 impl Metrics {

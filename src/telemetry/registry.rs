@@ -7,7 +7,7 @@ use std::{
     ops::Deref,
     path::Path,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Mutex, Weak,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
@@ -19,7 +19,7 @@ use super::{
     node::{Node, NodeSample},
     series::Series,
 };
-use crate::ipc::message::AppTable;
+use crate::{ipc::message::AppTable, vocab::lock::lock};
 
 /// All that is measured. One a process; every room gets its handles from here.
 pub struct Metrics {
@@ -220,9 +220,4 @@ impl Metrics {
 pub(super) fn living<K: Ord + Clone, H>(map: &mut BTreeMap<K, Weak<H>>) -> BTreeMap<K, Arc<H>> {
     map.retain(|_, handle| handle.strong_count() > 0);
     map.iter().filter_map(|(key, handle)| Some((key.clone(), handle.upgrade()?))).collect()
-}
-
-/// A panic while the lock was held leaves maps and numbers that are still whole.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -4,7 +4,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
 
@@ -14,6 +14,7 @@ use super::server::{Address, Vitals};
 use crate::{
     ipc::message::{AppTable, Incarnation, Instance, InstanceId, InstanceState, Tally},
     rules::health::Verdict,
+    vocab::lock::lock,
 };
 
 #[derive(Debug)]
@@ -44,7 +45,7 @@ impl Instances {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inside> {
-        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inside)
     }
 
     pub(super) fn take(&self, table: &AppTable) {

@@ -3,7 +3,7 @@
 use std::{
     cell::RefCell,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, SystemTime},
@@ -26,7 +26,7 @@ use crate::{
         attempt::Trust,
         balance::{self, Candidate, Least, Refused, Role, Standing, Tier, Wheel},
     },
-    vocab::{AppName, UpstreamName},
+    vocab::{AppName, UpstreamName, lock::lock},
 };
 
 /// What a pool was built from; equal specs mean that a reload carries the pool over as it is.
@@ -402,7 +402,7 @@ impl Set {
     }
 
     fn turn(&self, candidates: &[Candidate], fits: impl Fn(&Candidate) -> bool) -> Option<usize> {
-        self.wheel.lock().unwrap_or_else(PoisonError::into_inner).turn(candidates, fits)
+        lock(&self.wheel).turn(candidates, fits)
     }
 
     fn panic(&self, now: Duration) -> bool {

@@ -5,7 +5,7 @@ use std::{
     num::NonZeroU32,
     path::PathBuf,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
@@ -27,7 +27,7 @@ use crate::{
         health::{Ejection, Strikes, Verdict},
     },
     telemetry::{ServerMetrics, UpstreamMetrics},
-    vocab::{ServerAddr, UpstreamName},
+    vocab::{ServerAddr, UpstreamName, lock::lock},
 };
 
 /// Where a connection goes: names are resolved already.
@@ -249,11 +249,6 @@ impl Vitals {
             self.idle.notify_waiters();
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing panics while it is held; and what is inside is whole at every point.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn millis(time: Duration) -> u64 {
