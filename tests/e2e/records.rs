@@ -358,8 +358,15 @@ async fn releases_are_listed_and_returned_to_and_a_directory_is_one_however_ofte
     let home = std::fs::read_link(format!("/proc/{}/cwd", gateway.pids("web")[0])).expect("a directory").parent().expect("one").to_owned();
     let dir = |name: &str| home.join(name).display().to_string();
     for _ in 0..2 {
+        let ended = |gateway: &Gateway| gateway.instances().iter().map(|one| one.last_exit.clone()).collect::<Vec<_>>();
+        let earlier = ended(&gateway);
         let done = gateway.cli(&["deploy", "web", "--dir", &dir("two")]);
         assert!(done.status.success(), "{}", said(&done));
+        // The deploy is done when the new ones serve; the old ones end a moment later.
+        eventually("the old ones have ended", secs(20), || {
+            let now = ended(&gateway);
+            if now.iter().zip(&earlier).all(|(now, earlier)| now != earlier) { Ok(()) } else { Err(now) }
+        });
     }
     assert_eq!(releases(&gateway), [row(1, "two", "current"), row(2, "one", "previous")]);
 
