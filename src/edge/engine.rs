@@ -223,11 +223,10 @@ impl ProxyHttp for Engine {
         if let Some(end) = ended.filter(|_| error.esource() != &ErrorSource::Downstream) {
             return report::cut_short(session, exchange, end);
         }
-        let again = match cause(session, &error, reused) {
-            None => false,
-            // Judged and picked anew already.
-            Some(Cause::Status(_)) => exchange.has_next(),
-            Some(cause) => {
+        let again = match ending(session, &error, reused) {
+            Ending::Client => false,
+            Ending::PassedOver => exchange.has_next(),
+            Ending::Try(cause) => {
                 report::trouble(exchange, &error, cause);
                 let again = exchange.fail_try(cause, repeat(session));
                 report::lost(session, exchange);
@@ -265,21 +264,39 @@ fn repeat(session: &Session) -> Repeat {
     Repeat::of(&session.req_header().method, !session.as_ref().retry_buffer_truncated())
 }
 
-/// What an error after the connection says of the server; `None`: nothing, the fault is the client's.
-fn cause(session: &Session, error: &Error, reused: bool) -> Option<Cause> {
-    if error.etype() == &PASSED_OVER {
-        return Some(Cause::Status(502));
-    }
-    match (error.esource(), error.etype()) {
-        (ErrorSource::Downstream, _) | (_, ErrorType::HTTPStatus(_)) => None,
-        _ if session.response_written().is_some_and(|answer| !answer.status.is_informational()) => Some(Cause::Broken),
-        (_, ErrorType::ReadTimedout | ErrorType::WriteTimedout) => Some(Cause::Timeout),
-        _ if tunnel::timed_out(error) => Some(Cause::Timeout),
-        (_, ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed | ErrorType::H2Error) if reused => {
-            Some(Cause::Stale)
-        }
-        (_, ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed | ErrorType::H2Error) => Some(Cause::Reset),
-        _ => Some(Cause::Broken),
+/// What an error after the connection is to the try that it ends.
+enum Ending {
+    /// The client's fault, or its end.
+    Client,
+    /// The answer was passed over: it is judged, and the next server picked already.
+    PassedOver,
+    Try(Cause),
+}
+
+fn ending(session: &Session, error: &Error, reused: bool) -> Ending {
+    Ending::Try(match (error.esource(), error.etype()) {
+        (_, etype) if etype == &PASSED_OVER => return Ending::PassedOver,
+        (ErrorSource::Downstream, _) | (_, ErrorType::HTTPStatus(_)) => return Ending::Client,
+        _ if session.response_written().is_some_and(|answer| !answer.status.is_informational()) => Cause::Broken,
+        (ErrorSource::Internal, _) => Cause::Unsendable,
+        (_, ErrorType::ReadTimedout | ErrorType::WriteTimedout) => Cause::Timeout,
+        _ if tunnel::timed_out(error) => Cause::Timeout,
+        (_, ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed | ErrorType::H2Error) => broken(error, reused),
+        _ => Cause::Broken,
+    })
+}
+
+/// How a connection, or a stream of it, ended before a byte of the answer.
+///
+/// Source: RFC 9113 §8.7: a stream that was refused, or that a GOAWAY leaves out, was not looked at. The h2 crate tells streams that a GOAWAY leaves out of it alone.
+fn broken(error: &Error, reused: bool) -> Cause {
+    match error.root_cause().downcast_ref::<h2::Error>() {
+        Some(error) if error.is_remote() && error.is_go_away() => Cause::NotTaken,
+        Some(error) if error.is_remote() && error.reason() == Some(h2::Reason::REFUSED_STREAM) => Cause::NotTaken,
+        // The connection lives: it brought this word.
+        Some(error) if error.is_remote() && error.is_reset() => Cause::Reset,
+        Some(_) | None if reused => Cause::Stale,
+        Some(_) | None => Cause::Reset,
     }
 }
 
@@ -290,6 +307,8 @@ fn status(error: &Error, exchange: &Exchange) -> u16 {
         (ErrorSource::Downstream, ErrorType::ReadTimedout) => 408,
         (ErrorSource::Downstream, ErrorType::InvalidHTTPHeader) => 400,
         (ErrorSource::Downstream, _) => CLIENT_GONE,
+        // What was asked for cannot be said to this server at all: HTTP/1.0 without a name, to one of HTTP/2.
+        (ErrorSource::Internal, ErrorType::InvalidHTTPHeader) => 400,
         (_, _) => exchange.failure().map_or(500, Cause::status),
     }
 }

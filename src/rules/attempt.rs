@@ -31,6 +31,8 @@ pub enum Cause {
     Stale,
     /// A new connection broke before a byte of the answer.
     Reset,
+    /// The server said that it has not looked at it (HTTP/2: REFUSED_STREAM, or a GOAWAY that leaves it out). No strike either: whatever it is, it may be sent again.
+    NotTaken,
     /// The connection broke before a byte of the answer, and the server had been told to go: a restart, not a death. No strike either.
     Left,
     /// No answer within `timeouts.read`.
@@ -39,6 +41,8 @@ pub enum Cause {
     Status(u16),
     /// Broke after bytes of the answer went to the client, or the answer was no HTTP.
     Broken,
+    /// It could not be sent as it is, or by us: nobody else would do better, and the server has nothing to do with it.
+    Unsendable,
 }
 
 impl Cause {
@@ -46,8 +50,9 @@ impl Cause {
     #[must_use]
     pub fn status(self) -> u16 {
         match self {
-            Self::Connect | Self::Stale | Self::Reset | Self::Left | Self::Broken => 502,
+            Self::Connect | Self::Stale | Self::Reset | Self::NotTaken | Self::Left | Self::Broken => 502,
             Self::Timeout => 504,
+            Self::Unsendable => 500,
             Self::Status(status) => status,
         }
     }
@@ -55,18 +60,18 @@ impl Cause {
     /// Whether `rule` names it. `connect` in `retry.on` covers a broken connection too.
     fn is_in(self, rule: &Retry) -> bool {
         match self {
-            Self::Connect | Self::Stale | Self::Reset | Self::Left => rule.on.contains(&RetryOn::Connect),
+            Self::Connect | Self::Stale | Self::Reset | Self::NotTaken | Self::Left => rule.on.contains(&RetryOn::Connect),
             Self::Timeout => rule.on.contains(&RetryOn::Timeout),
             Self::Status(status) => rule.on.contains(&RetryOn::Status(status)),
-            Self::Broken => false,
+            Self::Broken | Self::Unsendable => false,
         }
     }
 
     /// Whether the next process of the app may do better. Of one that is there, and slow or wrong, the next try would find the same.
     fn ends_with_its_process(self) -> bool {
         match self {
-            Self::Connect | Self::Stale | Self::Reset | Self::Left => true,
-            Self::Timeout | Self::Status(_) | Self::Broken => false,
+            Self::Connect | Self::Stale | Self::Reset | Self::NotTaken | Self::Left => true,
+            Self::Timeout | Self::Status(_) | Self::Broken | Self::Unsendable => false,
         }
     }
 }
@@ -173,6 +178,8 @@ struct On<Id> {
     server: Id,
     on_trial: bool,
     sent: bool,
+    /// Some server before it may have seen the request.
+    seen_before: bool,
 }
 
 /// Whether a kept connection has failed the request. From then on it goes on new connections only, so that this happens once.
@@ -252,7 +259,7 @@ impl<Id: Copy + Eq> Attempt<Id> {
                 if self.pick(servers) { Next::Go } else { self.wait_or_end(servers.comes()) }
             }
             (State::On(on), Event::Connected) => {
-                if self.stale == Stale::On(on.server) {
+                if self.doubts(on.server) {
                     self.stale = Stale::Settled;
                 }
                 Next::Stay
@@ -279,24 +286,23 @@ impl<Id: Copy + Eq> Attempt<Id> {
 
     fn failed(&mut self, on: On<Id>, cause: Cause, repeat: Repeat, servers: &mut impl Servers<Id = Id>) -> Next {
         self.failure = Some(cause);
-        self.leave(on);
+        if cause == Cause::NotTaken {
+            self.sent = on.seen_before;
+        }
         // A kept connection breaks once: on a new one it is the server that does.
-        let stale = cause == Cause::Stale && self.stale == Stale::Never;
-        let lost = match cause {
-            Cause::Stale | Cause::Reset => on.sent && !stale,
-            Cause::Connect | Cause::Left | Cause::Timeout | Cause::Status(_) | Cause::Broken => false,
-        };
-        self.lost += u32::from(lost);
-        if cause == Cause::Broken || !self.may_go_on(repeat) {
+        let again = matches!(cause, Cause::Stale | Cause::NotTaken) && self.stale == Stale::Never;
+        self.lost = self.loses(on, cause);
+        self.leave(on);
+        if matches!(cause, Cause::Broken | Cause::Unsendable) || !self.may_go_on(repeat) {
             return self.end();
         }
-        if stale {
-            self.stale = Stale::On(on.server);
+        if again {
+            self.stale = if cause == Cause::Stale && on.sent { Stale::On(on.server) } else { Stale::Settled };
             if let Some(found) = servers.again(on.server) {
                 return self.go(found);
             }
+            self.lost = self.loses(on, Cause::Connect);
             self.stale = Stale::Settled;
-            self.lost += u32::from(on.sent);
             if !self.may_go_on(repeat) {
                 return self.end();
             }
@@ -305,6 +311,22 @@ impl<Id: Copy + Eq> Attempt<Id> {
             return Next::Go;
         }
         self.wait_or_end(cause.ends_with_its_process() && servers.comes())
+    }
+
+    /// Servers that have lost it, this one included if it fails so: it broke off with the request in its hands, or does not take the connection that was to tell
+    /// whether it lives, and so has died with the kept one.
+    fn loses(&self, on: On<Id>, cause: Cause) -> u32 {
+        let broke_off = match cause {
+            Cause::Stale => on.sent && self.stale != Stale::Never,
+            Cause::Reset => on.sent,
+            Cause::Connect | Cause::NotTaken | Cause::Left | Cause::Timeout | Cause::Status(_) | Cause::Broken | Cause::Unsendable => false,
+        };
+        self.lost + u32::from(broke_off || self.doubts(on.server))
+    }
+
+    /// Whether this server is being asked whether it lives.
+    fn doubts(&self, server: Id) -> bool {
+        self.stale == Stale::On(server)
     }
 
     fn status(&mut self, on: On<Id>, status: u16, repeat: Repeat, servers: &mut impl Servers<Id = Id>) -> Next {
@@ -328,12 +350,12 @@ impl<Id: Copy + Eq> Attempt<Id> {
         if !self.may_go_on(repeat) || !self.has_tries(servers.rule()) {
             return Next::Stay;
         }
-        // It may not have taken the connection that was to tell whether it lives.
-        let lost = self.lost + u32::from(self.stale == Stale::On(on.server));
+        let lost = self.loses(on, Cause::Timeout);
         let tried = [&self.tried[..], &[on.server]].concat();
         match servers.pick(&tried, self.trust) {
             Some(found) if lost < MOST_LOST && servers.spend() => {
                 self.failure = Some(Cause::Timeout);
+                self.lost = lost;
                 self.leave(on);
                 self.go(found)
             }
@@ -345,10 +367,8 @@ impl<Id: Copy + Eq> Attempt<Id> {
         if !self.tried.contains(&on.server) {
             self.tried.push(on.server);
         }
-        // It did not take the connection that was to tell whether it lives: it has died with the kept one.
-        if self.stale == Stale::On(on.server) {
+        if self.doubts(on.server) {
             self.stale = Stale::Settled;
-            self.lost += 1;
         }
     }
 
@@ -370,9 +390,9 @@ impl<Id: Copy + Eq> Attempt<Id> {
         found.is_some()
     }
 
-    /// After a kept connection, or a server that goes, no budget is asked: nobody has failed.
+    /// After a kept connection, a server that has not looked at it, or one that goes, no budget is asked: nobody has failed.
     fn retries(&mut self, cause: Cause, servers: &mut impl Servers<Id = Id>) -> bool {
-        let free = matches!(cause, Cause::Stale | Cause::Left);
+        let free = matches!(cause, Cause::Stale | Cause::NotTaken | Cause::Left);
         if !(free || cause.is_in(servers.rule()) && self.has_tries(servers.rule())) {
             return false;
         }
@@ -413,7 +433,7 @@ impl<Id: Copy + Eq> Attempt<Id> {
 
     fn go(&mut self, Found { id, on_trial }: Found<Id>) -> Next {
         self.tries += 1;
-        self.state = State::On(On { server: id, on_trial, sent: false });
+        self.state = State::On(On { server: id, on_trial, sent: false, seen_before: self.sent });
         Next::Go
     }
 

@@ -7,7 +7,7 @@ use http_body_util::Full;
 use crate::harness::{
     Gateway,
     client::request,
-    demo_app, get, send,
+    demo_app, get, raw, send,
     upstream::{self, Upstream},
     wait::{eventually_async, ms, secs},
 };
@@ -183,6 +183,73 @@ async fn h2c_is_spoken_where_it_is_asked_for() {
         (Some("/x?y=z"), Some("body"), Some("a.test")),
         "{seen}"
     );
+}
+
+/// Declines what it has not seen yet, in one of two ways, and writes down what it took. `/count`: how often each body was taken.
+const DECLINES: &str = r#"
+const http2 = require("http2");
+const declined = new Set(), taken = {};
+const server = http2.createServer();
+server.on("stream", (stream, headers) => {
+  const path = headers[":path"];
+  stream.on("error", () => {});
+  if (path === "/count") { stream.respond({ ":status": 200 }); return stream.end(JSON.stringify({ taken, declined: declined.size })); }
+  if (path === "/fail") return stream.close(http2.constants.NGHTTP2_INTERNAL_ERROR);
+  // nghttp2 takes a last stream of 0 for "all that I know": the first of a connection cannot be left out.
+  const goes = path.startsWith("/goaway");
+  if (!declined.has(path) && !(goes && stream.id < 3)) {
+    declined.add(path);
+    if (goes) return stream.session.goaway(http2.constants.NGHTTP2_NO_ERROR, stream.id - 2);
+    return stream.close(http2.constants.NGHTTP2_REFUSED_STREAM);
+  }
+  stream.on("data", () => {});
+  stream.on("end", () => {
+    taken[path] = (taken[path] || 0) + 1;
+    stream.respond({ ":status": 200 });
+    stream.end("taken");
+  });
+});
+server.on("sessionError", () => {});
+server.listen(process.env.PORT, "127.0.0.1");
+"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn posts_that_a_server_of_http2_has_not_looked_at_are_taken_once_each() {
+    let config = "[app.web]\ncommand = \"node app.js\"\nhttp = \"2\"\nready = { http = \"/count\" }\n[[site]]\nhost = \"a.test\"\ntls = \"off\"\napp = \"web\"\n";
+    let gateway = Gateway::start_beside(&[("app.js", DECLINES)], config);
+    gateway.wait_app_for("web", "ready", secs(60));
+    let mut paths = Vec::new();
+    for round in 0..10 {
+        for way in ["refused", "goaway"] {
+            let path = format!("/{way}/{round}");
+            let post = request("POST", "a.test", &path).body(Full::from("body")).expect("a request");
+            let answer = send(gateway.http(), post).await.expect("an answer");
+            assert_eq!((answer.status.as_u16(), answer.text()), (200, "taken".to_owned()), "{path}");
+            paths.push(path);
+        }
+    }
+    let count = get(gateway.http(), "a.test", "/count").await.expect("an answer").json();
+    let once = paths.iter().map(|path| (path.clone(), serde_json::Value::from(1))).collect();
+    assert_eq!(count["taken"], serde_json::Value::Object(once), "each once");
+    assert!(count["declined"].as_u64() > Some(10), "{count}: all that were refused, and some by GOAWAY");
+    // A stream that fails says something of the request, and nothing of the connection: a POST is not repeated, a GET is, and ends.
+    for method in ["POST", "GET"] {
+        let asked = request(method, "a.test", "/fail").body(Full::default()).expect("a request");
+        assert_eq!(send(gateway.http(), asked).await.expect("an answer").status, 502, "{method}");
+    }
+    assert_eq!(get(gateway.http(), "a.test", "/count").await.expect("an answer").status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_cannot_be_said_over_http2_is_no_strike_against_the_server() {
+    let echo = upstream::echo_h2c("h2c").await;
+    let of_any_name = config(&[echo.addr], "http = \"2\"\npassive = { fails = 2, within = \"60s\", for = \"60s\" }").replace("a.test", "_");
+    let gateway = Gateway::start(&of_any_name);
+    for _ in 0..6 {
+        let answer = raw::speak(gateway.http(), b"GET / HTTP/1.0\r\n\r\n").await;
+        assert_eq!(raw::status(&answer), 400, "{answer}");
+    }
+    assert_eq!(get(gateway.http(), "a.test", "/").await.expect("an answer").status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

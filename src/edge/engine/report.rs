@@ -247,10 +247,11 @@ fn fault(error: &Error, cause: Cause) -> Fault {
         (Cause::Connect, ErrorType::ConnectRefused) => Fault::ConnectRefused,
         (Cause::Connect, ErrorType::ConnectTimedout) => Fault::ConnectTimeout,
         (Cause::Connect, _) => Fault::Connect,
-        (Cause::Stale | Cause::Reset | Cause::Left, _) => Fault::Reset,
+        (Cause::Stale | Cause::Reset | Cause::NotTaken | Cause::Left, _) => Fault::Reset,
         (Cause::Timeout, ErrorType::WriteTimedout) => Fault::SendTimeout,
         (Cause::Timeout, _) => Fault::ReadTimeout,
         (Cause::Status(_) | Cause::Broken, _) => Fault::BadAnswer,
+        (Cause::Unsendable, _) => Fault::Other,
     }
 }
 

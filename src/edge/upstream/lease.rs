@@ -133,7 +133,7 @@ impl Lease {
     /// The request got no answer from it, or not a whole one. To be called once, before another lease is asked for.
     pub fn failed(&self, now: Duration, cause: Cause) {
         match cause {
-            Cause::Stale | Cause::Left => {}
+            Cause::Stale | Cause::NotTaken | Cause::Left | Cause::Unsendable => {}
             Cause::Connect | Cause::Reset | Cause::Timeout | Cause::Status(_) | Cause::Broken => {
                 self.server.vitals.lost_one();
                 self.server.metrics.done(cause.status());

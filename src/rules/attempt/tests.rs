@@ -186,6 +186,26 @@ fn who_closes_kept_connections_and_then_meets_one_death_is_answered() {
 }
 
 #[test]
+fn what_a_server_has_not_looked_at_goes_on_whatever_it_is() {
+    let mut story = Story::new(world(2));
+    assert_eq!(story.sends().fails(NotTaken, Harmful), Next::Go);
+    assert_eq!(story.on(), Some(0), "the same server, on a new connection");
+    assert_eq!(story.sends().fails(NotTaken, Harmful), Next::Go);
+    assert_eq!((story.on(), story.world.paid, story.attempt.lost()), (Some(1), 0, 0), "the next one; nobody has failed");
+    assert_eq!(story.sends().fails(Reset, Harmful), Next::End, "it was taken, and may have had effect");
+    // What another one may have had stays there, whatever the next one says.
+    let mut story = Story::new(world(3));
+    assert_eq!(story.sends().fails(Reset, Harmless), Next::Go);
+    assert_eq!(story.sends().fails(NotTaken, Harmful), Next::End, "its body is gone meanwhile");
+}
+
+#[test]
+fn what_cannot_be_sent_is_tried_nowhere_else() {
+    let mut story = Story::new(world(3));
+    assert_eq!((story.fails(Unsendable, Harmless), story.attempt.lost()), (Next::End, 0));
+}
+
+#[test]
 fn what_may_have_had_effect_goes_nowhere_else() {
     for cause in [Stale, Reset, Timeout, Broken] {
         let mut story = Story::new(world(3));
@@ -349,6 +369,8 @@ enum Fate {
     /// A kept connection turns out to be closed; the server lives.
     GivesUp,
     Resets,
+    /// It says that it has not looked at it.
+    Declines,
     TimesOut,
     /// It was told to go, and breaks off.
     Leaves,
@@ -363,6 +385,7 @@ fn act() -> impl Strategy<Value = Act> {
         4 => Just(Fate::Dies),
         2 => Just(Fate::GivesUp),
         2 => Just(Fate::Resets),
+        2 => Just(Fate::Declines),
         1 => Just(Fate::TimesOut),
         1 => Just(Fate::Leaves),
         2 => status.clone().prop_map(Fate::Answers),
@@ -450,7 +473,7 @@ fn serve(story: &mut Story, seen: &mut Seen, id: u32, fate: Fate, kept: bool, re
         story.fails(Stale, repeat);
         return;
     }
-    let reads = !matches!(fate, Fate::GivesUp);
+    let reads = !matches!(fate, Fate::GivesUp | Fate::Declines);
     seen.sent_harmful += u32::from(reads && repeat == Harmful);
     let broken = if kept { Stale } else { Reset };
     match fate {
@@ -460,6 +483,7 @@ fn serve(story: &mut Story, seen: &mut Seen, id: u32, fate: Fate, kept: bool, re
             story.fails(broken, repeat);
         }
         Fate::GivesUp | Fate::Resets => drop(story.fails(broken, repeat)),
+        Fate::Declines => drop(story.fails(NotTaken, repeat)),
         Fate::Leaves => {
             story.world.server(id).shut = true;
             story.fails(Left, repeat);
