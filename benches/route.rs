@@ -42,7 +42,7 @@ fn site(hosts: &[&str], paths: Vec<PathMatch>) -> Site {
         canonical: None,
         tls: SiteTls::Off,
         client_ca: None,
-        headers: vec![],
+        headers: gateway::plan::HeaderBase::Off.into(),
         filters: FILTERS,
         allow: vec![],
         deny: vec![],

@@ -95,7 +95,7 @@ fn all_gates(bencher: Bencher) {
         canonical: None,
         tls: SiteTls::Internal,
         client_ca: None,
-        headers: vec![],
+        headers: gateway::plan::HeaderBase::Off.into(),
         filters,
         allow: vec![],
         deny: vec![],

@@ -20,7 +20,7 @@ fn site(n: usize) -> Site {
         canonical: None,
         tls: SiteTls::Internal,
         client_ca: None,
-        headers: vec![],
+        headers: gateway::plan::HeaderBase::Off.into(),
         filters: Filters::new(FilterMode::Off, FilterMode::Off, FilterMode::Off),
         allow: vec![],
         deny: vec![],

@@ -297,7 +297,7 @@ fn the_demo_means_what_it_says() {
     assert_eq!(site.name, "localhost");
     assert_eq!(site.redirected.iter().map(ToString::to_string).collect::<Vec<_>>(), ["www.localhost"]);
     assert_eq!(site.hosts.len(), 2);
-    assert_eq!(site.headers.len(), 9);
+    assert_eq!(site.headers, plan::HeaderBase::Strict.into());
     assert!(matches!(site.routes.last().expect("a route").path, plan::PathMatch::Prefix(ref path) if path == "/"));
 }
 
@@ -401,18 +401,22 @@ fn filters_are_what_a_list_names_or_what_a_table_says_beside_the_default() {
 }
 
 #[test]
-fn headers_lie_over_the_strict_set_and_nothing_removes() {
-    let plan = good(
-        "[[site]]\nhost = \"a\"\ntls = \"off\"\nheaders = { X-Frame-Options = \"SAMEORIGIN\", X-XSS-Protection = \"\", X-New = \"1\" }\nroute = { \"/\" = { respond = \"x\" } }",
-    );
-    let edits: Vec<_> =
-        plan.sites[0].headers.iter().map(|edit| (edit.name.as_str(), edit.value.as_ref().map(|v| v.to_str().expect("text")))).collect();
-    assert_eq!(edits.len(), 10);
-    assert!(edits.contains(&("x-frame-options", Some("SAMEORIGIN"))));
-    assert!(edits.contains(&("x-xss-protection", None)));
-    assert_eq!(edits[9], ("x-new", Some("1")));
-    let plan = good("[[site]]\nhost = \"a\"\ntls = \"off\"\nheaders = \"off\"\nroute = { \"/\" = { respond = \"x\" } }");
-    assert!(plan.sites[0].headers.is_empty());
+fn headers_lie_over_the_standard_set_or_over_the_one_that_is_named() {
+    let of = |headers: &str| {
+        let plan = good(&format!("[[site]]\nhost = \"a\"\ntls = \"off\"\n{headers}\nroute = {{ \"/\" = {{ respond = \"x\" }} }}"));
+        plan.sites[0].headers.clone()
+    };
+    let table = "X-Frame-Options = \"SAMEORIGIN\", X-XSS-Protection = \"\", X-New = \"1\"";
+    let plan::HeaderSet { base, own } = of(&format!("headers = {{ {table} }}"));
+    let own: Vec<_> = own.iter().map(|edit| (edit.name.as_str(), edit.value.as_ref().map(|v| v.to_str().expect("text")))).collect();
+    assert_eq!(base, plan::HeaderBase::Standard);
+    assert_eq!(own, [("x-frame-options", Some("SAMEORIGIN")), ("x-xss-protection", None), ("x-new", Some("1"))]);
+    for (word, wanted) in [("standard", plan::HeaderBase::Standard), ("strict", plan::HeaderBase::Strict), ("off", plan::HeaderBase::Off)] {
+        assert_eq!(of(&format!("headers = \"{word}\"")), wanted.into());
+        let set = of(&format!("headers = {{ base = \"{word}\", {table} }}"));
+        assert_eq!((set.base, set.own.len()), (wanted, 3));
+    }
+    assert_eq!(of(""), plan::HeaderSet::default());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! `gateway check`, `gateway config show`, `gateway config schema`: what a configuration says and what is wrong with it, without running it.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     path::{Path, PathBuf},
 };
@@ -18,7 +18,7 @@ use crate::{
         schema, show,
     },
     ipc::control::Request,
-    plan::Plan,
+    plan::{self, HeaderBase, Plan},
 };
 
 /// What `check` found.
@@ -151,5 +151,37 @@ fn summary(path: &Path, plan: &Plan, warnings: usize) -> String {
     if warnings > 0 {
         let _ = write!(text, ", and {} about this machine", counted(warnings, "warning"));
     }
+    for set in header_sets(plan) {
+        let _ = write!(text, "\n{set}");
+    }
     text
+}
+
+/// Which set of headers the sites have, a line for each set, and what the strict one would add.
+fn header_sets(plan: &Plan) -> Vec<String> {
+    let mut sets: BTreeMap<&'static str, Vec<&str>> = BTreeMap::new();
+    for site in &plan.sites {
+        let plan::HeaderSet { base, own } = &site.headers;
+        let key = match (base, own.is_empty()) {
+            (HeaderBase::Standard, true) => {
+                "\"standard\"; \"strict\" would also let pages load from their own host alone (no inline styles, data: images, eval, foreign scripts or fonts), be framed by nobody, use no camera, microphone or place, and hold sub-domains to https"
+            }
+            (HeaderBase::Standard, false) => {
+                "a table over \"standard\"; until now a table lay over \"strict\": write base = \"strict\" into it to keep that"
+            }
+            (HeaderBase::Strict, true) => "\"strict\"",
+            (HeaderBase::Strict, false) => "a table over \"strict\"",
+            (HeaderBase::Off, true) => "none",
+            (HeaderBase::Off, false) => "a table alone",
+        };
+        sets.entry(key).or_default().push(&site.name);
+    }
+    sets.into_iter().map(|(set, sites)| format!("headers of {}: {set}", some_of(&sites))).collect()
+}
+
+/// The first few, and how many more.
+fn some_of(names: &[&str]) -> String {
+    const SHOWN: usize = 3;
+    let shown = names.iter().take(SHOWN).copied().collect::<Vec<_>>().join(", ");
+    if names.len() > SHOWN { format!("{shown} and {} more", names.len() - SHOWN) } else { shown }
 }

@@ -538,7 +538,7 @@ fn site(to: &mut Writer, site: &plan::Site) {
     if let Some(ca) = client_ca {
         to.pair("client_ca", path(ca));
     }
-    to.pair("headers", if headers.is_empty() { quote("off") } else { edits(headers) });
+    to.pair("headers", header_set(headers));
     to.pair("filters", self::filters(filters));
     to.pair("allow", nets(allow));
     to.pair("deny", nets(deny));
@@ -680,12 +680,22 @@ fn filters(filters: &plan::Filters) -> String {
     inline(&pairs)
 }
 
+fn header_set(plan::HeaderSet { base, own }: &plan::HeaderSet) -> String {
+    if own.is_empty() {
+        return quote(base.as_str());
+    }
+    let mut pairs = vec![("base".to_owned(), quote(base.as_str()))];
+    pairs.extend(own.iter().map(header));
+    inline(&pairs.iter().map(|(name, value)| (name.as_str(), value.clone())).collect::<Vec<_>>())
+}
+
+fn header(edit: &HeaderEdit) -> (String, String) {
+    let value = edit.value.as_ref().map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    (edit.name.to_string(), quote(&value.unwrap_or_default()))
+}
+
 fn edits(edits: &[HeaderEdit]) -> String {
-    let text = |edit: &HeaderEdit| {
-        let value = edit.value.as_ref().map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
-        (edit.name.to_string(), quote(&value.unwrap_or_default()))
-    };
-    let pairs: Vec<_> = edits.iter().map(text).collect();
+    let pairs: Vec<_> = edits.iter().map(header).collect();
     inline(&pairs.iter().map(|(name, value)| (name.as_str(), value.clone())).collect::<Vec<_>>())
 }
 

@@ -16,7 +16,7 @@ use super::{
     conn::Allowance,
     forward::Rewriter,
     gate::{Demand, GateRoute, GateSite, Sentry, ZoneSet},
-    tls::{OnBadPair, Tls, TlsBase, TlsError},
+    tls::{OnBadPair, Tls, TlsBase, TlsError, Trust},
     upstream::{Pool, Pools},
     warden::Warden,
     witness::Witness,
@@ -26,6 +26,7 @@ use crate::{
     ipc::message::{Config, Generation, Listener, Materials, Role, Switches},
     plan::{self, Action, HeaderEdit, PathMatch, Plan},
     rules::{
+        header::{self as rule, Channel, Dress},
         route::{Found, Router},
         screen::Screen,
     },
@@ -139,10 +140,23 @@ pub struct Live {
 pub struct LiveSite {
     pub name: String,
     pub canonical: Option<Host>,
-    pub headers: Vec<HeaderEdit>,
+    pub headers: Vec<Dress>,
+    trust: Trust,
     pub gate: GateSite,
     pub metrics: Arc<SiteMetrics>,
     pub routes: Vec<LiveRoute>,
+}
+
+impl LiveSite {
+    /// What its answers are sent over.
+    #[must_use]
+    pub fn channel(&self, tls: bool) -> Channel {
+        match tls {
+            false => Channel::Plain,
+            true if self.trust.holds() => Channel::Trusted,
+            true => Channel::Tls,
+        }
+    }
 }
 
 pub struct LiveRoute {
@@ -313,7 +327,8 @@ impl Build<'_> {
         Ok(LiveSite {
             name: site.name.clone(),
             canonical: site.canonical.clone(),
-            headers: site.headers.clone(),
+            headers: rule::dress(&site.headers),
+            trust: self.tls.map_or(Trust::Never, |tls| tls.trust(at)),
             gate: GateSite::new(site, self.https, demand),
             metrics: self.series.site(&site.name),
             routes: site.routes.iter().map(|route| self.route(site, route)).collect::<Result<_, _>>()?,

@@ -9,10 +9,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use super::refused::By;
-use crate::{
-    plan::{HeaderEdit, ban::Offence},
-    rules::header as rule,
-};
+use crate::plan::{HeaderEdit, ban::Offence};
 
 /// An answer that no upstream gave. `Content-Length` and `Date` are the engine's to add; a HEAD request gets the headers alone.
 #[derive(Clone, Debug, PartialEq)]
@@ -101,25 +98,6 @@ impl Reply {
     pub fn body(mut self, body: impl Into<Bytes>) -> Self {
         self.body = body.into();
         self
-    }
-}
-
-/// Gives an answer the site's headers, or the strict set where no site is known: a field that the answer has already is kept, an edit without value removes.
-///
-/// Shape: for every answer, the app's and our own; before [`edit`] with the route's own `response_headers`.
-pub fn decorate(headers: &mut HeaderMap, site: Option<&[HeaderEdit]>, tls: bool) {
-    for HeaderEdit { name, value, tls_only } in site.unwrap_or(rule::strict()) {
-        match value {
-            Some(_) if *tls_only && !tls => {}
-            Some(value) => {
-                if !headers.contains_key(name) {
-                    headers.insert(name.clone(), value.clone());
-                }
-            }
-            None => {
-                headers.remove(name);
-            }
-        }
     }
 }
 
@@ -299,33 +277,9 @@ mod tests {
     }
 
     #[test]
-    fn what_the_app_sends_wins_and_its_name_is_not_told() {
-        let mut headers = HeaderMap::new();
-        headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("SAMEORIGIN"));
-        headers.append(header::SERVER, HeaderValue::from_static("uvicorn"));
-        headers.append(header::SERVER, HeaderValue::from_static("twice"));
-        headers.insert("x-powered-by", HeaderValue::from_static("PHP/8.2"));
-        decorate(&mut headers, None, true);
-        assert_eq!(headers[header::X_FRAME_OPTIONS], "SAMEORIGIN");
-        assert_eq!(headers[header::STRICT_TRANSPORT_SECURITY], "max-age=31536000; includeSubDomains");
-        assert!(!headers.contains_key(header::SERVER) && !headers.contains_key("x-powered-by"));
-        assert_eq!(headers.len(), 7);
-    }
-
-    #[test]
-    fn without_tls_nothing_is_said_of_tls() {
-        let mut headers = HeaderMap::new();
-        decorate(&mut headers, None, false);
-        assert_eq!(headers.len(), 6);
-        assert!(!headers.contains_key(header::STRICT_TRANSPORT_SECURITY));
-    }
-
-    #[test]
-    fn a_site_without_headers_is_left_alone_and_a_route_wins_over_the_app() {
+    fn a_route_wins_over_the_app() {
         let mut headers = HeaderMap::new();
         headers.insert(header::SERVER, HeaderValue::from_static("mine"));
-        decorate(&mut headers, Some(&[]), true);
-        assert_eq!(headers.len(), 1);
         let edits = [HeaderEdit::new(header::SERVER, Some(HeaderValue::from_static("route"))), HeaderEdit::new(header::AGE, None)];
         edit(&mut headers, &edits, true);
         assert_eq!(headers[header::SERVER], "route");

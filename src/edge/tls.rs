@@ -121,12 +121,46 @@ enum Entrance {
     Shut,
 }
 
+/// Whether clients trust the certificate of a site, as far as we can know: one that its own key signed, or a CA for tests, they do not.
+#[derive(Clone, Debug)]
+pub enum Trust {
+    Never,
+    Always,
+    /// From the moment that it is there.
+    Slot(Arc<Slot>),
+}
+
+impl Trust {
+    fn of(source: &Source) -> Self {
+        let all = |trusted: bool| if trusted { Self::Always } else { Self::Never };
+        match source {
+            Source::Pair(pair) => all(pair.is_publicly_signed()),
+            Source::Names(names) => all(names.are_publicly_signed()),
+            Source::Slot(slot) => Self::Slot(slot.clone()),
+            // Without a certificate of an authority there is no connection.
+            Source::Demand { .. } => Self::Always,
+            Source::Internal | Source::None => Self::Never,
+        }
+    }
+
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        match self {
+            Self::Never => false,
+            Self::Always => true,
+            Self::Slot(slot) => slot.pair().is_some_and(|pair| pair.is_publicly_signed()),
+        }
+    }
+}
+
 /// TLS of one configuration.
 #[derive(Clone)]
 pub struct Tls {
     config: Arc<ServerConfig>,
     /// By site, in the order of the plan.
     entrances: Vec<Entrance>,
+    /// Likewise.
+    trusts: Vec<Trust>,
     mutuals: Mutuals,
     names: Arc<Names>,
     /// By certificate file, so that a pair that turns bad on disk leaves the good one standing.
@@ -172,7 +206,8 @@ impl Tls {
         let mut directories: HashMap<&PathBuf, Arc<ByName>> = HashMap::new();
         let mut served = Vec::new();
         let mut fresh: Vec<(Host, Arc<Slot>)> = Vec::new();
-        for site in &plan.sites {
+        let mut trusts = vec![Trust::Never; plan.sites.len()];
+        for (site, trust) in plan.sites.iter().zip(&mut trusts) {
             let source = match &site.tls {
                 SiteTls::Off => continue,
                 SiteTls::Internal => Source::Internal,
@@ -206,6 +241,7 @@ impl Tls {
             if problem.is_some() || !matches!(site.tls, SiteTls::Acme | SiteTls::OnDemand { .. }) {
                 served.push(source.served(&site.name, problem));
             }
+            *trust = Trust::of(&source);
             for host in &site.hosts {
                 names.add(host, &source);
             }
@@ -231,7 +267,7 @@ impl Tls {
             },
         };
         let entrances = plan.sites.iter().map(entrance).collect();
-        Ok(Some(Self { config, entrances, mutuals, names, pairs, served, passed_over, fresh }))
+        Ok(Some(Self { config, entrances, trusts, mutuals, names, pairs, served, passed_over, fresh }))
     }
 
     /// It is in force from now on: whoever orders certificates finds their places.
@@ -257,6 +293,11 @@ impl Tls {
             Some(Entrance::Mutual(_, ca)) => Demand::Certificate(*ca),
             Some(Entrance::Shut) => Demand::Impossible,
         }
+    }
+
+    #[must_use]
+    pub fn trust(&self, site: usize) -> Trust {
+        self.trusts.get(site).cloned().unwrap_or(Trust::Never)
     }
 
     /// Whether there is a certificate for a client that asks for this name, or for none.

@@ -63,21 +63,26 @@ pub struct Pair {
     pub issuer: String,
     /// Lower-case hex.
     pub serial: String,
+    /// Its own key signed it.
+    pub signed_itself: bool,
 }
+
+/// How the authorities of Let's Encrypt name themselves that nobody trusts.
+const STAGING: &str = "(STAGING)";
 
 impl Pair {
     /// Errors: [`PairError`], but for what only time can tell.
     pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self, PairError> {
         let chain: Vec<_> = CertificateDer::pem_slice_iter(chain).collect::<Result<_, _>>().map_err(|_| PairError::NoCertificate)?;
         let leaf = chain.first().ok_or(PairError::NoCertificate)?;
-        let Facts { names, not_before, not_after, issuer, serial } = facts(leaf).ok_or(PairError::Certificate)?;
+        let Facts { names, not_before, not_after, issuer, serial, signed_itself } = facts(leaf).ok_or(PairError::Certificate)?;
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| PairError::NoKey)?;
         let (all, spare) = (chain.clone(), key.clone_key());
         let certified = CertifiedKey::from_der(chain, key, &default_provider()).map_err(|error| match error {
             rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => misplaced(&all, &spare),
             error => PairError::Key(error),
         })?;
-        Ok(Self { certified: Arc::new(certified), names, not_before, not_after, issuer, serial })
+        Ok(Self { certified: Arc::new(certified), names, not_before, not_after, issuer, serial, signed_itself })
     }
 
     /// As [`Self::from_pem`], of what the master has read.
@@ -113,6 +118,12 @@ impl Pair {
         self.names.iter().any(|own| own == name || parent.is_some_and(|parent| own.strip_prefix("*.") == Some(parent)))
     }
 
+    /// Whether an authority signed it that clients may trust.
+    #[must_use]
+    pub fn is_publicly_signed(&self) -> bool {
+        !self.signed_itself && !self.issuer.starts_with(STAGING)
+    }
+
     /// The certificate itself.
     #[must_use]
     pub fn leaf(&self) -> Option<CertificateDer<'static>> {
@@ -141,6 +152,7 @@ struct Facts {
     not_after: i64,
     issuer: String,
     serial: String,
+    signed_itself: bool,
 }
 
 fn facts(leaf: &CertificateDer<'_>) -> Option<Facts> {
@@ -158,6 +170,7 @@ fn facts(leaf: &CertificateDer<'_>) -> Option<Facts> {
         not_after: parsed.validity().not_after.timestamp(),
         issuer: issuer.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).take(ISSUER).collect(),
         serial: serial.iter().map(|byte| format!("{byte:02x}")).collect(),
+        signed_itself: parsed.issuer() == parsed.subject(),
     })
 }
 
@@ -206,6 +219,12 @@ impl ByName {
         let exact = sni.and_then(|sni| self.names.get(sni));
         let wildcard = || sni.and_then(|sni| sni.split_once('.')).and_then(|(_, parent)| self.names.get(&format!("*.{parent}")));
         exact.or_else(wildcard).or(self.first.as_ref()).map(|pair| pair.certified.clone())
+    }
+
+    /// Whether an authority signed each of them that clients may trust.
+    #[must_use]
+    pub fn are_publicly_signed(&self) -> bool {
+        self.names.values().chain(self.first.as_ref()).all(|pair| pair.is_publicly_signed())
     }
 
     /// When the first of them ends.

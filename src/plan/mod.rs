@@ -17,6 +17,7 @@ pub mod clear;
 pub mod cors;
 pub mod diff;
 pub mod filter;
+pub mod headers;
 pub mod listener;
 pub mod log;
 pub mod maintenance;
@@ -35,6 +36,7 @@ pub use app::{App, AppLimits, AppPort, BeforeStart, DeployPolicy, Hold, Live, Re
 pub use ban::{Ban, BanMode};
 pub use cors::Cors;
 pub use filter::{Families, Family, FamilyModes, FilterMode, Filters};
+pub use headers::{HeaderBase, HeaderSet};
 pub use listener::{Admin, Limits, Listen, Timeouts, TlsPolicy, TlsVersion};
 pub use log::{AccessFormat, AccessLog, Log, LogFormat, LogLevel, Rotation};
 pub use maintenance::{Maintenance, Page};

@@ -5,11 +5,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    filter::Filters,
-    maintenance::Maintenance,
-    route::{HeaderEdit, Route},
-};
+use super::{filter::Filters, headers::HeaderSet, maintenance::Maintenance, route::Route};
 use crate::vocab::{Host, HostPattern};
 
 /// Shape: `hosts` is not empty and disjoint from every other site's; `routes` always ends in an answer (no match: 404).
@@ -26,8 +22,8 @@ pub struct Site {
     pub tls: SiteTls,
     /// PEM of the CAs, one of which must have signed the client's certificate. `None`: clients show none.
     pub client_ca: Option<PathBuf>,
-    /// On every answer; what the app itself sends wins. Already the strict set, nothing, or the user's own table.
-    pub headers: Vec<HeaderEdit>,
+    /// On every answer; what the app itself sends wins.
+    pub headers: HeaderSet,
     pub filters: Filters,
     /// Empty: everyone; else only these, everyone else gets 403. `deny` wins over `allow`.
     pub allow: Vec<IpNet>,

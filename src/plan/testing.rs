@@ -184,7 +184,7 @@ pub fn site(name: &str) -> Site {
         canonical: None,
         tls: SiteTls::Off,
         client_ca: None,
-        headers: Vec::new(),
+        headers: super::HeaderBase::Off.into(),
         filters: NO_FILTERS,
         allow: Vec::new(),
         deny: Vec::new(),

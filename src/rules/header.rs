@@ -1,13 +1,13 @@
-//! Rules on header fields: which hosts are hosts, which fields end at a hop, what the strict set is, what never passes.
+//! Rules on header fields: which hosts are hosts, which fields end at a hop, what the sets of answers are, what never passes.
 //!
 //! Pure. Source: RFC 9110 §7.2 and §7.6.1, RFC 3986 §3.2, RFC 9112 §3.2, RFC 6797 §7.2.
 
 use std::{net::Ipv6Addr, sync::LazyLock};
 
-use http::{HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use thiserror::Error;
 
-use crate::plan::HeaderEdit;
+use crate::plan::{HeaderBase, HeaderEdit, HeaderSet};
 
 /// Fields that belong to one connection (RFC 9110 §7.6.1 and the registry), beside those that `Connection` names.
 pub const HOP_BY_HOP: [HeaderName; 9] = [
@@ -22,27 +22,118 @@ pub const HOP_BY_HOP: [HeaderName; 9] = [
     header::UPGRADE,
 ];
 
-/// `headers = "strict"`, in the order in which it is documented. An empty value removes the field.
-pub const STRICT: [(HeaderName, &str); 9] = [
-    (header::STRICT_TRANSPORT_SECURITY, "max-age=31536000; includeSubDomains"),
-    (header::X_FRAME_OPTIONS, "DENY"),
-    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    (header::REFERRER_POLICY, "strict-origin-when-cross-origin"),
-    (header::CONTENT_SECURITY_POLICY, "default-src 'self'; script-src 'self' 'unsafe-inline'"),
-    (HeaderName::from_static("permissions-policy"), "camera=(), microphone=(), geolocation=()"),
-    (header::X_XSS_PROTECTION, "1; mode=block"),
-    (header::SERVER, ""),
-    (HeaderName::from_static("x-powered-by"), ""),
+/// When a field of a set is added to an answer that does not have it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum When {
+    Always,
+    /// Over TLS (RFC 6797 §7.2).
+    Tls,
+    /// Over TLS with a certificate that clients trust: a browser that believed it of our own CA would shut the other ports of a development host for a year.
+    Trusted,
+    /// Where the app says nothing of framing itself, in either field: it is one choice.
+    Unframed,
+}
+
+/// What an answer is sent over.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Channel {
+    Plain,
+    /// With a certificate of our own CA, or one that signed itself.
+    Tls,
+    Trusted,
+}
+
+/// A field that answers get; `None` removes it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Dress {
+    pub name: HeaderName,
+    pub value: Option<HeaderValue>,
+    pub when: When,
+}
+
+const PERMISSIONS_POLICY: HeaderName = HeaderName::from_static("permissions-policy");
+const X_POWERED_BY: HeaderName = HeaderName::from_static("x-powered-by");
+
+/// `headers = "standard"`, in the order in which it is documented: nothing that an honest site would break by. An empty value removes the field.
+pub static STANDARD: [(HeaderName, &str, When); 9] = [
+    (header::STRICT_TRANSPORT_SECURITY, "max-age=31536000", When::Trusted),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff", When::Always),
+    (header::X_FRAME_OPTIONS, "SAMEORIGIN", When::Unframed),
+    (header::CONTENT_SECURITY_POLICY, "frame-ancestors 'self'", When::Unframed),
+    (header::REFERRER_POLICY, "strict-origin-when-cross-origin", When::Always),
+    (PERMISSIONS_POLICY, "camera=(self), microphone=(self), geolocation=(self)", When::Always),
+    (header::X_XSS_PROTECTION, "0", When::Always),
+    (header::SERVER, "", When::Always),
+    (X_POWERED_BY, "", When::Always),
 ];
 
-static STRICT_EDITS: LazyLock<Vec<HeaderEdit>> = LazyLock::new(|| {
-    STRICT.into_iter().map(|(name, value)| HeaderEdit::new(name, (!value.is_empty()).then(|| HeaderValue::from_static(value)))).collect()
-});
+/// `headers = "strict"`, likewise.
+pub static STRICT: [(HeaderName, &str, When); 9] = [
+    (header::STRICT_TRANSPORT_SECURITY, "max-age=31536000; includeSubDomains", When::Tls),
+    (header::X_FRAME_OPTIONS, "DENY", When::Always),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff", When::Always),
+    (header::REFERRER_POLICY, "strict-origin-when-cross-origin", When::Always),
+    (header::CONTENT_SECURITY_POLICY, STRICT_POLICY, When::Always),
+    (PERMISSIONS_POLICY, "camera=(), microphone=(), geolocation=()", When::Always),
+    (header::X_XSS_PROTECTION, "1; mode=block", When::Always),
+    (header::SERVER, "", When::Always),
+    (X_POWERED_BY, "", When::Always),
+];
 
-/// The strict set as edits: what a site with `headers = "strict"` has, and every answer that belongs to no site.
+pub const STRICT_POLICY: &str = "default-src 'self'; script-src 'self' 'unsafe-inline'";
+
+/// The fields of a set.
 #[must_use]
-pub fn strict() -> &'static [HeaderEdit] {
-    &STRICT_EDITS
+pub fn base(base: HeaderBase) -> &'static [(HeaderName, &'static str, When)] {
+    match base {
+        HeaderBase::Standard => &STANDARD,
+        HeaderBase::Strict => &STRICT,
+        HeaderBase::Off => &[],
+    }
+}
+
+/// What the answers of a site get: the base, and the user's own over it.
+#[must_use]
+pub fn dress(set: &HeaderSet) -> Vec<Dress> {
+    let value = |value: &'static str| (!value.is_empty()).then(|| HeaderValue::from_static(value));
+    let mut all: Vec<_> =
+        base(set.base).iter().map(|(name, text, when)| Dress { name: name.clone(), value: value(text), when: *when }).collect();
+    for HeaderEdit { name, value, tls_only } in &set.own {
+        let own = Dress { name: name.clone(), value: value.clone(), when: if *tls_only { When::Tls } else { When::Always } };
+        match all.iter_mut().find(|other| other.name == own.name) {
+            Some(other) => *other = own,
+            None => all.push(own),
+        }
+    }
+    all
+}
+
+static OF_NOBODY: LazyLock<Vec<Dress>> = LazyLock::new(|| dress(&HeaderSet::default()));
+
+/// What an answer gets that belongs to no site.
+#[must_use]
+pub fn of_nobody() -> &'static [Dress] {
+    &OF_NOBODY
+}
+
+/// Gives an answer the fields of its site: one that it has already is kept, one without a value is removed.
+pub fn put_on(headers: &mut HeaderMap, dress: &[Dress], channel: Channel) {
+    let framed = headers.contains_key(header::X_FRAME_OPTIONS) || headers.contains_key(header::CONTENT_SECURITY_POLICY);
+    for Dress { name, value, when } in dress {
+        let Some(value) = value else {
+            headers.remove(name);
+            continue;
+        };
+        let due = match when {
+            When::Always => true,
+            When::Tls => channel != Channel::Plain,
+            When::Trusted => channel == Channel::Trusted,
+            When::Unframed => !framed,
+        };
+        if due && !headers.contains_key(name) {
+            headers.insert(name.clone(), value.clone());
+        }
+    }
 }
 
 /// Why a `Host` or `:authority` was refused.
@@ -205,11 +296,73 @@ mod tests {
         assert_eq!(norm(&["a"; 128].join(".")), Err(BadHost::Long));
     }
 
+    fn dressed(set: &HeaderSet, sent: &[(&'static str, &'static str)], channel: Channel) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in sent {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        put_on(&mut headers, &dress(set), channel);
+        headers
+    }
+
     #[test]
-    fn the_strict_set_speaks_of_tls_only_on_tls() {
-        let only: Vec<_> = strict().iter().filter(|edit| edit.tls_only).map(|edit| edit.name.clone()).collect();
-        assert_eq!(only, [header::STRICT_TRANSPORT_SECURITY]);
-        assert_eq!(strict().iter().filter(|edit| edit.value.is_none()).count(), 2);
+    fn the_standard_set_shuts_no_other_port_and_says_so_only_where_clients_trust_us() {
+        let set = HeaderSet::default();
+        assert_eq!(dressed(&set, &[], Channel::Trusted)["strict-transport-security"], "max-age=31536000");
+        for channel in [Channel::Plain, Channel::Tls] {
+            assert!(!dressed(&set, &[], channel).contains_key("strict-transport-security"), "{channel:?}");
+        }
+        let strict = HeaderBase::Strict.into();
+        assert_eq!(dressed(&strict, &[], Channel::Tls)["strict-transport-security"], "max-age=31536000; includeSubDomains");
+        assert_eq!(dressed(&strict, &[], Channel::Plain).len(), 6);
+        assert_eq!(dressed(&set, &[("server", "nginx"), ("server", "twice"), ("x-powered-by", "PHP/8.2")], Channel::Plain).len(), 6);
+        assert_eq!(dressed(&HeaderBase::Off.into(), &[("server", "mine")], Channel::Trusted).len(), 1);
+    }
+
+    #[test]
+    fn framing_is_one_choice_and_the_rest_is_the_apps_field_by_field() {
+        let set = HeaderSet::default();
+        let ours = dressed(&set, &[], Channel::Plain);
+        assert_eq!(
+            (&ours["x-frame-options"], &ours["content-security-policy"]),
+            (&"SAMEORIGIN".parse().unwrap(), &"frame-ancestors 'self'".parse().unwrap())
+        );
+        let own = dressed(
+            &set,
+            &[("content-security-policy", "frame-ancestors https://partner.example"), ("referrer-policy", "no-referrer")],
+            Channel::Plain,
+        );
+        assert!(!own.contains_key("x-frame-options"), "{own:?}");
+        assert_eq!(
+            (&own["referrer-policy"], &own["x-content-type-options"]),
+            (&"no-referrer".parse().unwrap(), &"nosniff".parse().unwrap())
+        );
+        let own = dressed(&set, &[("x-frame-options", "ALLOWALL")], Channel::Plain);
+        assert!(!own.contains_key("content-security-policy"), "{own:?}");
+        // Only enforced policies are a choice.
+        assert!(
+            dressed(&set, &[("content-security-policy-report-only", "default-src 'none'")], Channel::Plain).contains_key("x-frame-options")
+        );
+    }
+
+    #[test]
+    fn a_table_lies_over_its_base() {
+        let edit = |name: &'static str, value: &'static str| {
+            HeaderEdit::new(HeaderName::from_static(name), (!value.is_empty()).then(|| HeaderValue::from_static(value)))
+        };
+        let own = vec![
+            edit("x-frame-options", "DENY"),
+            edit("permissions-policy", ""),
+            edit("x-own", "1"),
+            edit("strict-transport-security", "max-age=60"),
+        ];
+        let set = HeaderSet { base: HeaderBase::Standard, own };
+        let headers = dressed(&set, &[("permissions-policy", "camera=*")], Channel::Tls);
+        assert_eq!((&headers["x-frame-options"], &headers["x-own"]), (&"DENY".parse().unwrap(), &"1".parse().unwrap()));
+        assert_eq!(&headers["strict-transport-security"], "max-age=60", "the user's own word holds with any certificate");
+        assert!(!headers.contains_key("permissions-policy"));
+        // What the user asks for is added where the app has not that very field.
+        assert_eq!(dressed(&set, &[("content-security-policy", "img-src *")], Channel::Plain)["x-frame-options"], "DENY");
     }
 
     #[test]

@@ -102,7 +102,7 @@ async fn files_of_htpasswd_let_their_users_in_and_nobody_else() {
         let answer = ask(&gateway, "/x", field).await;
         assert_eq!(answer.status, 401, "{field:?}");
         assert_eq!(answer.header("www-authenticate"), r#"Basic realm="Grafana", charset="UTF-8""#);
-        assert_eq!(answer.header("x-frame-options"), "DENY");
+        assert_eq!(answer.header("x-frame-options"), "SAMEORIGIN");
     }
     // What we answer ourselves is as closed as the rest; what is open is open.
     for (path, status) in [("/pong", 401), ("/old", 401), ("/open/x", 200)] {
@@ -256,7 +256,7 @@ async fn another_server_says_who_comes_in_and_as_whom() {
         assert_eq!(answer.header("location"), "https://login.test/?to=a");
         assert_eq!(answer.headers.get_all("set-cookie").iter().collect::<Vec<_>>(), ["try=1", "other=2"]);
         assert_eq!(answer.header("www-authenticate"), "Basic realm=\"door\"");
-        assert!(answer.headers.get("x-hop").is_none() && answer.header("x-frame-options") == "DENY", "{answer:?}");
+        assert!(answer.headers.get("x-hop").is_none() && answer.header("x-frame-options") == "SAMEORIGIN", "{answer:?}");
     }
     let answer = send(gateway.http(), with("/x", "stray").body(Full::default()).expect("a request")).await.expect("an answer");
     assert_eq!((answer.status.as_u16(), answer.header("content-type")), (403, "text/plain"));
@@ -353,7 +353,7 @@ async fn pages_of_listed_origins_may_ask_and_read_and_others_may_not() {
             ("access-control-allow-methods", "GET, PUT"),
             ("access-control-allow-headers", "x-mine"),
             ("access-control-max-age", "3600"),
-            ("x-frame-options", "DENY"),
+            ("x-frame-options", "SAMEORIGIN"),
         ] {
             assert_eq!(answer.header(name), wanted, "{name}");
         }

@@ -77,7 +77,7 @@ async fn killing_every_process_of_an_app_gives_503_with_retry_after_and_heals_by
     let refused = refused.await;
     let wait: u64 = refused.header("retry-after").parse().expect("Retry-After is a number of seconds");
     assert!((1..=120).contains(&wait), "{wait}");
-    assert_eq!(refused.header("x-frame-options"), "DENY");
+    assert_eq!(refused.header("x-frame-options"), "SAMEORIGIN");
     let healed = eventually_async("200 again, without a hand", secs(30), || async {
         let answer = get(gateway.http(), "a.test", "/healthz").await.expect("an answer");
         if answer.status == 200 { Ok(()) } else { Err(answer.status) }

@@ -53,6 +53,8 @@ fn two_processes() -> String {
 command = "{}"
 procs = 2
 health = "/healthz"
+[defaults]
+headers = "strict"
 [[site]]
 host = "localhost"
 tls = "internal"
@@ -105,6 +107,7 @@ burst = 0
 [[site]]
 host = ["localhost", "www.localhost"]
 tls = "internal"
+headers = "strict"
 [site.route."/gone"]
 upstream = "gone"
 [site.route."/once"]
@@ -157,4 +160,27 @@ async fn what_the_app_sends_wins_over_the_strict_set() {
     assert_eq!(answer.header("content-security-policy"), "default-src *");
     assert_eq!(answer.header("x-content-type-options"), "nosniff");
     assert_eq!(answer.headers.get_all("x-frame-options").iter().count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn by_default_nothing_is_added_that_an_honest_site_would_break_by() {
+    let app =
+        upstream::serve_headers(&[("server", "uvicorn"), ("content-security-policy", "frame-ancestors https://partner.example")]).await;
+    let gateway = Gateway::start(&format!(
+        "[upstream.api]\nservers = [\"{}\"]\n[[site]]\nhost = \"localhost\"\ntls = \"internal\"\nupstream = \"api\"\n[[site]]\nhost = \"a.test\"\ntls = \"off\"\n[site.route.\"/\"]\nrespond = \"hi\"\n",
+        app.addr
+    ));
+    let told = |answer: &Answer| {
+        let all =
+            ["x-frame-options", "content-security-policy", "strict-transport-security", "permissions-policy", "x-xss-protection", "server"];
+        all.map(|name| if answer.headers.contains_key(name) { answer.header(name).to_owned() } else { "-".to_owned() })
+    };
+    let permissions = "camera=(self), microphone=(self), geolocation=(self)";
+    let ours = get(gateway.http(), "a.test", "/").await.expect("an answer");
+    assert_eq!(told(&ours), ["SAMEORIGIN", "frame-ancestors 'self'", "-", permissions, "0", "-"]);
+    // The app's own choice of who may frame it stands alone, and our own CA shuts no other port of a development host.
+    let tls = TlsClient::internal(&gateway);
+    let mut conn = Conn::h1_tls(gateway.https(), &tls, "localhost").await.expect("connected");
+    let apps = conn.send(request("GET", "localhost", "/").body(Full::default()).expect("a request")).await.expect("an answer");
+    assert_eq!(told(&apps), ["-", "frame-ancestors https://partner.example", "-", permissions, "0", "-"]);
 }

@@ -28,7 +28,7 @@ fn a_request_reaches_its_app_and_comes_back_dressed() {
             let answer = ask(&mut client, "GET /x?y=1 HTTP/1.1\r\nHost: a.test\r\nX_Bad: 1\r\n\r\n").await;
             assert_eq!(answer.status, 200, "{answer:?}");
             assert!(answer.body.starts_with("GET /x?y=1 HTTP/1.1\r\n"), "{answer:?}");
-            assert_eq!(answer.field("x-frame-options"), Some("DENY"));
+            assert_eq!(answer.field("x-frame-options"), Some("SAMEORIGIN"));
             assert_eq!(answer.field("server"), None);
             assert!(answer.body.to_lowercase().contains("x-real-ip: 127.0.0.1"), "{answer:?}");
             assert!(!answer.body.to_lowercase().contains("x_bad"), "{answer:?}");
@@ -36,7 +36,7 @@ fn a_request_reaches_its_app_and_comes_back_dressed() {
             assert!(answer.body.contains(id), "{answer:?}");
         }
         let answer = ask(&mut client, "GET / HTTP/1.1\r\nHost: other.test\r\n\r\n").await;
-        assert_eq!((answer.status, answer.field("x-frame-options")), (404, Some("DENY")), "{answer:?}");
+        assert_eq!((answer.status, answer.field("x-frame-options")), (404, Some("SAMEORIGIN")), "{answer:?}");
         assert_eq!(ask(&mut client, GET).await.status, 200, "an answer of ours keeps the connection");
     });
 }
@@ -160,7 +160,7 @@ fn what_is_no_request_is_told_so_with_every_header() {
         for (request, status) in cases {
             let mut client = edge.connect().await;
             let answer = ask(&mut client, request).await;
-            assert_eq!((answer.status, answer.field("x-frame-options")), (status, Some("DENY")), "{request:?} {answer:?}");
+            assert_eq!((answer.status, answer.field("x-frame-options")), (status, Some("SAMEORIGIN")), "{request:?} {answer:?}");
             assert_eq!(answer.field("server"), None);
         }
         assert_eq!(ask(&mut edge.connect().await, GET).await.status, 200);
@@ -201,7 +201,7 @@ fn a_body_has_a_deadline_between_reads() {
         let edge = Edge::start(&site(&[app], "[timeouts]\nbody = \"300ms\"\n", "", ""));
         let mut client = edge.connect().await;
         let answer = ask(&mut client, "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 10\r\n\r\nhalf").await;
-        assert_eq!((answer.status, answer.field("x-frame-options")), (408, Some("DENY")));
+        assert_eq!((answer.status, answer.field("x-frame-options")), (408, Some("SAMEORIGIN")));
         assert!(closed(&mut client).await);
     });
 }
@@ -313,7 +313,7 @@ fn a_dead_server_is_not_seen_and_all_dead_is_told_at_once() {
         let edge = Edge::start(&site(&[dead], "", "", ""));
         let answer = ask(&mut edge.connect().await, GET).await;
         assert!(matches!(answer.status, 502 | 503), "{answer:?}");
-        assert!(answer.field("retry-after").is_some() && answer.field("x-frame-options") == Some("DENY"), "{answer:?}");
+        assert!(answer.field("retry-after").is_some() && answer.field("x-frame-options") == Some("SAMEORIGIN"), "{answer:?}");
     });
 }
 

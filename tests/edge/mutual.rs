@@ -183,7 +183,7 @@ fn a_request_on_another_sites_connection_is_misdirected() {
             let answer = get(&mut stream, host).await;
             assert_eq!(answer.status, status, "{sni} {host}: {answer:?}");
             if status == 421 {
-                assert_eq!(answer.field("x-frame-options"), Some("DENY"));
+                assert_eq!(answer.field("x-frame-options"), Some("SAMEORIGIN"));
             }
         }
         let mut plain = edge.connect().await;

@@ -25,7 +25,7 @@ table! {
 }
 
 words! {
-    HeadersWord { Strict = "strict", Off = "off", }
+    HeadersWord { Standard = "standard", Strict = "strict", Off = "off", }
 }
 
 words! {
@@ -103,7 +103,7 @@ table! {
         tls: Either<TlsWord, TlsTable>,
         /// PEM of the authorities, one of which must have signed the certificate that a client shows. Default: clients show none.
         client_ca: FilePath,
-        /// "strict", "off", or a table laid over the strict set; a value of "" removes. Default: strict.
+        /// "standard" (breaks no honest site), "strict", "off", or a table laid over one of them: { base = "strict", … }, without base over standard; a value of "" removes. Default: standard.
         headers: Either<HeadersWord, Named<Text>>,
         /// A list names what is enforced, everything else is off; a table gives each its mode. Default: bad-uri.
         filters: Either<List<FilterWord>, FilterTable>,

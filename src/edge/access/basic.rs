@@ -179,15 +179,19 @@ mod tests {
         let hash = HASH.replace("$04$", "$10$");
         let (basic, verifier) = (basic(&[("alice", &hash)]), Verifier::default());
         let mut took = [Duration::MAX; 2];
-        for round in 0..5 {
+        // The least of each: what the machine does beside it only adds. An answer without a look would stay the quicker one in every round.
+        for round in 0..50 {
             for (at, name) in ["alice", "nobody"].iter().enumerate() {
                 let began = Instant::now();
                 assert_eq!(who(&basic, &verifier, &claims(name, &format!("wrong {round}"))).await, None);
                 took[at] = took[at].min(began.elapsed());
             }
+            let [known, unknown] = took;
+            if round >= 4 && unknown > known / 2 && unknown < known * 2 {
+                return;
+            }
         }
-        let [known, unknown] = took;
-        assert!(unknown > known / 2 && unknown < known * 2, "{known:?} {unknown:?}");
+        panic!("{took:?}");
     }
 
     #[test]

@@ -7,10 +7,13 @@ use std::{
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
-use crate::edge::{
-    forward::{self, X_REQUEST_ID},
-    refused::By,
-    reply::{self, Reply},
+use crate::{
+    edge::{
+        forward::{self, X_REQUEST_ID},
+        refused::By,
+        reply::Reply,
+    },
+    rules::header::{self as rule, Channel},
 };
 
 /// Of what was read of a request line.
@@ -57,7 +60,7 @@ pub fn write(unread: &Unread, tls: bool, to: &mut Vec<u8>) {
     let Reply { status, headers, body, .. } = Reply::page(unread.status, None, unread.id.to_str().unwrap_or(""));
     let mut fields = HeaderMap::with_capacity(16);
     fields.extend(headers);
-    reply::decorate(&mut fields, None, tls);
+    rule::put_on(&mut fields, rule::of_nobody(), if tls { Channel::Tls } else { Channel::Plain });
     fields.insert(X_REQUEST_ID, unread.id.clone());
     fields.insert(header::CONTENT_LENGTH, body.len().into());
     let (code, reason) = (status.as_u16(), status.canonical_reason().unwrap_or(""));

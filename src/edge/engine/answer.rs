@@ -12,7 +12,11 @@ use super::{
     },
     report,
 };
-use crate::{ipc::why::Fault, plan::ban::Offence};
+use crate::{
+    ipc::why::Fault,
+    plan::ban::Offence,
+    rules::header::{self as rule, Channel},
+};
 
 /// Writes an answer of ours. The connection lives on unless a body was left unread.
 pub async fn send(session: &mut Session, exchange: &mut Exchange, reply: Reply) -> Result<()> {
@@ -78,7 +82,10 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 
 /// The headers that every answer has; `asked` are the request's.
 fn finish(fields: &mut HeaderMap, exchange: &Exchange, asked: &HeaderMap) {
-    reply::decorate(fields, exchange.site().map(|site| &*site.headers), exchange.tls);
+    match exchange.site() {
+        Some(site) => rule::put_on(fields, &site.headers, site.channel(exchange.tls)),
+        None => rule::put_on(fields, rule::of_nobody(), if exchange.tls { Channel::Tls } else { Channel::Plain }),
+    }
     if let Some(route) = exchange.route() {
         if let Some(cors) = route.gate.cors() {
             cors.dress(fields, asked);

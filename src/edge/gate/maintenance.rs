@@ -18,7 +18,6 @@ use super::{Ask, GateSite, Verdict};
 use crate::{
     edge::{refused, reply::Reply},
     plan,
-    rules::header as rule,
     vocab::Secret,
 };
 
@@ -112,8 +111,8 @@ impl Maintenance {
     #[must_use]
     pub fn new(site: &plan::Site) -> Self {
         let plan::Maintenance { on, page, secret, retry_after } = &site.maintenance;
-        let strict = |edit: &&plan::HeaderEdit| edit.name == header::CONTENT_SECURITY_POLICY;
-        let usual = site.headers.iter().find(strict).is_some_and(|edit| rule::strict().iter().find(strict) == Some(edit));
+        let plan::HeaderSet { base, own } = &site.headers;
+        let usual = *base == plan::HeaderBase::Strict && !own.iter().any(|edit| edit.name == header::CONTENT_SECURITY_POLICY);
         Self {
             on: AtomicBool::new(*on),
             page: page.as_ref().map(|page| Bytes::from(page.html.clone())),

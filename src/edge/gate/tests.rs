@@ -474,7 +474,7 @@ fn closed(secret: Option<&str>, page: Option<&str>) -> Gates {
         secret: secret.map(|secret| crate::vocab::Secret::new(secret.to_owned())),
         retry_after: Duration::from_secs(90),
     };
-    let site = Site { maintenance, headers: rule::strict().to_vec(), ..site() };
+    let site = Site { maintenance, headers: crate::plan::HeaderBase::Strict.into(), ..site() };
     Gates { site: GateSite::new(&site, Some(8443), Demand::Nothing), ..Gates::new(route()) }
 }
 

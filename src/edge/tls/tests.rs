@@ -15,9 +15,9 @@ fn pair(from: i64, to: i64) -> Pair {
 }
 
 fn again(pair: &Pair) -> Pair {
-    let Pair { certified, names, not_before, not_after, issuer, serial } = pair;
+    let Pair { certified, names, not_before, not_after, issuer, serial, signed_itself } = pair;
     let (certified, names, issuer, serial) = (certified.clone(), names.clone(), issuer.clone(), serial.clone());
-    Pair { certified, names, not_before: *not_before, not_after: *not_after, issuer, serial }
+    Pair { certified, names, not_before: *not_before, not_after: *not_after, issuer, serial, signed_itself: *signed_itself }
 }
 
 #[test]
