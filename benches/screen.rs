@@ -157,6 +157,7 @@ fn all_gates(bencher: Bencher) {
             peer: client,
             client,
             tls: true,
+            secure: true,
             sni: Some("example.com"),
             proven: None,
             upgrade: false,

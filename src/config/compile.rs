@@ -100,7 +100,7 @@ pub fn compile(root: file::Root, here: &Surroundings, outside: &dyn Outside, out
     let timeouts = listener::timeouts(timeouts.value().unwrap_or_else(|| file::Timeouts::empty(place)));
     let tls = tls::policy(tls.value().unwrap_or_else(|| file::Tls::empty(place)), email, c);
     let mut claims = listener::Claims::default();
-    let listen = listener::listen(listen.value().unwrap_or_else(|| file::Listen::empty(place)), &mut claims, c);
+    let listen = listener::listen(listen.value().unwrap_or_else(|| file::Listen::empty(place)), trusted_proxies.is_empty(), &mut claims, c);
     let admin = listener::admin(admin.value().unwrap_or_else(|| file::Admin::empty(place)), &mut claims, c);
     let workers = workers_of(workers, listen.http.len() + listen.https.len(), c);
 

@@ -31,10 +31,10 @@ pub const BODY: Duration = Duration::from_secs(30);
 pub const SEND: Duration = Duration::from_secs(30);
 pub const DRAIN: Duration = Duration::from_secs(30);
 
-pub const HEADERS: ByteSize = ByteSize(16 << 10);
-pub const HEADER_COUNT: u32 = 100;
+pub const HEADERS: ByteSize = ByteSize(32 << 10);
+pub const HEADER_COUNT: u32 = 128;
 pub const URI: ByteSize = ByteSize(8 << 10);
-pub const BODY_LIMIT: ByteSize = ByteSize(10 << 20);
+pub const BODY_LIMIT: ByteSize = ByteSize(100 << 20);
 /// As much as the engine can send again.
 pub const BUFFER: ByteSize = ByteSize(64 << 10);
 pub const STREAMS: u32 = 100;

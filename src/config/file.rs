@@ -32,7 +32,7 @@ table! {
         user: Text,
         /// Edge threads, one runtime each; "auto" is one a core.
         workers: Either<Auto, Whole<1, 128>>,
-        /// Whose X-Forwarded-For and PROXY header is believed: the rightmost untrusted hop is the client.
+        /// Whose X-Forwarded-For, X-Forwarded-Proto and PROXY header is believed: the rightmost untrusted hop is the client, and https there is https here.
         trusted_proxies: OneOrMore<Net>,
         /// Where we listen.
         listen: Listen,
@@ -102,13 +102,13 @@ table! {
 table! {
     /// What one request or connection may cost.
     Limits {
-        /// Request line and headers. Default: 16KB.
+        /// Request line and headers. Default: 32KB.
         headers: Size,
-        /// Default: 100; the parser knows no more than 256.
+        /// Default: 128; the parser knows no more than 256. Cookies that HTTP/2 brings in pieces are one.
         header_count: Whole<1, 256>,
         /// Default: 8KB; the parser knows no more than 60KB.
         uri: Size,
-        /// Request body; more is answered 413. Sites and routes may have their own. Default: 10MB.
+        /// Request body; more is answered 413. Sites and routes may have their own. It is streamed. Default: 100MB.
         body: Size,
         /// So much of a request's body is there before a process is chosen, so that a slow upload occupies none: a body up to it is whole by then, a larger one streams on from there. At most 64KB; "off": nothing is held back. Sites and routes may have their own. gRPC and tunnels never wait. Default: 64KB.
         buffer: OrOff<Size>,

@@ -75,6 +75,7 @@ fn drive(exchange: &mut Exchange, client: &Client, request: Request<'_>, seen: &
         peer: exchange.peer,
         client: exchange.client,
         tls: exchange.tls,
+        secure: exchange.tls || exchange.trusted && clientip::came_by_tls(headers.get_all(forward::X_FORWARDED_PROTO).iter()),
         sni: client.sni.as_deref(),
         proven: client.certificate.as_ref().map(|certificate| certificate.ca),
         upgrade: exchange.upgrade,

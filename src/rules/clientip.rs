@@ -39,6 +39,12 @@ pub fn elements<'a>(values: impl DoubleEndedIterator<Item = &'a http::HeaderValu
     values.flat_map(|value| value.to_str().unwrap_or("?").split(','))
 }
 
+/// Whether the trusted proxy next to us was asked over TLS, by all `X-Forwarded-Proto` values: the last word is its own.
+pub fn came_by_tls<'a>(values: impl DoubleEndedIterator<Item = &'a http::HeaderValue>) -> bool {
+    let last = elements(values).next_back().map(str::trim);
+    last.is_some_and(|proto| proto.eq_ignore_ascii_case("https") || proto.eq_ignore_ascii_case("wss"))
+}
+
 /// `203.0.113.7`, `2001:db8::1`, `[2001:db8::1]`, each perhaps with a port as some balancers write it.
 fn address(text: &str) -> Option<IpAddr> {
     let text = text.trim_matches([' ', '\t']);
@@ -96,5 +102,14 @@ mod tests {
         assert_eq!(who("10.0.0.1", "[2001:db8::1]:443", &["10.0.0.0/8"]), "2001:db8::1");
         assert_eq!(who("10.0.0.1", "[2001:db8::1]", &["10.0.0.0/8"]), "2001:db8::1");
         assert_eq!(who("10.0.0.1", "::ffff:198.51.100.9", &["10.0.0.0/8"]), "198.51.100.9");
+    }
+
+    #[test]
+    fn the_proxy_next_to_us_has_the_last_word_on_tls() {
+        let tls = |values: &[&'static str]| {
+            came_by_tls(values.iter().map(|text| http::HeaderValue::from_static(text)).collect::<Vec<_>>().iter())
+        };
+        assert!(tls(&["https"]) && tls(&["HTTPS "]) && tls(&["http", "https"]) && tls(&["http, https"]) && tls(&["wss"]));
+        assert!(!tls(&[]) && !tls(&["http"]) && !tls(&["https, http"]) && !tls(&["https", "http"]) && !tls(&["on"]));
     }
 }

@@ -129,3 +129,21 @@ async fn a_proxy_header_from_a_stranger_is_garbage() {
     assert_ne!(raw::status(&said), 200, "{said}");
     assert_eq!(echo.hits(), 0);
 }
+
+/// Without it a site behind a CDN that ends TLS is a 301 to itself for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whom_a_trusted_proxy_served_over_tls_is_not_sent_to_https_again() {
+    let echo = upstream::echo("echo").await;
+    let gateway = Gateway::start(&config(&echo, "trusted_proxies = [\"127.0.0.0/8\"]", "").replace("tls = \"off\"", "tls = \"internal\""));
+    let asked = async |proto: &str| {
+        let head = format!(
+            "GET /x HTTP/1.1\r\nHost: a.test\r\nX-Forwarded-For: 203.0.113.7\r\nX-Forwarded-Proto: {proto}\r\nConnection: close\r\n\r\n"
+        );
+        raw::status(&raw::speak(gateway.http(), head.as_bytes()).await)
+    };
+    assert_eq!((asked("https").await, asked("http").await, asked("https, http").await), (200, 301, 301));
+    // A stranger's word is nobody's.
+    let gateway = Gateway::start(&config(&echo, "", "").replace("tls = \"off\"", "tls = \"internal\""));
+    let head = "GET /x HTTP/1.1\r\nHost: a.test\r\nX-Forwarded-Proto: https\r\nConnection: close\r\n\r\n";
+    assert_eq!(raw::status(&raw::speak(gateway.http(), head.as_bytes()).await), 301);
+}

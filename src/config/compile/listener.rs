@@ -46,12 +46,23 @@ fn overlap(a: IpAddr, b: IpAddr) -> bool {
     a.is_ipv4() == b.is_ipv4() && (a == b || a.is_unspecified() || b.is_unspecified())
 }
 
-pub fn listen(table: file::Listen, claims: &mut Claims, c: &mut Context<'_>) -> plan::Listen {
+pub fn listen(table: file::Listen, nobody_trusted: bool, claims: &mut Claims, c: &mut Context<'_>) -> plan::Listen {
     let file::Listen { place, http, https, proxy_protocol, max_connections, max_connections_per_ip } = table;
+    let spoken_at = proxy_protocol.place();
+    let proxy_protocol = proxy_protocol.or(false);
+    if proxy_protocol && nobody_trusted {
+        let message = "the PROXY protocol is believed of trusted_proxies alone, and there are none: every connection would be refused";
+        c.out.add_with_cure(
+            Code::Conflict,
+            spoken_at.unwrap_or(place),
+            message,
+            "name whoever connects here, as in trusted_proxies = [\"10.0.0.0/8\"]",
+        );
+    }
     plan::Listen {
         http: addresses(http, place, &defaults::HTTP, "http", claims, c),
         https: addresses(https, place, &defaults::HTTPS, "https", claims, c),
-        proxy_protocol: proxy_protocol.or(false),
+        proxy_protocol,
         max_connections: count(max_connections.value().map(|n| n.0), defaults::MAX_CONNECTIONS),
         max_connections_per_ip: max_connections_per_ip.value().and_then(|n| NonZeroU32::new(n.0)),
     }

@@ -11,7 +11,7 @@ use crate::{
 /// A site with TLS that was asked without: the same address under https. 301 for GET and HEAD; 308 for the rest, so that a form stays a form.
 pub(super) fn redirect(ask: &Ask, site: &GateSite) -> Verdict {
     match site.https {
-        Some(port) if !ask.tls => Verdict::Answer(to(ask, ask.host, Some(port), if ask.method.is_safe() { 301 } else { 308 })),
+        Some(port) if !ask.secure => Verdict::Answer(to(ask, ask.host, Some(port), if ask.method.is_safe() { 301 } else { 308 })),
         Some(_) | None => Verdict::Pass,
     }
 }
@@ -25,7 +25,7 @@ pub fn canonical(ask: &Ask, site: &GateSite, host: &Host) -> Reply {
 /// `https`: the port there, or `None` for the scheme in which the request came (on its default port: the listener's own is not ours to know).
 fn to(ask: &Ask, host: &str, https: Option<u16>, status: u16) -> Reply {
     let mut url = Vec::with_capacity(host.len() + ask.target.len() + 16);
-    url.extend_from_slice(if https.is_some() || ask.tls { b"https://" } else { b"http://" });
+    url.extend_from_slice(if https.is_some() || ask.secure { b"https://" } else { b"http://" });
     if host.contains(':') {
         url.push(b'[');
         url.extend_from_slice(host.as_bytes());

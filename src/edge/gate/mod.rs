@@ -57,6 +57,8 @@ pub struct Ask<'a> {
     /// Whom `rules::clientip` believes to be asking.
     pub client: IpAddr,
     pub tls: bool,
+    /// The client speaks TLS: with us, or with a trusted proxy that says so.
+    pub secure: bool,
     pub sni: Option<&'a str>,
     /// The CAs under which the client's certificate was verified.
     pub proven: Option<CaMark>,

@@ -86,6 +86,7 @@ impl Request {
             peer: client,
             client,
             tls: self.tls,
+            secure: self.tls,
             sni: None,
             proven: None,
             upgrade: false,
@@ -257,6 +258,10 @@ fn sizes_are_held_at_their_bounds() {
     let headers = |n: usize| (1..n).fold(Request::get("/"), |request, _| request.with("x-a", "b"));
     assert_eq!(headers(100).sane(), Ok(()));
     assert_eq!(headers(101).sane(), Err(431));
+    let crumbs = |n: usize| (1..=n).fold(headers(100), |request, _| request.with("cookie", "a=b"));
+    assert_eq!((crumbs(1).sane(), crumbs(90).sane()), (Err(431), Err(431)), "a cookie is a field");
+    let crumbs = |n: usize| (1..=n).fold(headers(99), |request, _| request.with("cookie", "a=b"));
+    assert_eq!((crumbs(1).sane(), crumbs(90).sane()), (Ok(()), Ok(())), "in as many pieces as it comes");
     // "GET / HTTP/1.1\r\n" is 16, "host: example.com\r\n" 19, "x-a: \r\n" 7.
     let long = |n: usize| Request::get("/").with("x-a", &"b".repeat(n - 16 - 19 - 7));
     assert_eq!(long(16 << 10).sane(), Ok(()));
