@@ -667,9 +667,10 @@ proptest! {
 /// Found by chance in a mutation of `conf/gateway.toml`: what no route fits was shown as a `respond`, which reads back as one.
 #[test]
 fn a_site_without_a_route_for_the_rest_shows_itself() {
-    for site in
-        ["", "zone = \"z\"\nlimits = { body = \"1MB\", buffer = \"off\" }\ncors = [\"https://b.test\"]\nallow = [\"192.0.2.0/24\"]\n"]
-    {
+    for site in [
+        "",
+        "zone = \"z\"\nlimits = { body = \"1MB\", buffer = \"off\" }\nextensions = \"php\"\ncors = [\"https://b.test\"]\nallow = [\"192.0.2.0/24\"]\n",
+    ] {
         let text = format!(
             "[zone.z]\nrate = \"1r/s\"\n[[site]]\nhost = \"a.test\"\ntls = \"internal\"\n{site}[site.route.\"/x\"]\nrespond = {{ status = 404 }}\nzone = []\n"
         );
@@ -833,4 +834,41 @@ fn the_keys_of_a_start_are_read_and_show_themselves() {
     let other = &plan.apps["other"];
     assert_eq!((other.before_start.timeout.as_secs(), other.autostart), (300, true));
     assert_eq!(other.live.as_ref().and_then(|live| live.host.as_deref()), Some("b.example"));
+}
+
+#[test]
+fn methods_of_the_registry_and_own_tokens_may_be_listed() {
+    let methods = "\"PROPPATCH\", \"MKCOL\", \"REPORT\", \"VERSION-CONTROL\", \"LOCK\", \"M-SEARCH\", \"FOOBAR\", \"LIST\", \"BaseFoo\"";
+    let plan =
+        good(&format!("[[site]]\nhost = \"a.test\"\ntls = \"internal\"\n[site.route.\"/x\"]\nrespond = \"x\"\nmethods = [{methods}]\n"));
+    assert_eq!(plan.sites[0].routes[0].methods.len(), 9);
+}
+
+#[test]
+fn extensions_of_a_site_are_those_of_its_routes_unless_they_say_otherwise() {
+    let plan = good(
+        "[[site]]\nhost = \"a.test\"\ntls = \"internal\"\nextensions = [\".PHP\"]\n[site.route.\"/\"]\nrespond = \"x\"\n[site.route.\"/own\"]\nrespond = \"x\"\nextensions = \"asp\"\n[site.route.\"/none\"]\nrespond = \"x\"\nextensions = []\n",
+    );
+    let own: Vec<String> = plan.sites[0].routes.iter().map(|route| route.extensions.join(",")).collect();
+    assert_eq!(own, ["php", "asp", ""]);
+    let plan = good(
+        "[defaults]\nextensions = \"php\"\n[app.web]\ncommand = \"serve {port}\"\n[[site]]\nhost = \"a.test\"\ntls = \"internal\"\napp = \"web\"\n",
+    );
+    assert_eq!(plan.sites[0].routes[0].extensions, ["php"]);
+}
+
+#[test]
+fn names_in_other_scripts_are_as_browsers_send_them_wherever_a_host_stands() {
+    let plan = good(
+        "[upstream.u]\nservers = \"b\u{fc}cher.test:80\"\n[[site]]\nhost = [\"B\u{fc}cher.test\", \"www.b\u{fc}cher.test\"]\naliases = \"*.b\u{fc}cher.test\"\ntls = \"internal\"\nupstream = \"u\"\ncors = [\"https://*.b\u{fc}cher.test:8443\", \"https://b\u{fc}cher.test\"]\n[site.route.\"/old\"]\nredirect = \"https://b\u{fc}cher.test:8443/stra\u{df}e?q=\u{fc}\"\n",
+    );
+    let site = &plan.sites[0];
+    assert_eq!(site.name, "xn--bcher-kva.test");
+    assert_eq!(site.hosts.iter().map(ToString::to_string).collect::<Vec<_>>(), ["xn--bcher-kva.test", "*.xn--bcher-kva.test"]);
+    assert_eq!(site.redirected[0].to_string(), "www.xn--bcher-kva.test");
+    assert!(format!("{:?}", plan.upstreams).contains("xn--bcher-kva.test"));
+    let plan::Action::Redirect { to, .. } = &site.routes[0].action else { panic!("{:?}", site.routes) };
+    assert_eq!(to, "https://xn--bcher-kva.test:8443/stra%C3%9Fe?q=%C3%BC");
+    let origins: Vec<String> = site.routes[1].cors.as_ref().expect("cors").origins.iter().map(ToString::to_string).collect();
+    assert_eq!(origins, ["https://*.xn--bcher-kva.test:8443", "https://xn--bcher-kva.test"]);
 }

@@ -551,6 +551,7 @@ fn site(to: &mut Writer, site: &plan::Site) {
     for rest in routes.iter().filter(|route| route.action == Action::NotFound) {
         to.pair("zone", quoted(&rest.zones));
         to.pair("limits", request_limits(rest));
+        to.pair("extensions", quoted(&rest.extensions));
         to.pair("auth", self::auth(rest.auth.as_ref()));
         to.pair("cors", self::cors(rest.cors.as_ref()));
     }

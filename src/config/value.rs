@@ -229,6 +229,7 @@ written! {
 written! {
     /// When, as cron writes it.
     Cron(String) = "a cron expression such as \"0 2 * * *\"", BadValue, |text| match schedule::Crontab::parse(text, None) {
+        Ok(times) if !times.comes() => Err(format!("{text:?} never comes: no month that it names has such a day; write a day that one of them has, or \"*\" for any month")),
         Ok(_) => Ok(text.to_owned()),
         Err(error) => Err(format!("{text:?} is not a cron expression: {error}; write minute, hour, day, month, weekday, as in \"0 2 * * *\", or @daily")),
     }

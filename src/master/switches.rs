@@ -16,7 +16,7 @@ use crate::{
     ipc::message::{Switch, Switches},
     plan::Plan,
     store::atomic::{self, PRIVATE, WriteError},
-    vocab::lock,
+    vocab::{HostPattern, lock},
 };
 
 /// In STATE.
@@ -70,6 +70,9 @@ impl Switchboard {
     /// Errors: [`SwitchError`]; nothing has changed then.
     pub fn turn(&self, plan: &Plan, name: &str, on: bool) -> Result<(String, Switches), SwitchError> {
         let _pen = lock(&self.pen);
+        // Whoever writes the host as people read it means the name that browsers send.
+        let spelled = HostPattern::parse(name).map(|host| host.to_string());
+        let name = spelled.as_deref().unwrap_or(name);
         let by_host = |site: &&crate::plan::Site| site.hosts.iter().any(|host| host.to_string() == name);
         let found = plan.sites.iter().find(|site| site.name == name).or_else(|| plan.sites.iter().find(by_host));
         let Some(site) = found else {
@@ -120,6 +123,8 @@ mod tests {
         assert_eq!((on(&board, &loud), on(&board, &quiet)), (vec![false, false], vec![false, false]));
         let gone = board.turn(&loud, "c.test", true).expect_err("no such site").to_string();
         assert!(gone.contains("a.test, b.test"), "{gone}");
+        let (name, _) = board.turn(&plan(&[("xn--bcher-kva.test", false)]), "B\u{fc}cher.test", true).expect("as people write it");
+        assert_eq!(name, "xn--bcher-kva.test");
     }
 
     #[test]

@@ -69,6 +69,12 @@ impl Crontab {
         Ok(Self { times, wall: Some(wall) })
     }
 
+    /// Whether it comes at all: the 30th of February does not. Leap days are at most eight years apart.
+    #[must_use]
+    pub fn comes(&self) -> bool {
+        self.next(Timestamp::UNIX_EPOCH).is_some()
+    }
+
     /// The next time after `after`; `None`: never again.
     #[must_use]
     pub fn next(&self, after: Timestamp) -> Option<Timestamp> {
@@ -138,6 +144,16 @@ mod tests {
         assert_eq!(night("30 2 * * *"), ["2026-10-25T00:30:00Z"]);
         assert_eq!(night("0 3 * * *"), ["2026-10-25T02:00:00Z"]);
         assert_eq!(all("*/30 * * * *", "2026-10-24T23:59:00Z", "2026-10-25T02:00:00Z").len(), 5, "a job of every half hour goes on");
+    }
+
+    #[test]
+    fn a_day_that_no_month_has_never_comes() {
+        for never in ["0 0 30 2 *", "0 0 31 2,4,6,9,11 *", "*/5 * 30-31 2 *", "0 12 31 4 *"] {
+            assert!(!Crontab::parse(never, None).expect(never).comes(), "{never}");
+        }
+        for rare in ["0 0 29 2 *", "0 0 31 1-4 *", "0 0 * * *", "@yearly", "0 0 30 2 1", "30 2 29 2 *"] {
+            assert!(Crontab::parse(rare, Some("Europe/Rome")).expect(rare).comes(), "{rare}");
+        }
     }
 
     #[test]

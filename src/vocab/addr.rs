@@ -30,8 +30,8 @@ pub enum ServerAddrError {
     Port(String),
     #[error("{0:?} is not a host name or an address")]
     Host(String),
-    #[error("{whole:?} is a URL; write {server:?} alone")]
-    Url { whole: String, server: String },
+    #[error("{whole:?} is a URL; write {server:?} alone{}", if *.tls { ": https on the way there is said by `tls = true` beside `servers`, which this version does not support yet" } else { "" })]
+    Url { whole: String, server: String, tls: bool },
     #[error("{0:?}: a unix socket is named by an absolute path of at most 107 bytes, as in unix:/run/api.sock")]
     Unix(String),
 }
@@ -40,9 +40,13 @@ impl ServerAddr {
     pub fn parse(text: &str) -> Result<Self, ServerAddrError> {
         if let Some((scheme, rest)) = text.split_once("://") {
             let server = rest.split('/').next().unwrap_or_default();
-            let port = if scheme == "https" { ":443" } else { ":80" };
+            let port = if scheme.eq_ignore_ascii_case("https") { ":443" } else { ":80" };
             let port = if server.rsplit_once(':').is_some_and(|(_, port)| port.bytes().all(|b| b.is_ascii_digit())) { "" } else { port };
-            return Err(ServerAddrError::Url { whole: text.into(), server: format!("{server}{port}") });
+            return Err(ServerAddrError::Url {
+                whole: text.into(),
+                server: format!("{server}{port}"),
+                tls: scheme.eq_ignore_ascii_case("https"),
+            });
         }
         if let Some(path) = text.strip_prefix("unix:") {
             let path = Path::new(path);

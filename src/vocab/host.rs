@@ -1,7 +1,8 @@
 //! Host names as a site lists them and as a request names them.
 //!
 //! Shape: lower case, no port, no trailing dot; labels of `a-z 0-9 - _`, or an IP literal without brackets.
-//! Source: RFC 9110 §4.2.3 (case), RFC 3986 §3.2.2 (IP literals), RFC 1123 §2.1 (labels).
+//! Names in other scripts are kept as browsers send them: `bücher.example` is `xn--bcher-kva.example`.
+//! Source: UTS 46 (other scripts), RFC 9110 §4.2.3 (case), RFC 3986 §3.2.2 (IP literals), RFC 1123 §2.1 (labels).
 
 use std::{fmt, net::IpAddr};
 
@@ -17,7 +18,7 @@ pub enum HostError {
     Long,
     #[error("{0:?} is not a host name: labels of letters, digits and '-', divided by dots")]
     Label(String),
-    #[error("{0:?} is not a host name in ASCII: write it as browsers send it, each such label as xn--…")]
+    #[error("{0:?} is not a host name: it has an empty label, or characters that no name may have (UTS 46)")]
     Script(String),
     #[error("{whole:?} names a port; write {host:?}, sites listen where [listen] says")]
     Port { whole: String, host: String },
@@ -36,6 +37,23 @@ pub struct Host(std::sync::Arc<str>);
 
 impl Host {
     pub fn parse(text: &str) -> Result<Self, HostError> {
+        if text.is_ascii() { Self::ascii(text) } else { Self::unicode(text) }
+    }
+
+    /// A name in another script, as browsers send it.
+    fn unicode(text: &str) -> Result<Self, HostError> {
+        // Longer than any name of 253 characters can be: four bytes each.
+        if text.len() > 4 * 253 {
+            return Err(HostError::Long);
+        }
+        if text.contains([':', '/']) {
+            return Err(Self::more(text));
+        }
+        let script = || HostError::Script(text.into());
+        Self::ascii(&idna::domain_to_ascii(text).map_err(|_| script())?).map_err(|_| script())
+    }
+
+    fn ascii(text: &str) -> Result<Self, HostError> {
         let text = text.strip_suffix('.').unwrap_or(text);
         if text.is_empty() {
             return Err(HostError::Empty);
@@ -58,7 +76,7 @@ impl Host {
                 && !label.ends_with('-')
         };
         if !text.split('.').all(good) {
-            return Err(if text.is_ascii() { HostError::Label(text.into()) } else { HostError::Script(text.into()) });
+            return Err(HostError::Label(text.into()));
         }
         Ok(Self(text.to_ascii_lowercase().into()))
     }
@@ -147,8 +165,18 @@ mod tests {
     }
 
     #[test]
+    fn names_in_other_scripts_are_as_browsers_send_them() {
+        let of = |text: &str| Host::parse(text).expect(text).to_string();
+        assert_eq!(of("B\u{fc}cher.example"), "xn--bcher-kva.example");
+        assert_eq!(of("stra\u{df}e.de"), "xn--strae-oqa.de", "as registries have it, and not as strasse");
+        assert_eq!(of("\u{4f8b}\u{3048}\u{3002}\u{30c6}\u{30b9}\u{30c8}"), "xn--r8jz45g.xn--zckzah");
+        assert_eq!(HostPattern::parse("*.b\u{fc}cher.example").expect("a pattern").to_string(), "*.xn--bcher-kva.example");
+        assert_eq!(of(&of("b\u{fc}cher.example")), "xn--bcher-kva.example");
+    }
+
+    #[test]
     fn what_is_no_host_is_refused() {
-        for bad in ["", ".", "a..b", "-a.b", "a b", "a/b", "ex\u{e4}mple.com", "example.com:80"] {
+        for bad in ["", ".", "a..b", "-a.b", "a b", "a/b", "b\u{fc}cher..de", "\u{fffd}.de", "example.com:80"] {
             assert!(Host::parse(bad).is_err(), "{bad:?}");
         }
         assert!(matches!(HostPattern::parse("a.*.b"), Err(HostError::Wildcard(_))));
@@ -157,7 +185,8 @@ mod tests {
         assert!(told("https://example.com:8443/x?y").contains("write \"example.com\" alone"));
         assert!(told("example.com/blog").contains("[site.route.\"/blog\"]"));
         assert!(told("example.com:8443").contains("write \"example.com\""));
-        assert!(told("b\u{fc}cher.example").contains("xn--"));
+        assert!(told("https://b\u{fc}cher.example/").contains("write \"b\u{fc}cher.example\" alone"));
+        assert!(told(&"\u{fc}".repeat(600)).contains("253"));
         for odd in ["://", "/", ":", "a:b:c", "://:/:", "//", "::"] {
             assert!(Host::parse(odd).is_err() || odd == "::", "{odd}");
         }

@@ -5,6 +5,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::host::Host;
+
 /// Origins that are meant: `https://app.example.com`, `https://*.example.com:8443`, or `*` for every one.
 ///
 /// Shape: in the form in which browsers write it: lower case, without the port that belongs to the scheme, without a path.
@@ -43,7 +45,7 @@ impl OriginPattern {
             _ => {}
         }
         let shape = || OriginError::Shape(text.to_owned());
-        let lower = text.to_ascii_lowercase();
+        let lower = spelled(text).ok_or_else(shape)?;
         let (scheme, rest) = lower.split_once("://").ok_or_else(shape)?;
         let good = |b: u8| b.is_ascii_alphanumeric() || b"+-.".contains(&b);
         if lower.len() > 300 || !scheme.starts_with(|c: char| c.is_ascii_lowercase()) || !scheme.bytes().all(good) {
@@ -87,6 +89,19 @@ impl OriginPattern {
             }
         }
     }
+}
+
+/// In lower case, and the host as browsers send it.
+fn spelled(text: &str) -> Option<String> {
+    let lower = text.to_ascii_lowercase();
+    if lower.is_ascii() {
+        return Some(lower);
+    }
+    let (scheme, rest) = lower.split_once("://")?;
+    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let (host, port) = authority.split_at(authority.rfind(':').unwrap_or(authority.len()));
+    let (star, host) = host.strip_prefix("*.").map_or(("", host), |host| ("*.", host));
+    Some(format!("{scheme}://{star}{}{port}{path}", Host::parse(host).ok()?))
 }
 
 /// Labels of a host in lower case.

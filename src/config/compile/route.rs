@@ -13,7 +13,7 @@ use crate::{
         value::{FilePath, regex},
     },
     plan::{self, Action, Filters, PathMatch},
-    vocab::{ByteSize, UpstreamName, ZoneName},
+    vocab::{ByteSize, Host, UpstreamName, ZoneName},
 };
 
 /// At most so many bytes of an answer stand in a configuration.
@@ -25,6 +25,7 @@ pub struct Shared {
     pub filters: Filters,
     pub allow: Vec<IpNet>,
     pub deny: Vec<IpNet>,
+    pub extensions: Vec<String>,
     pub auth: Option<plan::Auth>,
     pub cors: Option<plan::Cors>,
     pub body: ByteSize,
@@ -46,7 +47,7 @@ impl Shared {
             body_limit: self.body,
             buffer: self.buffer,
             filters: self.filters.clone(),
-            extensions: Vec::new(),
+            extensions: self.extensions.clone(),
             allow: self.allow.clone(),
             deny: self.deny.clone(),
             auth: self.auth.clone(),
@@ -66,6 +67,7 @@ pub fn shared(table: &mut file::Site, limits: &plan::Limits, names: &Names, c: &
         filters: filters.value().map_or(filter::SAFE, |filters| filter::compile(filters, c)),
         allow: c.nets(take(&mut table.allow)),
         deny: c.nets(take(&mut table.deny)),
+        extensions: extensions(std::mem::replace(&mut table.extensions, Field::Absent), c),
         auth: access::auth(std::mem::replace(&mut table.auth, Field::Absent), c).flatten(),
         cors: cors::cors(std::mem::replace(&mut table.cors, Field::Absent), c).flatten(),
         body: body.unwrap_or(limits.body),
@@ -230,7 +232,7 @@ fn route(
     let methods = self::methods(methods, c);
     let request_headers = request_headers.value().map(|table| edits(table, c)).unwrap_or_default();
     let response_headers = response_headers.value().map(|table| edits(table, c)).unwrap_or_default();
-    let extensions = self::extensions(extensions, c);
+    let extensions = if extensions.is_absent() { shared.extensions.clone() } else { self::extensions(extensions, c) };
     let auth = access::auth(auth, c);
     let cors = cors::cors(cors, c);
     let redirect = redirect.given().map(|at| self::redirect(at, c));
@@ -405,6 +407,10 @@ fn redirect(at: At<Either<Text, file::Redirect>>, c: &mut Context<'_>) -> Option
     {
         c.out.add(Code::BadValue, *place, format!("{} is not a redirect: write 301, 302, 303, 307 or 308", value.0.as_u16()));
     }
+    let to = match as_sent(&to.value) {
+        Some(value) => Text { value, ..to },
+        None => to,
+    };
     let good = (to.value.starts_with('/') || to.value.starts_with("https://") || to.value.starts_with("http://"))
         && HeaderValue::from_str(&to.value).is_ok()
         && !to.value.contains(' ');
@@ -417,6 +423,27 @@ fn redirect(at: At<Either<Text, file::Redirect>>, c: &mut Context<'_>) -> Option
         return None;
     }
     Some(Action::Redirect { to: to.value, status: status.map_or(defaults::REDIRECT, |status| status.value.0) })
+}
+
+/// A target in another script as browsers write it: the host in ASCII, the rest as percent-encoded UTF-8. `None`: it is in ASCII, or no URL.
+fn as_sent(to: &str) -> Option<String> {
+    if to.is_ascii() {
+        return None;
+    }
+    let start = to.find("://").map_or(0, |at| at + 3);
+    let (scheme, rest) = to.split_at(start);
+    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let (host, port) = authority.split_at(authority.rfind(':').unwrap_or(authority.len()));
+    let host = if host.is_ascii() { host.to_owned() } else { Host::parse(host).ok()?.to_string() };
+    let mut sent = format!("{scheme}{host}{port}");
+    for byte in path.bytes() {
+        if byte.is_ascii() {
+            sent.push(char::from(byte));
+        } else {
+            sent.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    Some(sent)
 }
 
 fn respond(at: At<Either<Text, file::Respond>>, c: &mut Context<'_>) -> Option<Action> {

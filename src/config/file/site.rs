@@ -117,6 +117,8 @@ table! {
         allow: OneOrMore<Net>,
         /// These get 403; wins over allow.
         deny: OneOrMore<Net>,
+        /// Own extensions that the bad-uri filter lets pass, as in ["php"].
+        extensions: OneOrMore<Text>,
         limits: RequestLimits,
         /// Not supported yet.
         compress: bool,
@@ -161,7 +163,7 @@ table! {
         allow: OneOrMore<Net>,
         /// Instead of the site's.
         deny: OneOrMore<Net>,
-        /// Own extensions that the bad-uri filter lets pass here, as in ["php"].
+        /// Instead of the site's: own extensions that the bad-uri filter lets pass here, as in ["php"]; [] lets none pass.
         extensions: OneOrMore<Text>,
         /// Instead of the site's; "off" lets everyone in.
         auth: OrOff<Auth>,
