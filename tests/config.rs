@@ -375,7 +375,8 @@ fn authorities_of_ones_own_and_names_on_demand_mean_what_is_written() {
 fn filters_are_what_a_list_names_or_what_a_table_says_beside_the_default() {
     use plan::{
         Family,
-        FilterMode::{Enforce, Observe, Off},
+        FilterMode::{Certain, Enforce, Observe, Off},
+        Filters, HeaderFields,
     };
     let filters = |written: &str| {
         let plan = good(&format!("[[site]]\nhost = \"a\"\ntls = \"off\"\n{written}\nroute = {{ \"/\" = {{ respond = \"x\" }} }}"));
@@ -387,16 +388,31 @@ fn filters_are_what_a_list_names_or_what_a_table_says_beside_the_default() {
         (of(Family::Sql), of(Family::Xss), of(Family::Traversal), filters.bad_method)
     };
     for (written, expected) in [
-        ("", (Enforce, Enforce, Enforce, Off)),
+        ("", (Certain, Certain, Certain, Observe)),
+        ("filters = \"balanced\"", (Certain, Certain, Certain, Observe)),
+        ("filters = \"strict\"", (Enforce, Enforce, Enforce, Enforce)),
+        ("filters = \"observe\"", (Observe, Observe, Observe, Observe)),
+        ("filters = \"off\"", (Off, Off, Off, Off)),
+        ("filters = { base = \"strict\", sql = \"certain\" }", (Certain, Enforce, Enforce, Enforce)),
         ("filters = []", (Off, Off, Off, Off)),
         ("filters = [\"bad-uri\", \"bad-method\"]", (Enforce, Enforce, Enforce, Enforce)),
         ("filters = [\"sql\", \"bad-method\"]", (Enforce, Off, Off, Enforce)),
         ("filters = [\"traversal\", \"xss\"]", (Off, Enforce, Enforce, Off)),
-        ("filters = { sql = \"observe\" }", (Observe, Enforce, Enforce, Off)),
-        ("filters = { bad-uri = \"off\", xss = \"observe\" }", (Off, Observe, Off, Off)),
-        ("filters = { body = \"64KB\", patterns = [\"^/x\"], own = \"observe\", headers = false }", (Enforce, Enforce, Enforce, Off)),
+        ("filters = { sql = \"observe\" }", (Observe, Certain, Certain, Observe)),
+        ("filters = { bad-uri = \"off\", xss = \"observe\" }", (Off, Observe, Off, Observe)),
+        ("filters = { body = \"64KB\", patterns = [\"^/x\"], own = \"observe\", headers = false }", (Certain, Certain, Certain, Observe)),
     ] {
         assert_eq!(modes(&filters(written)), expected, "{written}");
+    }
+    for (written, headers, name) in [
+        ("", HeaderFields::Unusual, Some("balanced")),
+        ("filters = \"strict\"", HeaderFields::All, Some("strict")),
+        ("filters = { base = \"strict\", body = \"64KB\" }", HeaderFields::All, Some("strict")),
+        ("filters = { headers = true }", HeaderFields::All, None),
+        ("filters = { headers = false }", HeaderFields::None, None),
+    ] {
+        let filters: Filters = filters(written);
+        assert_eq!((filters.headers, filters.name()), (headers, name), "{written}");
     }
 }
 

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use super::{defaults, value::host_of};
 use crate::{
-    plan::{self, Action, AppPort, FilterMode, HeaderEdit, PathMatch, Plan, app::Policy, app::StopSignal},
+    plan::{self, Action, AppPort, FilterMode, HeaderEdit, HeaderFields, PathMatch, Plan, app::Policy, app::StopSignal},
     vocab::{ByteSize, Secret, ServerAddr, units::duration_text},
 };
 
@@ -655,10 +655,14 @@ fn filters(filters: &plan::Filters) -> String {
         quote(match mode {
             FilterMode::Off => "off",
             FilterMode::Observe => "observe",
+            FilterMode::Certain => "certain",
             FilterMode::Enforce => "enforce",
         })
     };
     let plan::Filters { families, bad_method, scanner_ua, headers, body, patterns } = filters;
+    if let Some(name) = filters.name().filter(|_| body.is_none() && patterns.is_empty()) {
+        return quote(name);
+    }
     // Where there are no patterns, theirs is what bad-uri is.
     let bad_uri = families.of(if patterns.is_empty() { plan::Family::Own } else { plan::Family::Traversal });
     let mut pairs = vec![("bad-uri", mode(bad_uri)), ("bad-method", mode(*bad_method)), ("scanner-ua", mode(*scanner_ua))];
@@ -672,8 +676,10 @@ fn filters(filters: &plan::Filters) -> String {
     if !patterns.is_empty() {
         pairs.push(("patterns", quoted(patterns)));
     }
-    if !headers {
-        pairs.push(("headers", "false".into()));
+    match headers {
+        HeaderFields::None => pairs.push(("headers", "false".into())),
+        HeaderFields::Unusual => {}
+        HeaderFields::All => pairs.push(("headers", "true".into())),
     }
     if let Some(body) = body {
         pairs.push(("body", quote(&body.to_string())));

@@ -26,7 +26,7 @@ use crate::{
         message::{Incarnation, InstanceId},
         why::Fault,
     },
-    plan::{Family, Hold, ban::Offence},
+    plan::{Hit, Hold, ban::Offence},
     rules::{
         attempt::{Attempt, Cause, Event, Next, Repeat},
         balance::Refused,
@@ -97,8 +97,8 @@ pub struct Exchange {
     pub inspection: Option<Inspection>,
     /// Of a body that was waited for.
     pub ahead: Option<Box<Early>>,
-    /// The family of `bad-uri` that recognised the target or a header field.
-    pub seen: Option<Family>,
+    /// What of `bad-uri` recognised the target or a header field.
+    pub seen: Option<Hit>,
     /// What the server of `auth` says of him, for the app. A name without a value: the app gets none of that name.
     pub vouched: Vec<(HeaderName, Option<HeaderValue>)>,
     /// On its HTTP/2 connection.

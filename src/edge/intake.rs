@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     acme::challenge::PATH,
-    plan::Family,
+    plan::Hit,
     rules::{clientip, header as rule, route::Found},
 };
 
@@ -49,7 +49,7 @@ pub fn judge(exchange: &mut Exchange, client: &Client, request: Request<'_>) -> 
     verdict
 }
 
-fn drive(exchange: &mut Exchange, client: &Client, request: Request<'_>, seen: &Cell<Option<Family>>) -> Verdict {
+fn drive(exchange: &mut Exchange, client: &Client, request: Request<'_>, seen: &Cell<Option<Hit>>) -> Verdict {
     let Request { method, uri, target, version, headers } = request;
     let live = exchange.live.clone();
     exchange.peer = client.peer.ip().to_canonical();

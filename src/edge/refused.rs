@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use http::StatusCode;
 
-use crate::{plan::Family, vocab::ZoneName};
+use crate::{plan::Hit, vocab::ZoneName};
 
 /// See the head of this file.
 pub type By = Cow<'static, str>;
@@ -40,8 +40,8 @@ pub fn zone(name: &ZoneName) -> By {
 }
 
 #[must_use]
-pub fn bad_uri(family: Option<Family>) -> By {
-    family.map_or(Cow::Borrowed("filter:bad-uri"), |family| Cow::Owned(format!("filter:bad-uri/{}", family.as_str())))
+pub fn bad_uri(hit: Option<Hit>) -> By {
+    hit.map_or(Cow::Borrowed("filter:bad-uri"), |hit| Cow::Owned(format!("filter:bad-uri/{}", hit.family.as_str())))
 }
 
 /// What stands behind a status of ours where nothing else is known; `None`: it is no refusal.

@@ -12,8 +12,8 @@ pub struct Filters {
     pub families: FamilyModes,
     pub bad_method: FilterMode,
     pub scanner_ua: FilterMode,
-    /// The families look at header fields too.
-    pub headers: bool,
+    /// Which header fields the families look at.
+    pub headers: HeaderFields,
     /// The families look at the first so many bytes of a form or of JSON; a body waits until it has been looked at.
     pub body: Option<ByteSize>,
     /// Patterns of the user's own, for the normal form of the target; each compiles: checked at load.
@@ -21,11 +21,62 @@ pub struct Filters {
 }
 
 impl Filters {
-    /// Every family in one mode, header fields included.
+    /// What is certain is refused, what is likely observed; the families without certain patterns observe.
+    pub const BALANCED: Self = {
+        let mut families = FamilyModes::all(FilterMode::Certain);
+        families.0[Family::Extension as usize] = FilterMode::Observe;
+        families.0[Family::Probe as usize] = FilterMode::Observe;
+        families.0[Family::Own as usize] = FilterMode::Enforce;
+        let (bad_method, scanner_ua) = (FilterMode::Observe, FilterMode::Observe);
+        Self { families, bad_method, scanner_ua, headers: HeaderFields::Unusual, body: None, patterns: Vec::new() }
+    };
+    /// All that is known is refused.
+    pub const STRICT: Self = Self::new(FilterMode::Enforce, FilterMode::Enforce, FilterMode::Enforce);
+    /// All that is known is counted, and passes.
+    pub const OBSERVE: Self = Self::new(FilterMode::Observe, FilterMode::Observe, FilterMode::Observe);
+    pub const OFF: Self = Self::new(FilterMode::Off, FilterMode::Off, FilterMode::Off);
+
+    /// Every family in one mode, all header fields included.
     #[must_use]
     pub const fn new(bad_uri: FilterMode, bad_method: FilterMode, scanner_ua: FilterMode) -> Self {
-        Self { families: FamilyModes::all(bad_uri), bad_method, scanner_ua, headers: true, body: None, patterns: Vec::new() }
+        let families = FamilyModes::all(bad_uri);
+        Self { families, bad_method, scanner_ua, headers: HeaderFields::All, body: None, patterns: Vec::new() }
     }
+
+    /// The name of the set that this is, but for bodies and patterns; `None`: one of the user's own.
+    #[must_use]
+    pub fn name(&self) -> Option<&'static str> {
+        [("balanced", Self::BALANCED), ("strict", Self::STRICT), ("observe", Self::OBSERVE), ("off", Self::OFF)].into_iter().find_map(
+            |(name, set)| {
+                let same = set.families == self.families && set.bad_method == self.bad_method && set.scanner_ua == self.scanner_ua;
+                (same && set.headers == self.headers).then_some(name)
+            },
+        )
+    }
+}
+
+/// Which header fields the families look at.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub enum HeaderFields {
+    None,
+    /// Those that no browser sends by itself; the others only for look-ups.
+    Unusual,
+    All,
+}
+
+/// How sure it is that nobody honest sends what a pattern recognises.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
+pub enum Certainty {
+    /// An honest text may say it too.
+    Likely,
+    Certain,
+}
+
+/// What the screen has recognised.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Hit {
+    pub family: Family,
+    pub certainty: Certainty,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
@@ -33,6 +84,8 @@ pub enum FilterMode {
     Off,
     /// Counts, lets pass.
     Observe,
+    /// Refuses what is certain, observes what is likely.
+    Certain,
     Enforce,
 }
 
@@ -115,6 +168,16 @@ impl FamilyModes {
         self.0[family as usize]
     }
 
+    /// What is done with a hit: never [`FilterMode::Certain`].
+    #[must_use]
+    pub fn on(&self, hit: Hit) -> FilterMode {
+        match (self.of(hit.family), hit.certainty) {
+            (FilterMode::Certain, Certainty::Certain) => FilterMode::Enforce,
+            (FilterMode::Certain, Certainty::Likely) => FilterMode::Observe,
+            (mode, _) => mode,
+        }
+    }
+
     pub fn set(&mut self, family: Family, mode: FilterMode) {
         self.0[family as usize] = mode;
     }
@@ -126,31 +189,61 @@ impl FamilyModes {
     }
 }
 
-/// A set of families.
+/// A set of families, each with the certain of its patterns, the likely ones, or both.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub struct Families(u16);
+pub struct Families {
+    certain: u16,
+    likely: u16,
+}
 
 impl Families {
-    pub const NONE: Self = Self(0);
-    pub const ALL: Self = Self((1 << Family::ALL.len()) - 1);
+    pub const NONE: Self = Self { certain: 0, likely: 0 };
+    pub const ALL: Self = Self { certain: (1 << Family::ALL.len()) - 1, likely: (1 << Family::ALL.len()) - 1 };
 
     #[must_use]
     pub const fn with(self, family: Family) -> Self {
-        Self(self.0 | 1 << family as u16)
+        Self { certain: self.certain | 1 << family as u16, likely: self.likely | 1 << family as u16 }
     }
 
     #[must_use]
-    pub const fn without(self, family: Family) -> Self {
-        Self(self.0 & !(1 << family as u16))
+    pub const fn with_hit(self, hit: Hit) -> Self {
+        match hit.certainty {
+            Certainty::Certain => Self { certain: self.certain | 1 << hit.family as u16, ..self },
+            Certainty::Likely => Self { likely: self.likely | 1 << hit.family as u16, ..self },
+        }
     }
 
+    #[must_use]
+    pub const fn without(self, hit: Hit) -> Self {
+        match hit.certainty {
+            Certainty::Certain => Self { certain: self.certain & !(1 << hit.family as u16), ..self },
+            Certainty::Likely => Self { likely: self.likely & !(1 << hit.family as u16), ..self },
+        }
+    }
+
+    /// What is in both.
+    #[must_use]
+    pub const fn meet(self, other: Self) -> Self {
+        Self { certain: self.certain & other.certain, likely: self.likely & other.likely }
+    }
+
+    /// Whether any pattern of the family is in it.
     #[must_use]
     pub const fn has(self, family: Family) -> bool {
-        self.0 & 1 << family as u16 != 0
+        (self.certain | self.likely) & 1 << family as u16 != 0
+    }
+
+    #[must_use]
+    pub const fn sees(self, hit: Hit) -> bool {
+        let set = match hit.certainty {
+            Certainty::Certain => self.certain,
+            Certainty::Likely => self.likely,
+        };
+        set & 1 << hit.family as u16 != 0
     }
 
     #[must_use]
     pub const fn is_empty(self) -> bool {
-        self.0 == 0
+        self.certain | self.likely == 0
     }
 }

@@ -35,7 +35,7 @@ pub use acme::{Acme, Ca, Challenge, Eab};
 pub use app::{App, AppLimits, AppPort, BeforeStart, DeployPolicy, Hold, Live, Ready, Recycle, RestartPolicy, Schedule, Stop};
 pub use ban::{Ban, BanMode};
 pub use cors::Cors;
-pub use filter::{Families, Family, FamilyModes, FilterMode, Filters};
+pub use filter::{Certainty, Families, Family, FamilyModes, FilterMode, Filters, HeaderFields, Hit};
 pub use headers::{HeaderBase, HeaderSet};
 pub use listener::{Admin, Limits, Listen, Timeouts, TlsPolicy, TlsVersion};
 pub use log::{AccessFormat, AccessLog, Log, LogFormat, LogLevel, Rotation};

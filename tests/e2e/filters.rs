@@ -18,11 +18,12 @@ async fn gateway() -> (Gateway, Upstream) {
     let site = |host: &str, tls: &str| {
         format!(
             "[[site]]\nhost = \"{host}\"\ntls = \"{tls}\"\nupstream = \"behind\"\n\
-             filters = {{ template = \"observe\", dot-file = \"off\", patterns = [\"^/wp-json/\"], body = \"64KB\" }}\n"
+             filters = {{ base = \"strict\", template = \"observe\", dot-file = \"off\", patterns = [\"^/wp-json/\"], body = \"64KB\" }}\n"
         )
     };
     let gateway = Gateway::start(&format!(
-        "[log]\ndir = \"logs\"\n[upstream.behind]\nservers = [\"{}\"]\n{}{}[[site]]\nhost = \"b.test\"\ntls = \"off\"\nupstream = \"behind\"\n",
+        "[log]\ndir = \"logs\"\n[upstream.behind]\nservers = [\"{}\"]\n{}{}[[site]]\nhost = \"b.test\"\ntls = \"off\"\nupstream = \"behind\"\nfilters = \"strict\"\n\
+         [[site]]\nhost = \"c.test\"\ntls = \"off\"\nupstream = \"behind\"\n",
         behind.addr,
         site("a.test", "off"),
         site("localhost", "internal"),
@@ -38,7 +39,7 @@ async fn each_family_has_its_mode_and_is_counted() {
     assert_eq!(status("a.test", "/?id=1%27%20or%20%271%27=%271").await, 403);
     assert_eq!(status("a.test", "/?q=%7B%7B7*7%7D%7D").await, 200, "observed");
     assert_eq!(status("a.test", "/.git/config").await, 200, "off");
-    assert_eq!(status("b.test", "/.git/config").await, 403, "on where nothing is said");
+    assert_eq!(status("b.test", "/.git/config").await, 403, "on where the set is strict");
     assert_eq!(status("a.test", "/wp-json/wp/v2/users").await, 403, "a pattern of the user's own");
     assert_eq!(status("b.test", "/wp-json/wp/v2/users").await, 200);
     let field = async |name: &str, value: &str| {
@@ -57,6 +58,24 @@ async fn each_family_has_its_mode_and_is_counted() {
     assert_eq!(seen("\"own\"", "\"rejected\"").await, 1.0);
     assert_eq!(seen("\"dot-file\"", "\"rejected\"").await, 0.0);
     assert_eq!(behind.hits(), 5, "what is refused does not reach the app");
+    // By default what is certain is refused, what is likely passes, and what browsers send by themselves is looked at for look-ups alone.
+    for (path, expected) in [
+        ("/.git/config", 403),
+        ("/?id=1%27%20or%20%271%27=%271", 403),
+        ("/realms/a/.well-known/openid-configuration", 200),
+        ("/?q=union%20select%20null%20from%20x", 200),
+        ("/wp-login.php", 200),
+    ] {
+        assert_eq!(status("c.test", path).await, expected, "{path}");
+    }
+    for (name, value, expected) in [
+        ("referer", "https://c.test/?q=%3Cscript%3Ealert(1)%3C/script%3E", 200),
+        ("cookie", "a=${jndi:ldap://x/a}", 403),
+        ("x-note", "<script>alert(1)</script>", 403),
+    ] {
+        let asked = request("GET", "c.test", "/").header(name, value).body(Full::default()).expect("a request");
+        assert_eq!(send(gateway.http(), asked).await.expect("an answer").status, expected, "{name}");
+    }
     let line = |query: &str| {
         let log = std::fs::read_to_string(gateway.dir().join("logs/access.log")).ok()?;
         let line = log.lines().find(|line| line.contains(query))?;

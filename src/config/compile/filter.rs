@@ -9,7 +9,7 @@ use crate::{
         tree::Text,
         value::regex,
     },
-    plan::{Family, FamilyModes, FilterMode, Filters},
+    plan::{Family, FamilyModes, FilterMode, Filters, HeaderFields},
     rules::screen::own_patterns,
     vocab::ByteSize,
 };
@@ -20,12 +20,16 @@ const MOST_BODY: u64 = 1 << 20;
 const MOST_PATTERNS: usize = 200;
 
 /// What a site has that says nothing.
-pub const SAFE: Filters = Filters::new(FilterMode::Enforce, FilterMode::Off, FilterMode::Off);
+pub const SAFE: Filters = Filters::BALANCED;
+
+/// What `filters` may be.
+pub type Written = Either<file::FilterSet, Either<List<file::FilterWord>, file::FilterTable>>;
 
 /// The names of a list are enforced, all others are off.
-pub fn compile(value: Either<List<file::FilterWord>, file::FilterTable>, c: &mut Context<'_>) -> Filters {
+pub fn compile(value: Written, c: &mut Context<'_>) -> Filters {
     match value {
-        Either::This(words) => {
+        Either::This(word) => set(word),
+        Either::That(Either::This(words)) => {
             let mut filters = Filters::new(FilterMode::Off, FilterMode::Off, FilterMode::Off);
             for At { value, .. } in words.0 {
                 let family = match value {
@@ -57,13 +61,14 @@ pub fn compile(value: Either<List<file::FilterWord>, file::FilterTable>, c: &mut
             }
             filters
         }
-        Either::That(table) => self::table(table, c),
+        Either::That(Either::That(table)) => self::table(table, c),
     }
 }
 
 fn table(table: file::FilterTable, c: &mut Context<'_>) -> Filters {
     let file::FilterTable {
         place: _,
+        base,
         bad_uri,
         bad_method,
         scanner_ua,
@@ -84,7 +89,15 @@ fn table(table: file::FilterTable, c: &mut Context<'_>) -> Filters {
         body,
     } = table;
     // What a table does not name is as without one: `{ body = "64KB" }` adds to what is there.
-    let mut filters = Filters::new(bad_uri.value().map_or(FilterMode::Enforce, mode), or_off(bad_method), or_off(scanner_ua));
+    let mut filters = base.value().map_or(SAFE, set);
+    if let Some(word) = bad_uri.value() {
+        filters.families = FamilyModes::all(mode(word));
+    }
+    for (field, of) in [(bad_method, &mut filters.bad_method), (scanner_ua, &mut filters.scanner_ua)] {
+        if let Some(word) = field.value() {
+            *of = mode(word);
+        }
+    }
     for (family, field) in [
         (Family::Traversal, traversal),
         (Family::DotFile, dot_file),
@@ -119,7 +132,9 @@ fn table(table: file::FilterTable, c: &mut Context<'_>) -> Filters {
     if !filters.patterns.is_empty() {
         filters.families.set(Family::Own, own);
     }
-    filters.headers = headers.value().unwrap_or(true);
+    if let Some(all) = headers.value() {
+        filters.headers = if all { HeaderFields::All } else { HeaderFields::None };
+    }
     filters.body = body.given().and_then(|at| body_limit(at.value.0, at.place, c));
     filters
 }
@@ -147,14 +162,20 @@ fn patterns(field: Field<OneOrMore<Text>>, c: &mut Context<'_>) -> Vec<String> {
     all
 }
 
-fn or_off(field: Field<file::FilterMode>) -> FilterMode {
-    field.value().map_or(FilterMode::Off, mode)
+fn set(word: file::FilterSet) -> Filters {
+    match word {
+        file::FilterSet::Balanced => Filters::BALANCED,
+        file::FilterSet::Strict => Filters::STRICT,
+        file::FilterSet::Observe => Filters::OBSERVE,
+        file::FilterSet::Off => Filters::OFF,
+    }
 }
 
 fn mode(word: file::FilterMode) -> FilterMode {
     match word {
         file::FilterMode::Off => FilterMode::Off,
         file::FilterMode::Observe => FilterMode::Observe,
+        file::FilterMode::Certain => FilterMode::Certain,
         file::FilterMode::Enforce => FilterMode::Enforce,
     }
 }

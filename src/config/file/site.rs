@@ -37,12 +37,18 @@ words! {
 }
 
 words! {
-    FilterMode { Off = "off", Observe = "observe", Enforce = "enforce", }
+    FilterMode { Off = "off", Observe = "observe", Certain = "certain", Enforce = "enforce", }
+}
+
+words! {
+    FilterSet { Balanced = "balanced", Strict = "strict", Observe = "observe", Off = "off", }
 }
 
 table! {
-    /// What each filter does. One that is not named does what it does by default: bad-uri enforces, the others are off; a family is as bad-uri is.
+    /// What each filter does. One that is not named does what `base` does; a family is as bad-uri is, if that is named. "certain" refuses what nobody honest sends and observes what is only likely to be an attack.
     FilterTable {
+        /// The set that the table is laid over. Default: balanced.
+        base: FilterSet,
         /// All of the families below, in the target and in header fields.
         bad_uri = "bad-uri": FilterMode,
         /// TRACE, CONNECT and unknown methods.
@@ -75,7 +81,7 @@ table! {
         own: FilterMode,
         /// Regular expressions of your own for the target: path and query, decoded and in lower case.
         patterns: OneOrMore<Text>,
-        /// Whether the families look at header fields too. Default: true.
+        /// Whether the families look at all header fields (true) or at none. Default, where the base is balanced: at those that no browser sends by itself, the others only for look-ups.
         headers: bool,
         /// So much of a form (urlencoded or multipart) or of JSON is looked at as well, before the app gets any of it; what is compressed passes unseen. At most 1MB. Default: none.
         body: Size,
@@ -105,8 +111,8 @@ table! {
         client_ca: FilePath,
         /// "standard" (breaks no honest site), "strict", "off", or a table laid over one of them: { base = "strict", … }, without base over standard; a value of "" removes. Default: standard.
         headers: Either<HeadersWord, Named<Text>>,
-        /// A list names what is enforced, everything else is off; a table gives each its mode. Default: bad-uri.
-        filters: Either<List<FilterWord>, FilterTable>,
+        /// "balanced" refuses what nobody honest sends and observes what is likely an attack; "strict" refuses both, and other servers' extensions, probes, unusual methods and scanners; "observe"; "off"; a list names what is enforced, everything else is off; a table is laid over a set. Default: balanced.
+        filters: Either<FilterSet, Either<List<FilterWord>, FilterTable>>,
         /// Every zone that must admit a request.
         zone: OneOrMore<Text>,
         /// What a client has to prove before it is answered: { basic } asks for a name and a password, { forward } asks another server.
@@ -158,7 +164,7 @@ table! {
         respond: Either<Text, Respond>,
         limits: RequestLimits,
         /// Instead of the site's.
-        filters: Either<List<FilterWord>, FilterTable>,
+        filters: Either<FilterSet, Either<List<FilterWord>, FilterTable>>,
         /// Instead of the site's.
         allow: OneOrMore<Net>,
         /// Instead of the site's.

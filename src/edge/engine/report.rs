@@ -24,7 +24,7 @@ use crate::{
         message::{Incarnation, InstanceId},
         why::Fault,
     },
-    plan::{Family, UpstreamTimeouts},
+    plan::UpstreamTimeouts,
     rules::{attempt::Cause, header::HostBuf},
     telemetry::{NO_SITE, Seldom, access::AccessRecord},
 };
@@ -73,7 +73,7 @@ pub fn done(session: &Session, error: Option<&Error>, exchange: &mut Exchange) {
         tls: super::client(session).and_then(|client| client.tls_version),
         user_agent: bytes(header::USER_AGENT),
         referer: bytes(header::REFERER),
-        filter: exchange.inspection.as_ref().and_then(Inspection::seen).or(exchange.seen).map(Family::as_str),
+        filter: exchange.inspection.as_ref().and_then(Inspection::seen).or(exchange.seen).map(|hit| hit.family.as_str()),
         refused: exchange.refused.as_deref(),
     });
 }
@@ -116,7 +116,7 @@ impl Drop for Exchange {
             tls: None,
             user_agent: None,
             referer: None,
-            filter: self.seen.map(Family::as_str),
+            filter: self.seen.map(|hit| hit.family.as_str()),
             refused: self.refused.as_deref(),
         });
     }

@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode, header};
 
 use super::GateRoute;
-use crate::{plan::Family, rules::screen::BodyKind};
+use crate::{plan::Hit, rules::screen::BodyKind};
 
 /// One body under way.
 ///
@@ -24,7 +24,7 @@ pub struct Inspection {
     /// It was looked at.
     over: bool,
     refused: bool,
-    seen: Option<Family>,
+    seen: Option<Hit>,
     /// What is held came before the first try and is not sent by anybody else.
     unsent: bool,
     /// The try that it belongs to: the next one begins with the first byte again.
@@ -109,7 +109,7 @@ impl Inspection {
 
     /// The family that recognised it.
     #[must_use]
-    pub fn seen(&self) -> Option<Family> {
+    pub fn seen(&self) -> Option<Hit> {
         self.seen
     }
 

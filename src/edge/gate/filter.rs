@@ -6,7 +6,7 @@ use http::HeaderMap;
 use regex::bytes::RegexSet;
 
 use crate::{
-    plan::{self, Families, Family, FamilyModes, FilterMode},
+    plan::{self, Families, Family, FamilyModes, FilterMode, HeaderFields, Hit},
     rules::screen::{BodyKind, Screen, Watch, own_patterns},
     telemetry::{FilterMetrics, Series},
 };
@@ -37,7 +37,7 @@ fn count(mode: FilterMode, metrics: &[&FilterMetrics]) -> bool {
             metrics.iter().for_each(|metrics| metrics.would_reject());
             false
         }
-        FilterMode::Enforce => {
+        FilterMode::Certain | FilterMode::Enforce => {
             metrics.iter().for_each(|metrics| metrics.rejected());
             true
         }
@@ -51,7 +51,7 @@ pub struct BadUri {
     modes: FamilyModes,
     /// Those that are not off.
     watched: Families,
-    headers: bool,
+    headers: HeaderFields,
     extensions: Vec<String>,
     own: Option<RegexSet>,
     metrics: Arc<FilterMetrics>,
@@ -76,8 +76,8 @@ impl BadUri {
 
     /// Whether the target or a header field is refused.
     ///
-    /// `seen` gets the family that recognised it, also where that only observes.
-    pub fn refuses(&self, target: &[u8], headers: &HeaderMap, seen: &Cell<Option<Family>>) -> bool {
+    /// `seen` gets what recognised it, also where that only observes.
+    pub fn refuses(&self, target: &[u8], headers: &HeaderMap, seen: &Cell<Option<Hit>>) -> bool {
         if self.watched.is_empty() {
             return false;
         }
@@ -86,26 +86,32 @@ impl BadUri {
             self.screen.judge_target(target, &Watch { families, extensions: &self.extensions, own })
         };
         self.refuses_what(in_target, seen)
-            || self.headers
-                && headers
-                    .iter()
-                    .any(|(name, value)| self.refuses_what(|families| self.screen.judge_field(name, value.as_bytes(), families), seen))
+            || self.headers != HeaderFields::None
+                && headers.iter().any(|(name, value)| {
+                    self.refuses_what(|families| self.screen.judge_header(name, value.as_bytes(), families, self.headers), seen)
+                })
     }
 
     /// Whether the beginning of a body is refused.
-    pub fn refuses_body(&self, kind: &BodyKind, body: &[u8], seen: &Cell<Option<Family>>) -> bool {
-        self.refuses_what(|families| self.screen.judge_body(kind, body, families), seen)
+    pub fn refuses_body(&self, kind: &BodyKind, body: &[u8], seen: &Cell<Option<Hit>>) -> bool {
+        self.refuses_what(|families| self.screen.judge_content(kind, body, families), seen)
     }
 
-    /// A family that observes is counted once, and the others are asked again.
-    fn refuses_what(&self, judge: impl Fn(Families) -> Option<Family>, seen: &Cell<Option<Family>>) -> bool {
+    /// A hit that only counts hides none that refuses: the others are asked for again. A family is counted once.
+    fn refuses_what(&self, judge: impl Fn(Families) -> Option<Hit>, seen: &Cell<Option<Hit>>) -> bool {
         let mut watched = self.watched;
-        while let Some(family) = judge(watched) {
-            seen.set(Some(family));
-            if count(self.modes.of(family), &[&self.metrics, &self.of_family[family as usize]]) {
-                return true;
+        let mut counted = Families::NONE;
+        while let Some(hit) = judge(watched) {
+            seen.set(Some(hit));
+            let mode = self.modes.on(hit);
+            let metrics: [&FilterMetrics; 2] = [&self.metrics, &self.of_family[hit.family as usize]];
+            if mode == FilterMode::Enforce || !counted.has(hit.family) {
+                counted = counted.with(hit.family);
+                if count(mode, &metrics) {
+                    return true;
+                }
             }
-            watched = watched.without(family);
+            watched = watched.without(hit);
         }
         false
     }

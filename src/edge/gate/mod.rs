@@ -11,7 +11,7 @@ use http::{HeaderMap, Method, StatusCode, Uri, Version, header};
 
 pub use super::tls::demand::Demand;
 use super::{refused::By, reply::Reply, tls::demand::CaMark};
-use crate::plan::{Family, ban::Offence};
+use crate::plan::{Hit, ban::Offence};
 
 pub mod address;
 pub mod ban;
@@ -64,8 +64,8 @@ pub struct Ask<'a> {
     pub proven: Option<CaMark>,
     pub upgrade: bool,
     pub request_id: &'a str,
-    /// Gets the family of `bad-uri` that recognised the request.
-    pub seen: &'a Cell<Option<Family>>,
+    /// Gets what of `bad-uri` recognised the request.
+    pub seen: &'a Cell<Option<Hit>>,
 }
 
 impl Ask<'_> {

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    plan::{Family, FilterMode, Filters, RateHeaders, Route, Site, SiteTls, Zone, ZoneKey, ZoneMode, testing},
+    plan::{Family, FilterMode, Filters, HeaderFields, RateHeaders, Route, Site, SiteTls, Zone, ZoneKey, ZoneMode, testing},
     rules::{header as rule, screen::Screen},
     telemetry::Metrics,
     vocab::{ByteSize, Host, Pace, ZoneName},
@@ -379,7 +379,7 @@ fn filters_refuse_observe_or_are_off() {
     assert_eq!(gates.status(&Request::get("/WP-%4ason/users")), Err(403), "a pattern of one's own");
     assert_eq!(gates.status(&Request::get("/").with("x-note", "<script>alert(1)</script>")), Err(403));
     let mut blind = Filters::new(FilterMode::Enforce, FilterMode::Off, FilterMode::Off);
-    blind.headers = false;
+    blind.headers = HeaderFields::None;
     let gates = Gates::new(Route { filters: blind, ..route() });
     assert_eq!(gates.status(&Request::get("/").with("x-note", "<script>alert(1)</script>")), Ok(()));
     let own = Gates::new(Route { extensions: vec!["PHP".into()], ..route() });

@@ -7,13 +7,16 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Whether one of the parameters of a normal form leads inwards.
-pub(super) fn inward(text: &[u8]) -> bool {
-    let Some(query) = text.iter().position(|byte| *byte == b'?') else { return false };
-    text[query + 1..].split(|byte| *byte == b'&').any(|pair| {
+use crate::plan::Certainty;
+
+/// Whether one of the parameters of a normal form leads inwards, and how sure that nobody honest sends it.
+pub(super) fn inward(text: &[u8]) -> Option<Certainty> {
+    let query = text.iter().position(|byte| *byte == b'?')?;
+    let led = text[query + 1..].split(|byte| *byte == b'&').filter_map(|pair| {
         let (name, value) = pair.iter().position(|byte| *byte == b'=').map_or((&b""[..], pair), |at| (&pair[..at], &pair[at + 1..]));
-        host(value).is_some_and(|host| leads_inward(host, returns(name)))
-    })
+        host(value).and_then(|host| leads_inward(host, returns(name)))
+    });
+    led.max()
 }
 
 /// The host of a value that begins with an address.
@@ -59,8 +62,8 @@ fn returns(name: &[u8]) -> bool {
     .any(|word| name.windows(word.len()).any(|at| at == word.as_bytes()))
 }
 
-fn leads_inward(host: &[u8], returns: bool) -> bool {
-    let Ok(host) = std::str::from_utf8(host) else { return false };
+fn leads_inward(host: &[u8], returns: bool) -> Option<Certainty> {
+    let host = std::str::from_utf8(host).ok()?;
     let folded: String;
     let host = if host.is_ascii() {
         host
@@ -70,7 +73,7 @@ fn leads_inward(host: &[u8], returns: bool) -> bool {
     };
     let host = host.strip_suffix('.').unwrap_or(host);
     if host.is_empty() {
-        return false;
+        return None;
     }
     let named = [
         "metadata.google.internal",
@@ -82,15 +85,16 @@ fn leads_inward(host: &[u8], returns: bool) -> bool {
         "rancher-metadata",
     ];
     if named.contains(&host) || host.ends_with(".kubernetes.default.svc") || host.ends_with(".service.consul") {
-        return true;
+        return Some(Certainty::Certain);
     }
     // Names that lead home for everyone.
     if ["127.0.0.1.nip.io", "localtest.me", "lvh.me", "vcap.me", "127.0.0.1.xip.io", "spoofed.burpcollaborator.net"].contains(&host) {
-        return !returns;
+        return (!returns).then_some(Certainty::Likely);
     }
     match literal(host) {
-        Some((ip, odd)) => is_metadata(ip) || is_inside(ip) && (odd || !returns),
-        None => false,
+        Some((ip, odd)) if is_metadata(ip) || is_inside(ip) && odd => Some(Certainty::Certain),
+        Some((ip, _)) => (is_inside(ip) && !returns).then_some(Certainty::Likely),
+        None => None,
     }
 }
 
@@ -179,7 +183,7 @@ mod tests {
             "localtest.me",
             "a@127.0.0.1",
         ] {
-            assert!(inward(format!("/?url=http://{host}/x").as_bytes()), "{host}");
+            assert!(inward(format!("/?url=http://{host}/x").as_bytes()).is_some(), "{host}");
         }
         for host in [
             "169.254.169.254",
@@ -192,7 +196,7 @@ mod tests {
             "[fd00:ec2::254]",
             "kubernetes.default.svc",
         ] {
-            assert!(inward(format!("/?redirect_uri=http://{host}/latest").as_bytes()), "{host}");
+            assert_eq!(inward(format!("/?redirect_uri=http://{host}/latest").as_bytes()), Some(Certainty::Certain), "{host}");
         }
         for honest in [
             "/?redirect_uri=http://127.0.0.1:8080/cb",
@@ -203,7 +207,7 @@ mod tests {
             "/?a=http://",
             "/http://127.0.0.1/",
         ] {
-            assert!(!inward(honest.as_bytes()), "{honest}");
+            assert_eq!(inward(honest.as_bytes()), None, "{honest}");
         }
     }
 }

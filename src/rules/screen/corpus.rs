@@ -67,7 +67,6 @@ const HIDDEN: &[&str] = &[
     "/META-INF/context.xml",
     "/id_rsa",
     "/etc/passwd",
-    "/a/.well-known/x",
 ];
 
 const EXTENSION: &[&str] = &[

@@ -115,6 +115,36 @@ pub(super) fn uncomment(text: &[u8]) -> Option<Vec<u8>> {
     Some(out)
 }
 
+/// The text without the fences of Markdown: three or more back-ticks that begin a line, with the name of a language or nothing behind them. `None`: it has none.
+pub(super) fn unfence(text: &[u8]) -> Option<Vec<u8>> {
+    let fence = |at: usize| {
+        let begins = at == 0 || matches!(text[at - 1], b'\n' | b'=');
+        let ticks = text[at..].iter().take_while(|byte| **byte == b'`').count();
+        if !begins || ticks < 3 {
+            return None;
+        }
+        let name = text[at + ticks..]
+            .iter()
+            .take(30)
+            .take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'#' | b' '))
+            .count();
+        let end = at + ticks + name;
+        matches!(text.get(end), None | Some(b'\n' | b'&')).then_some(end)
+    };
+    let first = text.windows(3).position(|three| three == b"```")?;
+    let mut out = text[..first].to_vec();
+    let mut at = first;
+    while at < text.len() {
+        if let Some(end) = fence(at) {
+            at = end;
+        } else {
+            out.push(text[at]);
+            at += 1;
+        }
+    }
+    (out.len() < text.len()).then_some(out)
+}
+
 fn gap(white: u8, out: &mut Vec<u8>) {
     match out.last_mut() {
         Some(last @ (b' ' | b'\n')) => *last = (*last).min(white),
@@ -299,6 +329,16 @@ mod tests {
         ] {
             assert_eq!(String::from_utf8(squash(text.as_bytes())).as_deref(), Ok(squashed), "{text}");
         }
+    }
+
+    #[test]
+    fn fences_that_begin_a_line_are_no_commands() {
+        for (text, without) in [("=a\n```bash\nls\n```\nb", "=a\n\nls\n\nb"), ("=```\nx\n```", "=\nx\n"), ("=````c++", "=````c++")] {
+            let out = unfence(text.as_bytes()).unwrap_or_else(|| text.into());
+            assert_eq!(String::from_utf8_lossy(&out), without, "{text}");
+        }
+        assert_eq!(unfence(b"=a```id```"), None);
+        assert_eq!(unfence(b"=``id``"), None);
     }
 
     proptest! {

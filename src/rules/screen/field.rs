@@ -11,6 +11,8 @@ pub(super) enum Kind {
     Structural,
     /// An address: what stands behind the host is looked at.
     Address,
+    /// One that every browser sends, where nothing but look-ups counts.
+    Usual,
     /// Pairs.
     Cookie,
     Text,
@@ -49,6 +51,7 @@ impl Kind {
     pub fn is_suspect(self, value: &[u8]) -> bool {
         match self {
             Self::Structural => value.iter().any(|byte| matches!(byte, b'$' | b'{')),
+            Self::Usual => value.windows(2).any(|two| matches!(two, b"${" | b"()")),
             Self::Address => !scheme_off(value).unwrap_or(value).iter().all(|byte| plain(*byte) || *byte == b'/') || has_way_up(value),
             Self::Cookie | Self::Text => !value.iter().all(|byte| plain(*byte)) || has_way_up(value),
         }
@@ -58,7 +61,7 @@ impl Kind {
     pub fn lay_out(self, value: &[u8]) -> Vec<u8> {
         let mut out = Vec::with_capacity(value.len() + 4);
         match self {
-            Self::Structural | Self::Text => {
+            Self::Structural | Self::Usual | Self::Text => {
                 out.extend_from_slice(b"?f=");
                 out.extend(value.iter().map(|byte| whole(*byte)));
             }
@@ -81,6 +84,14 @@ impl Kind {
         }
         out
     }
+}
+
+/// Whether browsers send a field of this name by themselves.
+pub(super) fn is_browsers(name: &HeaderName) -> bool {
+    [header::REFERER, header::COOKIE, header::USER_AGENT, header::ORIGIN, header::AUTHORIZATION, header::HOST, header::DNT].contains(name)
+        || ["accept", "sec-", "if-", "content-", "cache-control", "upgrade-insecure-requests", "priority", "save-data", "last-event-id"]
+            .iter()
+            .any(|start| name.as_str().starts_with(start))
 }
 
 fn scheme_off(value: &[u8]) -> Option<&[u8]> {

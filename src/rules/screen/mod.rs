@@ -13,7 +13,7 @@ use std::sync::LazyLock;
 use http::HeaderName;
 use regex::bytes::{Regex, RegexBuilder, RegexSet, RegexSetBuilder};
 
-use crate::plan::{Families, Family};
+use crate::plan::{Certainty, Families, Family, HeaderFields, Hit};
 
 mod address;
 mod agent;
@@ -61,8 +61,8 @@ struct Set {
     /// No pattern of it matches a text that has none of these traits.
     needs: u8,
     regexes: RegexSet,
-    /// The family of each.
-    families: Box<[Family]>,
+    /// What a match of each is.
+    hits: Box<[Hit]>,
 }
 
 /// Measured: with twice as many, a target of random pieces of SQL takes the engine ten times as long.
@@ -71,51 +71,59 @@ const AT_ONCE: usize = 11;
 const STATES: usize = 1 << 20;
 
 impl Set {
-    fn divide(needs: u8, tables: &[(Family, &[&'static str])]) -> Vec<Self> {
-        let rows: Vec<_> = tables.iter().flat_map(|(family, patterns)| patterns.iter().map(|pattern| (*family, *pattern))).collect();
+    fn divide(needs: u8, tables: &[(Family, Certainty, &[&'static str])]) -> Vec<Self> {
+        let rows: Vec<_> = tables
+            .iter()
+            .flat_map(|&(family, certainty, patterns)| patterns.iter().map(move |pattern| (Hit { family, certainty }, *pattern)))
+            .collect();
         let each = rows.len().div_ceil(rows.len().div_ceil(AT_ONCE));
         rows.chunks(each).map(|rows| Self::new(needs, rows)).collect()
     }
 
-    fn new(needs: u8, rows: &[(Family, &str)]) -> Self {
+    fn new(needs: u8, rows: &[(Hit, &str)]) -> Self {
         let regexes = RegexSetBuilder::new(rows.iter().map(|(_, pattern)| spell_out(pattern)))
             .unicode(false)
             .dot_matches_new_line(true)
             .dfa_size_limit(STATES)
             .build()
             .expect("the patterns are right because a test builds them");
-        Self { needs, regexes, families: rows.iter().map(|(family, _)| *family).collect() }
+        Self { needs, regexes, hits: rows.iter().map(|(hit, _)| *hit).collect() }
     }
 
     fn has_of(&self, families: Families) -> bool {
-        self.families.iter().any(|family| families.has(*family))
+        self.hits.iter().any(|hit| families.sees(*hit))
     }
 
     /// The first match ends the pass; which pattern it was is asked of hits alone.
-    fn judge(&self, text: &[u8], families: Families) -> Option<Family> {
+    fn judge(&self, text: &[u8], families: Families) -> Option<Hit> {
         if !self.regexes.is_match(text) {
             return None;
         }
-        self.regexes.matches(text).iter().map(|at| self.families[at]).find(|family| families.has(*family))
+        self.regexes.matches(text).iter().map(|at| self.hits[at]).find(|hit| families.sees(*hit))
     }
 }
 
 impl Screen {
     #[must_use]
     pub fn new() -> Self {
+        use Certainty::{Certain, Likely};
         let sets = [
-            Set::divide(SQL, &[(Family::Sql, sqli::PATTERNS)]),
-            Set::divide(SCRIPT, &[(Family::Xss, xss::PATTERNS)]),
-            Set::divide(SHELL, &[(Family::Command, code::COMMAND)]),
-            Set::divide(SHELL, &[(Family::Code, code::CODE)]),
+            Set::divide(SQL, &[(Family::Sql, Certain, sqli::CERTAIN), (Family::Sql, Likely, sqli::LIKELY)]),
+            Set::divide(SCRIPT, &[(Family::Xss, Certain, xss::CERTAIN), (Family::Xss, Likely, xss::LIKELY)]),
+            Set::divide(SHELL, &[(Family::Command, Certain, code::COMMAND), (Family::Command, Likely, code::LIKELY_COMMAND)]),
+            Set::divide(SHELL, &[(Family::Code, Certain, code::CODE), (Family::Code, Likely, code::LIKELY_CODE)]),
             Set::divide(
                 ANY,
                 &[
-                    (Family::Template, code::TEMPLATE),
-                    (Family::Inclusion, code::INCLUSION),
-                    (Family::Splitting, code::SPLITTING),
-                    (Family::Command, code::BARE_COMMAND),
-                    (Family::Code, code::BARE_CODE),
+                    (Family::Template, Certain, code::TEMPLATE),
+                    (Family::Inclusion, Certain, code::INCLUSION),
+                    (Family::Splitting, Certain, code::SPLITTING),
+                    (Family::Command, Certain, code::BARE_COMMAND),
+                    (Family::Code, Certain, code::BARE_CODE),
+                    (Family::Template, Likely, code::LIKELY_TEMPLATE),
+                    (Family::Inclusion, Likely, code::LIKELY_INCLUSION),
+                    (Family::Splitting, Likely, code::LIKELY_SPLITTING),
+                    (Family::Command, Likely, code::LIKELY_BARE_COMMAND),
                 ],
             ),
         ]
@@ -127,12 +135,12 @@ impl Screen {
     /// The first of all families that recognises `target`: path and query as received. `extensions` are the route's own, lower case, without the dot.
     #[must_use]
     pub fn judge(&self, target: &[u8], extensions: &[String]) -> Option<Family> {
-        self.judge_target(target, &Watch { families: Families::ALL, extensions, own: None })
+        self.judge_target(target, &Watch { families: Families::ALL, extensions, own: None }).map(|hit| hit.family)
     }
 
     /// As [`Screen::judge`], with what a route watches for.
     #[must_use]
-    pub fn judge_target(&self, target: &[u8], watch: &Watch<'_>) -> Option<Family> {
+    pub fn judge_target(&self, target: &[u8], watch: &Watch<'_>) -> Option<Hit> {
         let query = target.iter().position(|byte| *byte == b'?').unwrap_or(target.len());
         if watch.own.is_none() && is_plain(&target[..query], &target[query..]) {
             return path::judge(&target[..query], watch);
@@ -144,15 +152,14 @@ impl Screen {
             // The mark itself stands between, so no escape reaches across.
             decode::normalise_into(&target[query..], &mut text);
         }
-        let has = |family| watch.families.has(family);
-        if has(Family::Splitting) && (text.contains(&0) || text[..path].contains(&b'\n')) {
-            return Some(Family::Splitting);
+        if watch.families.sees(SPLIT) && (text.contains(&0) || text[..path].contains(&b'\n')) {
+            return Some(SPLIT);
         }
-        if let Some(family) = path::judge(&text[..path], watch) {
-            return Some(family);
+        if let Some(hit) = path::judge(&text[..path], watch) {
+            return Some(hit);
         }
         if watch.own.is_some_and(|own| own.is_match(&text)) {
-            return Some(Family::Own);
+            return Some(Hit { family: Family::Own, certainty: Certainty::Certain });
         }
         self.judge_text(&text, watch.families)
     }
@@ -160,14 +167,26 @@ impl Screen {
     /// The first family that recognises the value of a header field.
     #[must_use]
     pub fn judge_field(&self, name: &HeaderName, value: &[u8], families: Families) -> Option<Family> {
-        let kind = field::Kind::of(name);
+        self.judge_value(field::Kind::of(name), value, families).map(|hit| hit.family)
+    }
+
+    /// The first pattern that recognises the value of a header field; `fields` says which are looked at how.
+    #[must_use]
+    pub fn judge_header(&self, name: &HeaderName, value: &[u8], families: Families, fields: HeaderFields) -> Option<Hit> {
+        match fields {
+            HeaderFields::None => None,
+            HeaderFields::Unusual if field::is_browsers(name) => self.judge_value(field::Kind::Usual, value, families.meet(LOOKUPS)),
+            HeaderFields::Unusual | HeaderFields::All => self.judge_value(field::Kind::of(name), value, families),
+        }
+    }
+
+    fn judge_value(&self, kind: field::Kind, value: &[u8], families: Families) -> Option<Hit> {
         if !kind.is_suspect(value) || self.honest.knows(kind, value, families) {
             return None;
         }
         let laid_out = kind.lay_out(value);
         let text = normalise(&laid_out);
-        let found =
-            if families.has(Family::Splitting) && text.contains(&0) { Some(Family::Splitting) } else { self.judge_text(&text, families) };
+        let found = if families.sees(SPLIT) && text.contains(&0) { Some(SPLIT) } else { self.judge_text(&text, families) };
         if found.is_none() {
             self.honest.learn(kind, value, families);
         }
@@ -177,36 +196,53 @@ impl Screen {
     /// The first family that recognises the beginning of a body.
     #[must_use]
     pub fn judge_body(&self, kind: &BodyKind, body: &[u8], families: Families) -> Option<Family> {
+        self.judge_content(kind, body, families).map(|hit| hit.family)
+    }
+
+    /// The first pattern that recognises the beginning of a body.
+    #[must_use]
+    pub fn judge_content(&self, kind: &BodyKind, body: &[u8], families: Families) -> Option<Hit> {
         let laid_out = body::lay_out(kind, body);
         // Files may have zero bytes, and JSON writes them in another way.
-        if families.has(Family::Splitting) && *kind == BodyKind::Form && laid_out.windows(3).any(|at| at == b"%00") {
-            return Some(Family::Splitting);
+        if families.sees(SPLIT) && *kind == BodyKind::Form && laid_out.windows(3).any(|at| at == b"%00") {
+            return Some(SPLIT);
         }
-        self.judge_text(&normalise(&laid_out), families)
+        let text = normalise(&laid_out);
+        self.judge_text(&decode::unfence(&text).unwrap_or(text), families)
     }
 
     /// `text` is in the normal form, its parameters divided as in a query.
-    fn judge_text(&self, text: &[u8], families: Families) -> Option<Family> {
+    fn judge_text(&self, text: &[u8], families: Families) -> Option<Hit> {
         let text = decode::squash(text);
         let traits = traits(&text);
         let all = |text: &[u8], only: Families, traits: u8| {
             self.sets.iter().filter(|set| set.needs & traits != 0 && set.has_of(only)).find_map(|set| set.judge(text, only))
         };
-        if let Some(family) = all(&text, families, traits) {
-            return Some(family);
+        if let Some(hit) = all(&text, families, traits) {
+            return Some(hit);
         }
-        if families.has(Family::Inclusion) && traits & SCHEME != 0 && address::inward(&text) {
-            return Some(Family::Inclusion);
+        if families.has(Family::Inclusion) && traits & SCHEME != 0 {
+            let hit = address::inward(&text).map(|certainty| Hit { family: Family::Inclusion, certainty });
+            if let Some(hit) = hit.filter(|hit| families.sees(*hit)) {
+                return Some(hit);
+            }
         }
         let seen_as = |family: Family, view: fn(&[u8]) -> Option<Vec<u8>>, needs: u8| {
             if !families.has(family) || traits & needs == 0 {
                 return None;
             }
-            all(&view(&text)?, Families::NONE.with(family), needs)
+            all(&view(&text)?, families.meet(Families::NONE.with(family)), needs)
         };
         seen_as(Family::Command, decode::unquote, SHELL).or_else(|| seen_as(Family::Sql, decode::uncomment, SQL))
     }
 }
+
+/// A zero byte or a line end where none can be.
+const SPLIT: Hit = Hit { family: Family::Splitting, certainty: Certainty::Certain };
+/// What a field that every browser sends is looked at for: a look-up that a log runs, a function that a shell runs.
+const LOOKUPS: Families = Families::NONE
+    .with_hit(Hit { family: Family::Template, certainty: Certainty::Certain })
+    .with_hit(Hit { family: Family::Command, certainty: Certainty::Certain });
 
 impl Default for Screen {
     fn default() -> Self {

@@ -2,26 +2,35 @@
 //!
 //! Segment by segment, without a pattern engine; it sees the raw path when that is plain, else the normal form.
 
-use super::{Family, Watch, probe};
+use super::{
+    Certainty::{Certain, Likely},
+    Family, Hit, Watch, probe,
+};
+
+/// The root and what lies right below it: where a deployment leaves its own hidden files.
+const DEEPEST: usize = 2;
 
 /// The first family that recognises the path. A backslash divides segments as a slash does: some servers read it so.
-pub(super) fn judge(path: &[u8], watch: &Watch<'_>) -> Option<Family> {
+pub(super) fn judge(path: &[u8], watch: &Watch<'_>) -> Option<Hit> {
     let mut segments = path.split(|byte| matches!(byte, b'/' | b'\\')).enumerate().peekable();
     let mut before: &[u8] = b"";
     while let Some((depth, segment)) = segments.next() {
         let last = segments.peek().is_none();
-        if let Some(family) = judge_segment(segment, before, last, depth, watch) {
-            return Some(family);
+        if let Some(hit) = judge_segment(segment, before, last, depth, watch) {
+            return Some(hit);
         }
         before = segment;
     }
-    (watch.families.has(Family::Probe) && probe::path(path)).then_some(Family::Probe)
+    let probe = Hit { family: Family::Probe, certainty: Likely };
+    (watch.families.sees(probe) && probe::path(path)).then_some(probe)
 }
 
-fn judge_segment(segment: &[u8], before: &[u8], last: bool, depth: usize, watch: &Watch<'_>) -> Option<Family> {
+fn judge_segment(segment: &[u8], before: &[u8], last: bool, depth: usize, watch: &Watch<'_>) -> Option<Hit> {
     let Watch { extensions, .. } = watch;
-    let watched = |family| watch.families.has(family);
-    let found = |family| watched(family).then_some(family);
+    let watched = |family, certainty| watch.families.sees(Hit { family, certainty });
+    let found = |family, certainty| watched(family, certainty).then_some(Hit { family, certainty });
+    // Deeper, a name is that of a file that somebody shows.
+    let near = if depth <= DEEPEST { Certain } else { Likely };
     let is = |name: &[u8]| segment.eq_ignore_ascii_case(name);
     match segment {
         [] => return None,
@@ -31,22 +40,26 @@ fn judge_segment(segment: &[u8], before: &[u8], last: bool, depth: usize, watch:
                 || matches!(rest, [b'.' | b';' | b' ', second, ..] if !second.is_ascii_alphanumeric())
                 || matches!(rest, [b';', ..]) =>
         {
-            return found(Family::Traversal);
+            return found(Family::Traversal, Certain);
         }
         [b'.'] | [b'.', b';', ..] => return None,
-        [b'.', second, ..]
-            if *second != b'.'
-                && watched(Family::DotFile)
-                && !(depth <= 1 && is(b".well-known")
-                    || before.eq_ignore_ascii_case(b"node_modules")
-                    || depth <= 1 && is(b".auth")
-                    || segment.len() > 3 && segment[..4].eq_ignore_ascii_case(b".net")) =>
-        {
-            return Some(Family::DotFile);
+        [b'.', second, ..] if *second != b'.' => {
+            let certainty = if is_secret(segment) { near } else { Likely };
+            let open = is(b".well-known")
+                || before.eq_ignore_ascii_case(b"node_modules")
+                || depth <= 1 && is(b".auth")
+                || segment.len() > 3 && segment[..4].eq_ignore_ascii_case(b".net");
+            if !open && watched(Family::DotFile, certainty) {
+                return found(Family::DotFile, certainty);
+            }
         }
-        [.., b'~'] if watched(Family::DotFile) && segment.len() > 1 && segment.contains(&b'.') => return Some(Family::DotFile),
+        [.., b'~'] if watched(Family::DotFile, Likely) && segment.len() > 1 && segment.contains(&b'.') => {
+            return found(Family::DotFile, Likely);
+        }
         // `/static../secret`: the off-by-slash of an alias.
-        [.., other, b'.', b'.'] if watched(Family::Traversal) && *other != b'.' && !last => return Some(Family::Traversal),
+        [.., other, b'.', b'.'] if watched(Family::Traversal, Certain) && *other != b'.' && !last => {
+            return found(Family::Traversal, Certain);
+        }
         _ => {}
     }
     let hidden = match segment.len() {
@@ -57,14 +70,14 @@ fn judge_segment(segment: &[u8], before: &[u8], last: bool, depth: usize, watch:
         10 => is(b"web.config") || is(b"id_ed25519"),
         _ => false,
     };
-    if watched(Family::Probe) && probe::segment(segment, depth, watch) {
-        return Some(Family::Probe);
+    if watched(Family::Probe, Likely) && probe::segment(segment, depth, watch) {
+        return found(Family::Probe, Likely);
     }
-    if hidden && watched(Family::DotFile) {
-        return Some(Family::DotFile);
+    if hidden && watched(Family::DotFile, near) {
+        return found(Family::DotFile, near);
     }
-    if is(b"cgi-bin") && watched(Family::Extension) && !lists(extensions, b"cgi") {
-        return Some(Family::Extension);
+    if is(b"cgi-bin") && watched(Family::Extension, Likely) && !lists(extensions, b"cgi") {
+        return found(Family::Extension, Likely);
     }
     let dot = segment.iter().position(|byte| *byte == b'.')?;
     // Every dotted part counts, not the last alone: `shell.php.jpg` is run by servers that look at all of them, `x.php;.jpg` and `x.asp::$DATA` by others.
@@ -72,14 +85,28 @@ fn judge_segment(segment: &[u8], before: &[u8], last: bool, depth: usize, watch:
         segment[dot + 1..].split(|byte| matches!(byte, b'.' | b';' | b':' | b'?' | b'#' | b' ' | b'\n' | b'*' | b'&' | b',')).peekable();
     while let Some(part) = parts.next() {
         let Some(packed) = pack(part) else { continue };
-        if watched(Family::Extension) && FOREIGN.binary_search(&packed).is_ok() && !lists(extensions, part) {
-            return Some(Family::Extension);
+        if watched(Family::Extension, Likely) && FOREIGN.binary_search(&packed).is_ok() && !lists(extensions, part) {
+            return found(Family::Extension, Likely);
         }
-        if watched(Family::DotFile) && parts.peek().is_none() && last && BACKUP.binary_search(&packed).is_ok() && !lists(extensions, part) {
-            return Some(Family::DotFile);
+        if watched(Family::DotFile, Likely)
+            && parts.peek().is_none()
+            && last
+            && BACKUP.binary_search(&packed).is_ok()
+            && !lists(extensions, part)
+        {
+            return found(Family::DotFile, Likely);
         }
     }
     None
+}
+
+/// Whether a hidden name is one of those that hold secrets or all of a source.
+fn is_secret(segment: &[u8]) -> bool {
+    let is = |name: &[u8]| segment.eq_ignore_ascii_case(name);
+    [&b".git"[..], b".svn", b".hg", b".ssh", b".aws", b".htpasswd", b".ds_store"].iter().any(|name| is(name))
+        || segment.len() >= 4
+            && segment[..4].eq_ignore_ascii_case(b".env")
+            && !matches!(segment.get(4), Some(byte) if byte.is_ascii_alphabetic())
 }
 
 fn lists(extensions: &[String], extension: &[u8]) -> bool {
@@ -148,7 +175,7 @@ mod tests {
 
     #[test]
     fn dots_are_judged_by_where_they_stand() {
-        let judge = |path: &str| judge(path.as_bytes(), &watch(&[]));
+        let judge = |path: &str| judge(path.as_bytes(), &watch(&[])).map(|hit| hit.family);
         for (path, family) in [
             ("/a/../b", Family::Traversal),
             ("/..", Family::Traversal),
@@ -157,7 +184,6 @@ mod tests {
             ("/static../etc", Family::Traversal),
             ("/.git/config", Family::DotFile),
             ("/a/.ENV", Family::DotFile),
-            ("/a/.well-known/x", Family::DotFile),
             ("/index.php~", Family::DotFile),
             ("/dump.sql", Family::DotFile),
             ("/x.PHP", Family::Extension),
@@ -171,6 +197,7 @@ mod tests {
         for path in [
             "/",
             "/.well-known/acme-challenge/x",
+            "/realms/main/.well-known/openid-configuration",
             "/a.b/c",
             "/v1.2/x",
             "/wait...",
@@ -186,9 +213,30 @@ mod tests {
     }
 
     #[test]
+    fn secrets_are_certain_near_the_root_alone() {
+        let judge = |path: &str| judge(path.as_bytes(), &watch(&[])).map(|hit| hit.certainty);
+        for path in ["/.git/config", "/.env", "/api/.env.local", "/app/.svn/entries", "/.DS_Store", "/web-inf/web.xml"] {
+            assert_eq!(judge(path), Some(Certain), "{path}");
+        }
+        for path in [
+            "/browse/main/src/.env",
+            "/r/p/raw/.git/x",
+            "/.github/workflows",
+            "/._photo.jpg",
+            "/.envoy/x",
+            "/dump.sql",
+            "/x.php",
+            "/a/b/.editorconfig",
+        ] {
+            assert_eq!(judge(path), Some(Likely), "{path}");
+        }
+    }
+
+    #[test]
     fn a_route_lets_its_own_extensions_pass() {
         let extensions = ["php".to_owned()];
         let own = watch(&extensions);
+        let judge = |path: &[u8], watch: &Watch<'_>| judge(path, watch).map(|hit| hit.family);
         assert_eq!(judge(b"/index.php", &own), None);
         assert_eq!(judge(b"/index.PHP/path", &own), None);
         assert_eq!(judge(b"/index.asp", &own), Some(Family::Extension));

@@ -3,11 +3,8 @@
 //! Shape: patterns over the normal form. Markup as such passes (`<b>`, `if(a<b)`), what runs or loads does not.
 //! Source: the HTML parsing rules: what opens a tag, what separates attributes, which elements and attributes run or load.
 
-pub(super) const PATTERNS: &[&str] = &[
+pub(super) const CERTAIN: &[&str] = &[
     r#"<[\s/]*script\b[^&>]*>?[^&]*[(=`'"\[;/]|<[\s/]*script\b[^&>\s]*(?:&|$|[/>]§?(?:&|$))|<[\s/]*[a-z]+:script\b"#,
-    r#"<\s*(?:iframe|frame|embed|object|applet|portal)\b[^>]*(?:[\s/"'](?:src|srcdoc|data|code|codebase|on[a-z]+)\s*=|>|$)"#,
-    r#"<\s*base\b[^>]*\bhref\s*=|<\s*link\b[^>]*(?:\brel\s*=\s*["']?(?:stylesheet|import)|\bhref\s*=\s*["']?\s*(?:javascript|data:|vbscript|//|https?:))|<\s*meta\b[^>]*(?:http-equiv|url\s*=)|<\s*form\b[^>]*\baction\s*=|<\s*isindex\b|<\s*(?:button|input)\b[^>]*\bformaction\b"#,
-    r#"<\s*style\b[^>]*>[^<]*(?:@import|expression\s*\(|javascript:|behaviou?r\s*:|-moz-binding|url\s*\()"#,
     r#"<\s*(?:animate|set|animatetransform|handler|listener|use|foreignobject|image)\b[^>]*(?:\bon[a-z]+|attributename|href|values|to)\s*=[^>]*"#,
     // A handler on any element, known or made up; the tag need not end.
     r#"<[a-z!/?][^>]*[\s/"'`]on[a-z]{3}[a-z]*\s*=\s*[^\s>]"#,
@@ -20,6 +17,15 @@ pub(super) const PATTERNS: &[&str] = &[
     r#"["'`]\s*style\s*=\s*["'`]?[^"'`&]*(?:expression\s*\(|javascript:|behaviou?r\s*:|-moz-binding|url\s*\(\s*["']?\s*(?:javascript|data))"#,
     // Script schemes with something to run.
     r#"(?:j\s*a\s*v\s*a|v\s*b|live)\s*s\s*c\s*r\s*i\s*p\s*t\s*:\s*(?://|/\*|[\w.$\[\]'"\\]+\s*[(`=\[]|[\[!~({`'"%\\-])"#,
+    // A quote that ends a string, and a call.
+    r#"=[^&"'`\s]*["'`][)\]}]*[;\-+*/,|&^]+(?:alert|confirm|prompt|eval)[(`][^\s)&]*[)`]"#,
+];
+
+/// What an honest text may say too.
+pub(super) const LIKELY: &[&str] = &[
+    r#"<\s*(?:iframe|frame|embed|object|applet|portal)\b[^>]*(?:[\s/"'](?:src|srcdoc|data|code|codebase|on[a-z]+)\s*=|>|$)"#,
+    r#"<\s*base\b[^>]*\bhref\s*=|<\s*link\b[^>]*(?:\brel\s*=\s*["']?(?:stylesheet|import)|\bhref\s*=\s*["']?\s*(?:javascript|data:|vbscript|//|https?:))|<\s*meta\b[^>]*(?:http-equiv|url\s*=)|<\s*form\b[^>]*\baction\s*=|<\s*isindex\b|<\s*(?:button|input)\b[^>]*\bformaction\b"#,
+    r#"<\s*style\b[^>]*>[^<]*(?:@import|expression\s*\(|javascript:|behaviou?r\s*:|-moz-binding|url\s*\()"#,
     r#"\bdata\s*:\s*(?:text/(?:html|xml|javascript)|application/(?:xhtml|xml|javascript|x-javascript))\b"#,
     r#"\bdata\s*:[^&,]*(?:;\s*base64)?,\s*(?:<|phn2|phnj|pgh0|pd94)"#,
     // Out of a string of JavaScript, into a call.
