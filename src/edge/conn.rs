@@ -341,7 +341,8 @@ impl Conn {
                 }
                 match scanner.scan(&self.inbox, &allowance.caps) {
                     Scan::Whole { len, body } => {
-                        self.phase = Phase::Request { head: len, body };
+                        let head = head::encode_target(&mut self.inbox, len);
+                        self.phase = Phase::Request { head, body };
                         return Poll::Ready(Next::Request);
                     }
                     Scan::Bad(status) => return Poll::Ready(Next::Refuse(status)),

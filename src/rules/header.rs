@@ -233,6 +233,28 @@ pub fn has_bad_target_byte(target: &[u8]) -> bool {
     target.iter().fold(false, |bad, &byte| bad | (byte <= b' ') | (byte >= 0x7f) | (byte == b'#'))
 }
 
+/// The target with each byte encoded that no URI holds and that browsers and programs send all the same: `None` where there is none.
+/// Controls, blanks and `#` are no bytes of a target at all ([`has_bad_target_byte`]).
+///
+/// Source: RFC 3986 §2 (what a URI holds), Appendix C (delimiters around it); nginx passes all of these.
+#[must_use]
+pub fn encoded_target(target: &[u8]) -> Option<Vec<u8>> {
+    let raw = |byte: u8| byte >= 0x80 || matches!(byte, b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}');
+    if !target.iter().any(|byte| raw(*byte)) {
+        return None;
+    }
+    let mut encoded = Vec::with_capacity(target.len() + target.len() / 2);
+    for &byte in target {
+        if raw(byte) {
+            let digit = |half: u8| b"0123456789ABCDEF"[usize::from(half & 15)];
+            encoded.extend_from_slice(&[b'%', digit(byte >> 4), digit(byte)]);
+        } else {
+            encoded.push(byte);
+        }
+    }
+    Some(encoded)
+}
+
 /// Whether a request id that came with a request may be kept: 1 to 128 of `A-Z a-z 0-9 - _ . : + / = @`.
 #[must_use]
 pub fn is_request_id(text: &[u8]) -> bool {
@@ -378,12 +400,29 @@ mod tests {
     }
 
     #[test]
+    fn what_no_uri_holds_is_encoded_and_nothing_else() {
+        let of = |target: &[u8]| encoded_target(target).map(|target| String::from_utf8(target).expect("ASCII"));
+        assert_eq!(of(b"/a?b=%20[]!$&'()*+,;=:@~-._/?%zz"), None);
+        assert_eq!(of(b"/\xc3\xa4?q=\xff").as_deref(), Some("/%C3%A4?q=%FF"));
+        assert_eq!(of(b"/{a}|b\\c^d`e\"<f>").as_deref(), Some("/%7Ba%7D%7Cb%5Cc%5Ed%60e%22%3Cf%3E"));
+    }
+
+    #[test]
     fn a_request_id_is_short_and_harmless() {
         assert!(is_request_id(b"4bf92f3577b34da6a3ce929d0e0e4736") && is_request_id(b"Root=1-67891233-abcdef012345678912345678"));
         assert!(!is_request_id(b"") && !is_request_id(b"<b>") && !is_request_id(b"a b") && !is_request_id(&[b'a'; 129]));
     }
 
     proptest! {
+        #[test]
+        fn an_encoded_target_is_ascii_stays_as_it_is_and_means_the_same(target in proptest::collection::vec(any::<u8>(), 0..60)) {
+            if let Some(encoded) = encoded_target(&target) {
+                prop_assert!(encoded.is_ascii());
+                prop_assert_eq!(encoded_target(&encoded), None);
+                prop_assert_eq!(has_bad_target_byte(&encoded), target.iter().any(|byte| *byte <= b' ' || *byte == 0x7f || *byte == b'#'));
+            }
+        }
+
         #[test]
         fn normalising_a_host_twice_is_normalising_it_once(text in "\\PC{0,40}|[A-Za-z0-9.:_\\[\\]-]{0,40}") {
             if let Ok(once) = norm(&text) {

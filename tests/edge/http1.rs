@@ -59,6 +59,36 @@ fn an_absolute_form_is_taken_for_its_path_and_judged_by_it() {
 }
 
 #[test]
+fn a_raw_target_reaches_the_app_encoded_and_is_judged_by_what_it_means() {
+    run(async {
+        let app = origin(echo).await;
+        let edge = Edge::start(&site(&[app], "", "", "[site.route.\"/\u{e4}/\"]\nrespond = \"ours\"\n"));
+        let mut client = edge.connect().await;
+        for (raw, encoded) in [
+            ("/b\u{fc}cher?q=stra\u{df}e", "/b%C3%BCcher?q=stra%C3%9Fe"),
+            ("/a|b^c`d\\e\"f<g>?filter={\"id\":1}", "/a%7Cb%5Ec%60d%5Ce%22f%3Cg%3E?filter=%7B%22id%22:1%7D"),
+            ("http://a.test/{x}", "/%7Bx%7D"),
+        ] {
+            let answer = ask(&mut client, &format!("GET {raw} HTTP/1.1\r\nHost: a.test\r\n\r\n")).await;
+            assert_eq!(answer.status, 200, "{raw}: {answer:?}");
+            assert!(answer.body.starts_with(&format!("GET {encoded} HTTP/1.1\r\n")), "{raw}: {answer:?}");
+        }
+        // With no UTF-8 in it either, and a body behind it.
+        client.write_all(b"POST /\xff HTTP/1.1\r\nHost: a.test\r\nContent-Length: 2\r\n\r\nhi").await.expect("sent");
+        let answer = Answer::read(&mut client).await.expect("an answer");
+        assert!(answer.body.starts_with("POST /%FF HTTP/1.1\r\n"), "{answer:?}");
+        let answer = ask(&mut client, "GET /\u{e4}/x HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
+        assert_eq!(answer.body, "ours", "routes see the same: {answer:?}");
+        let answer = ask(&mut client, "GET /?q=<script>alert(1)</script> HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
+        assert_eq!(answer.status, 403, "{answer:?}");
+        for bad in ["/a b", "/a\tb", "/a\x01", "/\x7f"] {
+            let answer = ask(&mut edge.connect().await, &format!("GET {bad} HTTP/1.1\r\nHost: a.test\r\n\r\n")).await;
+            assert_eq!(answer.status, 400, "{bad:?}: {answer:?}");
+        }
+    });
+}
+
+#[test]
 fn what_a_stranger_says_of_itself_does_not_reach_the_app() {
     run(async {
         let app = origin(echo).await;

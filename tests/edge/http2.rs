@@ -40,6 +40,19 @@ fn text(app: std::net::SocketAddr, top: &str) -> String {
 }
 
 #[test]
+fn a_raw_target_reaches_the_app_encoded() {
+    run(async {
+        let mut tasks = JoinSet::new();
+        let app = origin(echo).await;
+        let edge = Edge::start(&text(app, ""));
+        let mut send = connect(&edge, &mut tasks).await;
+        let (status, _, body) = get(&mut send, "/b\u{fc}cher|\\^?filter={id:`1`}").await.expect("answered");
+        assert_eq!(status, 200);
+        assert!(body.starts_with("GET /b%C3%BCcher%7C%5C%5E?filter=%7Bid:%601%60%7D HTTP/1.1\r\n"), "{body}");
+    });
+}
+
+#[test]
 fn many_streams_are_served_with_every_header() {
     run(async {
         let mut tasks = JoinSet::new();

@@ -7,6 +7,7 @@
 use http::StatusCode;
 
 use super::chunks::{After, Chunks, is_name};
+use crate::rules::header::encoded_target;
 
 /// Caps on one head, from `[limits]`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -133,6 +134,19 @@ fn is_request_line(line: &[u8]) -> bool {
         && !target.iter().any(|b| b.is_ascii_control() || *b == b'#')
 }
 
+/// Encodes in place what a target may not hold raw ([`encoded_target`]), before the engine, which would refuse some of it, and anyone else reads it.
+/// `bytes` begin with a whole head of `len` bytes; its length afterwards.
+pub fn encode_target(bytes: &mut Vec<u8>, len: usize) -> usize {
+    let head = &bytes[..len];
+    let blank = |from: usize| memchr::memchr(b' ', &head[from..]).map(|at| from + at);
+    // The request line is the first with a blank: only empty lines stand before it.
+    let Some((start, end)) = blank(0).and_then(|first| Some((first + 1, blank(first + 1)?))) else { return len };
+    let Some(encoded) = encoded_target(&head[start..end]) else { return len };
+    let longer = len + encoded.len() - (end - start);
+    bytes.splice(start..end, encoded);
+    longer
+}
+
 /// A TLS hello, an SSH banner or noise is told by its first byte: nobody needs to wait for the rest.
 fn starts_request(line: &[u8]) -> bool {
     line.first().is_some_and(|b| is_name(*b))
@@ -226,6 +240,16 @@ mod tests {
         for line in ["GET /a\x01b HTTP/1.1", "GET /a\tb HTTP/1.1", "GET\t/ HTTP/1.1", "GET /\x7f HTTP/1.1", "GET /\rX: y HTTP/1.1"] {
             assert_eq!(scan(&format!("{line}\r\nHost: a\r\n\r\n")), Scan::Bad(StatusCode::BAD_REQUEST), "{line:?}");
         }
+    }
+
+    #[test]
+    fn a_target_is_encoded_in_place_and_what_follows_stays() {
+        let mut bytes = b"\r\nGET /\xc3\xa4?{q} HTTP/1.1\r\nX: {\xff\r\n\r\nGET /{".to_vec();
+        let Scan::Whole { len, .. } = Scanner::default().scan(&bytes, &CAPS) else { panic!("whole") };
+        let len = encode_target(&mut bytes, len);
+        assert_eq!(bytes, b"\r\nGET /%C3%A4?%7Bq%7D HTTP/1.1\r\nX: {\xff\r\n\r\nGET /{");
+        assert_eq!(&bytes[len..], b"GET /{");
+        assert_eq!(encode_target(&mut bytes, len), len, "once");
     }
 
     #[test]

@@ -14,6 +14,7 @@ use super::super::{
     intake::{self, Request, Step},
     reply::Reply,
 };
+use crate::rules::header as rule;
 
 /// Keep-alive as pingora knows it: how long is the connection's business ([`super::super::conn`]).
 const WITHOUT_LIMIT: Option<u64> = Some(0);
@@ -29,6 +30,7 @@ pub fn take(session: &mut Session, exchange: &mut Exchange) -> Result<()> {
     } else if session.get_keepalive().is_some() {
         session.set_keepalive(WITHOUT_LIMIT);
     }
+    encode_target(session);
     let head = session.req_header();
     exchange.asked = Some((head.method.clone(), head.uri.clone(), head.version));
     let live = &exchange.live;
@@ -39,6 +41,17 @@ pub fn take(session: &mut Session, exchange: &mut Exchange) -> Result<()> {
     }
     drop_fields(session);
     Ok(())
+}
+
+/// Of HTTP/2, whose heads the engine reads by itself; on HTTP/1 the connection has done it.
+fn encode_target(session: &mut Session) {
+    if session.is_http2()
+        && let Some(encoded) = session.req_header().uri.path_and_query().and_then(|path| rule::encoded_target(path.as_str().as_bytes()))
+        && let Ok(encoded) = std::str::from_utf8(&encoded)
+    {
+        // What cannot be stored stays as it is, and is refused as any target that is none.
+        let _ = retarget(session.req_header_mut(), encoded);
+    }
 }
 
 /// What is not passed on: fields with an underscore would collide with others in CGI and WSGI apps, and an `Upgrade` that opens no WebSocket would make a tunnel
