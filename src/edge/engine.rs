@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::StatusCode;
+use http::{StatusCode, header::RETRY_AFTER};
 use pingora::{
     Error, ErrorSource, ErrorType, Result,
     http::{RequestHeader, ResponseHeader},
@@ -163,6 +163,9 @@ impl ProxyHttp for Engine {
         if exchange.comes_too_late() {
             return Err(Error::new_up(ErrorType::ReadTimedout));
         }
+        if answer.status.is_server_error() || answer.status == StatusCode::TOO_MANY_REQUESTS {
+            exchange.fails_at(session.req_header().uri.path(), answer.headers.contains_key(RETRY_AFTER));
+        }
         if exchange.passes_over(answer.status, repeat(session)) {
             return Err(Error::new_up(PASSED_OVER));
         }
@@ -191,6 +194,7 @@ impl ProxyHttp for Engine {
 
     fn fail_to_connect(&self, session: &mut Session, _: &HttpPeer, exchange: &mut Self::CTX, mut error: Box<Error>) -> Box<Error> {
         report::trouble(exchange, &error, Cause::Connect);
+        exchange.fails_at(session.req_header().uri.path(), false);
         error.set_retry(exchange.fail_try(Cause::Connect, repeat(session)));
         error
     }
@@ -228,6 +232,7 @@ impl ProxyHttp for Engine {
             Ending::PassedOver => exchange.has_next(),
             Ending::Try(cause) => {
                 report::trouble(exchange, &error, cause);
+                exchange.fails_at(session.req_header().uri.path(), false);
                 let again = exchange.fail_try(cause, repeat(session));
                 report::lost(session, exchange);
                 again

@@ -4,6 +4,7 @@
 //!        goes to.
 
 use std::{
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -17,7 +18,7 @@ use super::{
     live::{Live, LiveAction, LiveRoute, LiveSite},
     refused::By,
     tls::mutual::ClientCertificate,
-    upstream::{Choice, End, Lease, Pool, Room, ServerId, Unavailable},
+    upstream::{Asked, Choice, End, Lease, Pool, Room, ServerId, Unavailable},
     warden::Watched,
     witness::Loss,
 };
@@ -85,6 +86,8 @@ pub struct Exchange {
     pub began: Instant,
     pub peer: IpAddr,
     pub client: IpAddr,
+    /// What a failure is put down to.
+    page: Asked,
     pub trusted: bool,
     pub tls: bool,
     pub upgrade: bool,
@@ -182,6 +185,7 @@ impl Exchange {
             lost_now: None,
             connected: None,
             asked: None,
+            page: Asked::default(),
             refused: None,
             offence: None,
             charged: false,
@@ -328,7 +332,7 @@ impl Exchange {
         let answered = self.on.as_ref().map(|on| on.lease.has_answered());
         let goes = self.on.as_ref().is_some_and(|on| on.lease.draining());
         let cause = if goes && matches!(cause, Cause::Stale | Cause::Reset) { Cause::Left } else { cause };
-        self.end_try(|on, now, _| on.lease.failed(now, cause));
+        self.end_try(|on, now, _, asked| on.lease.failed(now, cause, asked));
         let lost = matches!(cause, Cause::Stale | Cause::Reset) && self.failed_on.as_ref().is_some_and(|by| !self.lost_by.contains(by));
         self.lost_now = answered.filter(|_| lost);
         if lost {
@@ -361,12 +365,23 @@ impl Exchange {
         self.attempt.needs_new_connection()
     }
 
+    /// It fails, or gets an answer that says so: a failure of this page, for this client. `meant`: the answer says when to come again.
+    pub fn fails_at(&mut self, path: &str, meant: bool) {
+        let print = |text: &dyn Fn(&mut DefaultHasher)| {
+            let mut hasher = DefaultHasher::new();
+            text(&mut hasher);
+            hasher.finish() as u32
+        };
+        let client = self.client;
+        self.page = Asked { page: print(&|hasher| path.hash(hasher)), client: print(&|hasher| client.hash(hasher)), meant };
+    }
+
     /// The head of an answer has come. Whether the request goes elsewhere, where it might be better; else the answer stands.
     pub fn passes_over(&mut self, status: StatusCode, repeat: Repeat) -> bool {
         let moves = self.step(Event::Status(status.as_u16(), repeat)).0 == Next::Go;
         if moves {
             self.blame();
-            self.end_try(|on, now, _| on.lease.failed(now, Cause::Status(status.as_u16())));
+            self.end_try(|on, now, _, asked| on.lease.failed(now, Cause::Status(status.as_u16()), asked));
         } else if let Some(on) = &mut self.on {
             on.status = Some(status.as_u16());
         }
@@ -438,18 +453,18 @@ impl Exchange {
     pub fn finish_try(&mut self) {
         // Picked, and not gone to: the client has left.
         self.next = None;
-        self.end_try(|on, now, took| {
-            if let Some(status) = on.status {
-                on.lease.answered(now, status, took);
-            }
-        });
+        self.end_try(|on, now, took, asked| on.lease.answered(now, on.status?, took, asked));
     }
 
-    fn end_try(&mut self, judge: impl FnOnce(&Try, Duration, Duration)) {
+    /// `judge` gives until when the server should be out; the last that serves never is.
+    fn end_try(&mut self, judge: impl FnOnce(&Try, Duration, Duration, Asked) -> Option<Duration>) {
         let Some(on) = self.on.take() else { return };
         let took = on.began.elapsed();
         self.upstream_took += took;
-        judge(&on, self.live.now(), took);
+        let now = self.live.now();
+        if let (Some(until), Some(pool)) = (judge(&on, now, took, self.page), self.pool()) {
+            pool.eject(on.lease.id(), now, until);
+        }
         self.server = Some(on.lease.label().into());
     }
 

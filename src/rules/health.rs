@@ -91,13 +91,30 @@ pub fn weigh(outcome: Outcome, in_flight: u32, answered_since: bool) -> Option<O
     }
 }
 
-/// Failures of requests in a row.
+/// How a request failed on a server.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Strike {
+    /// The connection.
+    Broken,
+    /// The answer, or the wait for it. A page may be bad by itself, and one client may ask for nothing else: these are prints of both.
+    Page { page: u32, client: u32 },
+}
+
+/// Pages that are remembered; the failure of one of them again counts for nothing.
+const PAGES: usize = 16;
+
+/// Failures of requests in a row: of connections each, of pages each once.
 ///
 /// Units: times since an epoch of the caller's.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Strikes {
-    count: u32,
     first: Duration,
+    broken: u32,
+    pages: u32,
+    seen: [u32; PAGES],
+    client: Option<u32>,
+    /// Pages failed for more than one client.
+    of_many: bool,
 }
 
 /// `[upstream] passive`: out for `eject` after `fails` in a row, the first of them at most `within` ago.
@@ -113,10 +130,29 @@ impl Strikes {
     ///
     /// Shape: a success in between is `Strikes::default()`.
     #[must_use]
-    pub fn strike(self, rule: Ejection, now: Duration) -> (Self, Option<Duration>) {
-        let fresh = self.count == 0 || now.saturating_sub(self.first) > rule.within;
-        let next = if fresh { Self { count: 1, first: now } } else { Self { count: self.count.saturating_add(1), ..self } };
-        if next.count >= rule.fails.get() { (Self::default(), Some(now.saturating_add(rule.eject))) } else { (next, None) }
+    pub fn strike(self, rule: Ejection, strike: Strike, now: Duration) -> (Self, Option<Duration>) {
+        let old = self.count() == 0 || now.saturating_sub(self.first) > rule.within;
+        let mut next = if old { Self { first: now, ..Self::default() } } else { self };
+        match strike {
+            Strike::Broken => next.broken = next.broken.saturating_add(1),
+            Strike::Page { page, client } => next.page(page, client),
+        }
+        let fails = rule.fails.get();
+        let of_all = next.pages == 0 || next.of_many || next.broken >= fails;
+        if next.count() >= fails && of_all { (Self::default(), Some(now.saturating_add(rule.eject))) } else { (next, None) }
+    }
+
+    fn count(&self) -> u32 {
+        self.broken.saturating_add(self.pages)
+    }
+
+    fn page(&mut self, page: u32, client: u32) {
+        self.of_many |= *self.client.get_or_insert(client) != client;
+        let known = (self.pages as usize).min(PAGES);
+        if !self.seen[..known].contains(&page) {
+            self.seen[self.pages as usize % PAGES] = page;
+            self.pages = self.pages.saturating_add(1);
+        }
     }
 }
 
@@ -172,7 +208,7 @@ mod tests {
             for gap in gaps {
                 now += Duration::from_secs(gap);
                 times.push(now);
-                let (next, until) = strikes.strike(rule, now);
+                let (next, until) = strikes.strike(rule, Strike::Broken, now);
                 strikes = next;
                 if let Some(until) = until {
                     prop_assert_eq!(until, now + rule.eject);
@@ -206,9 +242,28 @@ mod tests {
     fn a_success_in_between_forgives() {
         let rule =
             Ejection { fails: NonZeroU32::new(2).expect("not zero"), within: Duration::from_secs(10), eject: Duration::from_secs(10) };
-        let (_, until) = Strikes::default().strike(rule, Duration::from_secs(1));
+        let (_, until) = Strikes::default().strike(rule, Strike::Broken, Duration::from_secs(1));
         assert_eq!(until, None);
-        let (_, until) = Strikes::default().strike(rule, Duration::from_secs(2));
+        let (_, until) = Strikes::default().strike(rule, Strike::Broken, Duration::from_secs(2));
         assert_eq!(until, None, "cleared in between");
+    }
+
+    #[test]
+    fn a_page_that_always_fails_and_a_client_alone_eject_nobody() {
+        let rule =
+            Ejection { fails: NonZeroU32::new(3).expect("not zero"), within: Duration::from_secs(10), eject: Duration::from_secs(10) };
+        let after = |strikes: &[Strike]| {
+            let step = |(all, out): (Strikes, bool), strike: &Strike| {
+                let (all, until) = all.strike(rule, *strike, Duration::from_secs(1));
+                (all, out || until.is_some())
+            };
+            strikes.iter().fold((Strikes::default(), false), step).1
+        };
+        let page = |page: u32, client: u32| Strike::Page { page, client };
+        assert!(!after(&(0..100).map(|client| page(7, client)).collect::<Vec<_>>()), "one page, whoever asks");
+        assert!(!after(&(0..100).map(|at| page(at, 1)).collect::<Vec<_>>()), "one client, whatever it asks for");
+        assert!(after(&[page(1, 1), page(2, 1), page(3, 2)]) && after(&[page(1, 1), page(1, 2), page(2, 1), page(3, 1)]));
+        assert!(after(&[Strike::Broken; 3]) && after(&[page(1, 1), Strike::Broken, Strike::Broken, Strike::Broken]));
+        assert!(after(&[page(1, 1), page(1, 2), Strike::Broken, Strike::Broken]));
     }
 }

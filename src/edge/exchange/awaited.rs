@@ -53,7 +53,10 @@ impl Exchange {
             End::Late => self.fail_try(Cause::Timeout, repeat),
             End::Hung => {
                 self.blame();
-                self.end_try(|on, _, _| on.lease.hung());
+                self.end_try(|on, _, _, _| {
+                    on.lease.hung();
+                    None
+                });
                 if self.step_paid(Event::Late(repeat)) == Next::Go {
                     return true;
                 }

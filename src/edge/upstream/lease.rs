@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     ipc::message::{Duty, Incarnation, InstanceId},
-    rules::attempt::Cause,
+    rules::{attempt::Cause, health::Strike},
     telemetry::InFlight,
     vocab::ServerAddr,
 };
@@ -130,16 +130,17 @@ impl Lease {
         }
     }
 
-    /// The request got no answer from it, or not a whole one. To be called once, before another lease is asked for.
-    pub fn failed(&self, now: Duration, cause: Cause) {
-        match cause {
-            Cause::Stale | Cause::NotTaken | Cause::Left | Cause::Unsendable => {}
-            Cause::Connect | Cause::Reset | Cause::Timeout | Cause::Status(_) | Cause::Broken => {
-                self.server.vitals.lost_one();
-                self.server.metrics.done(cause.status());
-                self.server.strike(now, cause);
-            }
-        }
+    /// The request got no answer from it, or not a whole one. Gives until when the server should be out, if this was one failure too many. To be called once, before
+    /// another lease is asked for.
+    pub fn failed(&self, now: Duration, cause: Cause, asked: Asked) -> Option<Duration> {
+        let strike = match cause {
+            Cause::Stale | Cause::NotTaken | Cause::Left | Cause::Unsendable => return None,
+            Cause::Connect | Cause::Reset | Cause::Broken => Some(Strike::Broken),
+            Cause::Timeout | Cause::Status(_) => asked.strike(),
+        };
+        self.server.vitals.lost_one();
+        self.server.metrics.done(cause.status());
+        self.server.strike(now, strike?)
     }
 
     /// Whether the server has answered requests, and not only with failures.
@@ -154,16 +155,31 @@ impl Lease {
         self.server.metrics.done(504);
     }
 
-    /// The server answered; `took` runs from the pick to the end of the answer. To be called once, instead of [`Lease::failed`].
-    pub fn answered(&self, now: Duration, status: u16, took: Duration) {
+    /// The server answered; `took` runs from the pick to the end of the answer. Gives as [`Lease::failed`], instead of which it is to be called once.
+    pub fn answered(&self, now: Duration, status: u16, took: Duration, asked: Asked) -> Option<Duration> {
         self.server.vitals.answered_one(status);
         self.server.metrics.done(status);
         self.server.shared.metrics.answered(took);
         if self.server.shared.failures.contains(&status) {
-            self.server.strike(now, Cause::Status(status));
-        } else {
-            self.server.forgive();
+            return self.server.strike(now, asked.strike()?);
         }
+        self.server.forgive();
+        None
+    }
+}
+
+/// What was asked of a server, by whom, and whether its answer tells when to come again: then the app means it, and is well.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Asked {
+    pub page: u32,
+    pub client: u32,
+    pub meant: bool,
+}
+
+impl Asked {
+    fn strike(self) -> Option<Strike> {
+        let Self { page, client, meant } = self;
+        (!meant).then_some(Strike::Page { page, client })
     }
 }
 

@@ -27,7 +27,7 @@ pub use budget::Move;
 pub use choice::Choice;
 pub use group::Group;
 pub use hold::{Place, Room};
-pub use lease::Lease;
+pub use lease::{Asked, Lease};
 pub use pool::{Pool, PoolView, ServerView, Unavailable};
 pub use pools::Pools;
 pub use probe::Prober;

@@ -234,6 +234,17 @@ impl Pool {
         self.set.load().servers.iter().any(|server| server.standing(now) != Standing::Out && server.vitals.duty() != Duty::OnTrial)
     }
 
+    /// Too many requests failed on a server: it is out until then, where another one serves.
+    pub fn eject(&self, server: ServerId, now: Duration, until: Duration) {
+        let set = self.set.load();
+        let others = || set.servers.iter().any(|other| other.id() != server && other.standing(now) == Standing::Well);
+        if let Some(found) = set.servers.iter().find(|known| known.id() == server)
+            && others()
+        {
+            found.eject(now, until);
+        }
+    }
+
     /// The app to be told that a request finds none of its processes: once a second.
     #[must_use]
     pub fn asks(&self, now: Duration) -> Option<&AppName> {

@@ -22,9 +22,9 @@ use super::{
 use crate::{
     ipc::message::{Duty, Incarnation, InstanceId},
     rules::{
-        attempt::{Cause, Trust},
+        attempt::Trust,
         balance::{Candidate, Role, Standing},
-        health::{Ejection, Strikes, Verdict},
+        health::{Ejection, Strike, Strikes, Verdict},
     },
     telemetry::{ServerMetrics, UpstreamMetrics},
     vocab::{ServerAddr, UpstreamName, lock::lock},
@@ -367,17 +367,20 @@ impl Server {
         }
     }
 
-    pub(super) fn strike(&self, now: Duration, cause: Cause) {
+    /// Gives until when it should be out, if this was one failure too many.
+    pub(super) fn strike(&self, now: Duration, strike: Strike) -> Option<Duration> {
         let mut strikes = lock(&self.vitals.strikes);
-        let (next, until) = strikes.strike(self.shared.ejection, now);
+        let (next, until) = strikes.strike(self.shared.ejection, strike, now);
         *strikes = next;
         self.vitals.struck.store(true, Ordering::Relaxed);
-        drop(strikes);
-        if let Some(until) = until {
-            let before = self.vitals.ejected_until.swap(millis(until), Ordering::Relaxed);
-            if before <= millis(now) {
-                tracing::warn!(upstream = %self.shared.name, server = %self.label, cause = ?cause, "server ejected");
-            }
+        until
+    }
+
+    pub(super) fn eject(&self, now: Duration, until: Duration) {
+        let before = self.vitals.ejected_until.swap(millis(until), Ordering::Relaxed);
+        if before <= millis(now) {
+            let seconds = until.saturating_sub(now).as_secs();
+            tracing::warn!(upstream = %self.shared.name, server = %self.label, seconds, "server ejected: too many requests failed on it");
         }
     }
 

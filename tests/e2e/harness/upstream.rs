@@ -148,6 +148,14 @@ pub async fn fails_with(status: u16) -> Upstream {
     .await
 }
 
+/// Is busy, and says when to come again.
+pub async fn says_later() -> Upstream {
+    serve(None, Http::One, |_, _| async {
+        Response::builder().status(503).header("retry-after", "5").body(Full::from("later")).expect("an answer")
+    })
+    .await
+}
+
 /// A wire to `to`, that can be cut: by dropping it.
 pub async fn forwards(at: Option<SocketAddr>, to: SocketAddr) -> Upstream {
     each_at(at, move |mut near, _| async move {

@@ -252,7 +252,7 @@ async fn a_busy_instance_that_answers_requests_is_slow_not_dead() {
     let begin = fake.asked();
     until("ten timeouts", || {
         // Requests are answered all the while, one stays under way.
-        room.pick("web").expect("ready").answered(Duration::ZERO, 200, Duration::ZERO);
+        room.pick("web").expect("ready").answered(Duration::ZERO, 200, Duration::ZERO, crate::edge::upstream::Asked::default());
         fake.asked() > begin + 10
     })
     .await;
