@@ -124,6 +124,7 @@ fn all_gates(bencher: Bencher) {
         buffers: None,
         streams: many(100),
         resets: Pace::parse("100r/10s").expect("a pace"),
+        underscores: gateway::plan::Underscores::Drop,
     };
     let metrics = Metrics::new();
     let zones = ZoneSet::of(&[(zone_name, zone)].into(), None, &metrics);

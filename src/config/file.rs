@@ -118,7 +118,13 @@ table! {
         streams: Whole<1, 10_000>,
         /// HTTP/2 resets by a client before its connection is closed. Default: 100r/10s.
         resets: Rate,
+        /// Header fields with an underscore in their names, which CGI, WSGI and PHP apps cannot tell from those with a hyphen: "drop", or "pass" but for those that read as a field that the gateway sets, or as another one of the request. Default: drop.
+        underscores: UnderscoresWord,
     }
+}
+
+words! {
+    UnderscoresWord { Drop = "drop", Pass = "pass", }
 }
 
 words! {

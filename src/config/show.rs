@@ -120,7 +120,7 @@ fn listen(to: &mut Writer, listen: &plan::Listen, timeouts: &plan::Timeouts, lim
         to.pair(key, time(*value));
     }
     to.table("[limits]");
-    let plan::Limits { headers, header_count, uri, body, buffer, buffers, streams, resets } = limits;
+    let plan::Limits { headers, header_count, uri, body, buffer, buffers, streams, resets, underscores } = limits;
     to.pair("headers", quote(&headers.to_string()));
     to.pair("header_count", header_count);
     to.pair("uri", quote(&uri.to_string()));
@@ -131,6 +131,11 @@ fn listen(to: &mut Writer, listen: &plan::Listen, timeouts: &plan::Timeouts, lim
     }
     to.pair("streams", streams);
     to.pair("resets", quote(&resets.to_string()));
+    let underscores = match underscores {
+        plan::Underscores::Drop => "drop",
+        plan::Underscores::Pass => "pass",
+    };
+    to.pair("underscores", quote(underscores));
 }
 
 fn buffer(buffer: Option<ByteSize>) -> String {

@@ -32,6 +32,14 @@ pub const X_CLIENT_CERT_SUBJECT: HeaderName = HeaderName::from_static("x-client-
 pub const X_CLIENT_CERT_FINGERPRINT: HeaderName = HeaderName::from_static("x-client-cert-fingerprint");
 pub const X_CLIENT_CERT_SERIAL: HeaderName = HeaderName::from_static("x-client-cert-serial");
 
+/// Every field that the edge sets itself, or takes from those whom it trusts alone.
+#[must_use]
+pub fn said() -> Vec<HeaderName> {
+    let own = [X_REAL_IP, X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST, X_REQUEST_ID];
+    let certificate = [X_CLIENT_CERT_SUBJECT, X_CLIENT_CERT_FINGERPRINT, X_CLIENT_CERT_SERIAL];
+    own.into_iter().chain(certificate).chain(HEARSAY).collect()
+}
+
 /// How a route changes the path.
 #[derive(Debug, Default)]
 pub struct Rewriter {

@@ -14,7 +14,7 @@ use super::{
     access::{Guard, GuardError, Guards, Verifier},
     blackbox::BlackBox,
     conn::Allowance,
-    forward::Rewriter,
+    forward::{self, Rewriter},
     gate::{Demand, GateRoute, GateSite, Sentry, ZoneSet},
     tls::{OnBadPair, Tls, TlsBase, TlsError, Trust},
     upstream::{Pool, Pools},
@@ -29,9 +29,10 @@ use crate::{
         header::{self as rule, Channel, Dress},
         route::{Found, Router},
         screen::Screen,
+        underscore::Sieve,
     },
     telemetry::{
-        Metrics, NO_SITE, Series, SiteMetrics,
+        FieldMetrics, Metrics, NO_SITE, Series, SiteMetrics,
         accesslog::{AccessLog, AccessWriter},
     },
     vocab::{Host, UpstreamName},
@@ -135,6 +136,9 @@ pub struct Live {
     pub buffers: u64,
     guards: Guards,
     pub access: Option<AccessLog>,
+    /// Which fields with an underscore do not pass, and how many did not.
+    pub sieve: Sieve,
+    pub fields: Arc<FieldMetrics>,
 }
 
 pub struct LiveSite {
@@ -299,6 +303,8 @@ impl Prepared {
             buffers: plan.limits.buffers.map_or_else(|| buffers(base.metrics.memory()), |size| size.0),
             guards,
             access,
+            sieve: Sieve::new(&plan, &forward::said()),
+            fields: base.metrics.fields(),
             plan,
         };
         live.maintain(&base.switches);

@@ -56,6 +56,15 @@ pub struct Limits {
     pub streams: NonZeroU32,
     /// HTTP/2 resets by the client before the connection is closed.
     pub resets: Pace,
+    pub underscores: Underscores,
+}
+
+/// What becomes of a request's fields with an underscore in their names.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub enum Underscores {
+    Drop,
+    /// But for those that read as another field (rules::underscore).
+    Pass,
 }
 
 /// `[tls]`

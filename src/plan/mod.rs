@@ -37,7 +37,7 @@ pub use ban::{Ban, BanMode};
 pub use cors::Cors;
 pub use filter::{Certainty, Families, Family, FamilyModes, FilterMode, Filters, HeaderFields, Hit};
 pub use headers::{HeaderBase, HeaderSet};
-pub use listener::{Admin, Limits, Listen, Timeouts, TlsPolicy, TlsVersion};
+pub use listener::{Admin, Limits, Listen, Timeouts, TlsPolicy, TlsVersion, Underscores};
 pub use log::{AccessFormat, AccessLog, Log, LogFormat, LogLevel, Rotation};
 pub use maintenance::{Maintenance, Page};
 pub use route::{Action, HeaderEdit, PathMatch, Rewrite, Route};

@@ -11,7 +11,7 @@ use http::StatusCode;
 use super::{
     Acme, Action, App, AppLimits, AppPort, Balance, Ban, BanMode, DeployPolicy, FilterMode, Filters, Limits, Listen, Log, LogFormat,
     LogLevel, Passive, PathMatch, Plan, Ready, Recycle, RestartPolicy, Retry, RetryOn, Rotation, Route, Server, Site, SiteTls, Stop,
-    Timeouts, TlsPolicy, TlsVersion, Upstream, UpstreamHttp, UpstreamTimeouts, Zone, ZoneKey, ZoneMode,
+    Timeouts, TlsPolicy, TlsVersion, Underscores, Upstream, UpstreamHttp, UpstreamTimeouts, Zone, ZoneKey, ZoneMode,
     app::{Policy, StopSignal},
     ban::Offence,
 };
@@ -71,6 +71,7 @@ pub fn limits() -> Limits {
         buffers: None,
         streams: count(100),
         resets: pace("100r/10s"),
+        underscores: Underscores::Drop,
     }
 }
 

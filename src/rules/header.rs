@@ -214,12 +214,6 @@ fn check_port(port: &str) -> Result<(), BadHost> {
     if port.is_empty() || (port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok()) { Ok(()) } else { Err(BadHost::Port) }
 }
 
-/// Whether a field must not be passed on because of its name: `X_Real_IP` and `X-Real-IP` are one variable to CGI and WSGI apps.
-#[must_use]
-pub fn is_underscored(name: &HeaderName) -> bool {
-    name.as_str().as_bytes().contains(&b'_')
-}
-
 /// Whether a field value holds a byte that no field value may hold: controls but the tab, and DEL (RFC 9110 §5.5).
 #[must_use]
 pub fn has_control(value: &[u8]) -> bool {
@@ -396,7 +390,6 @@ mod tests {
         }
         assert!(has_bad_target_byte(b"/a b") && has_bad_target_byte(b"/\xc3\xa4") && has_bad_target_byte(b"/a#b"));
         assert!(!has_bad_target_byte(b"/a?b=%20[]{}|^\"<>'"));
-        assert!(is_underscored(&HeaderName::from_static("x_real_ip")) && !is_underscored(&header::HOST));
     }
 
     #[test]

@@ -24,3 +24,4 @@ pub mod schedule;
 pub mod screen;
 pub mod shell;
 pub mod suspicion;
+pub mod underscore;

@@ -18,16 +18,16 @@ use prometheus::{
 use super::{
     cell::{BOUNDS_US, SpreadReading},
     handle::{
-        AcmeMetrics, BanMetrics, BufferMetrics, FilterMetrics, Handshake, HoldMetrics, ListenerMetrics, Ordered, Refusal, ServerMetrics,
-        SiteMetrics, TlsMetrics, UpstreamMetrics, ZoneCounts, ZoneMetrics,
+        AcmeMetrics, BanMetrics, BufferMetrics, FieldMetrics, FilterMetrics, Handshake, HoldMetrics, ListenerMetrics, Ordered, Refusal,
+        ServerMetrics, SiteMetrics, TlsMetrics, UpstreamMetrics, ZoneCounts, ZoneMetrics,
     },
     metric::{
         ACCESS_DROPPED, ACME_ORDERS, APP_CPU, APP_HELD, APP_HOLD, APP_LAST_SUCCESS, APP_MEMORY, APP_RESTARTS, APP_RUNS, APP_STATE, APP_UP,
         BAN_REQUESTS, BANS, BANS_ALL, BUFFERED, BUFFERS_REFUSED, BUILD, CERT_AT_RISK, CERT_NOT_AFTER, CONNECTIONS, CONNECTIONS_ALL,
-        EDGE_RESTARTS, FILTER_FAMILIES, FILTER_HITS, GENERATION, HTTP_DURATION, HTTP_IN_FLIGHT, HTTP_RECEIVED, HTTP_REQUESTS, HTTP_SENT,
-        Kind, Metric, NODE_AVAILABLE, NODE_CPU, NODE_DISK, NODE_DISK_TOTAL, NODE_LOAD, NODE_MEMORY, REFUSED, RELOADS, TABLE, TLS_DURATION,
-        TLS_HANDSHAKES, UPSTREAM_FLIGHT, UPSTREAM_PANIC, UPSTREAM_REQS, UPSTREAM_RETRIES, UPSTREAM_SUSPECT, UPSTREAM_TIME, UPSTREAM_UP,
-        ZONE_KEYS, ZONE_REQUESTS, ZONE_WAITING,
+        EDGE_RESTARTS, FIELDS_DROPPED, FILTER_FAMILIES, FILTER_HITS, GENERATION, HTTP_DURATION, HTTP_IN_FLIGHT, HTTP_RECEIVED,
+        HTTP_REQUESTS, HTTP_SENT, Kind, Metric, NODE_AVAILABLE, NODE_CPU, NODE_DISK, NODE_DISK_TOTAL, NODE_LOAD, NODE_MEMORY, REFUSED,
+        RELOADS, TABLE, TLS_DURATION, TLS_HANDSHAKES, UPSTREAM_FLIGHT, UPSTREAM_PANIC, UPSTREAM_REQS, UPSTREAM_RETRIES, UPSTREAM_SUSPECT,
+        UPSTREAM_TIME, UPSTREAM_UP, ZONE_KEYS, ZONE_REQUESTS, ZONE_WAITING,
     },
     node::NodeSample,
     registry::{Facts, Metrics, living},
@@ -51,6 +51,7 @@ impl Metrics {
             filters(FILTER_HITS, &living(&mut handles.filters), &mut page);
             filters(FILTER_FAMILIES, &living(&mut handles.families), &mut page);
             buffers(&self.buffers, &mut page);
+            fields(&self.fields, &mut page);
             bans(&self.bans, &mut page);
             rooms(&living(&mut handles.rooms), &mut page);
             upstreams(&living(&mut handles.upstreams), &living(&mut handles.servers), &mut page);
@@ -141,6 +142,10 @@ fn buffers(buffers: &BufferMetrics, page: &mut Page) {
         f.count(&["pace"], buffers.dripped.read());
         f.count(&["slow"], buffers.slow.read());
     });
+}
+
+fn fields(fields: &FieldMetrics, page: &mut Page) {
+    page.family(FIELDS_DROPPED, |f| f.count(&[], fields.dropped.read()));
 }
 
 fn bans(bans: &BanMetrics, page: &mut Page) {

@@ -263,6 +263,21 @@ impl FilterMetrics {
     }
 }
 
+/// Header fields of requests.
+#[derive(Debug, Default)]
+pub struct FieldMetrics {
+    pub(super) dropped: Count,
+}
+
+impl FieldMetrics {
+    /// So many were not passed on because of an underscore in their names.
+    pub fn dropped(&self, fields: usize) {
+        if fields > 0 {
+            self.dropped.add(fields as u64);
+        }
+    }
+}
+
 /// Bodies of requests that are held back.
 #[derive(Debug, Default)]
 pub struct BufferMetrics {

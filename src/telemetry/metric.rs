@@ -48,6 +48,7 @@ table! {
     FILTER_FAMILIES  Counter   "gateway_filter_families_total"             ["family" "site" "result"] "Requests that a family of bad-uri recognised.";
     BUFFERED         Gauge     "gateway_http_buffered_bytes"               [] "Of request bodies that no process was chosen for yet.";
     BUFFERS_REFUSED  Counter   "gateway_http_buffers_refused_total"        ["reason"] "Bodies that ended on their way in: no room for them (full, 503), the slowest when there was none (slow, 408), below the floor of pace (pace, 408).";
+    FIELDS_DROPPED   Counter   "gateway_http_fields_dropped_total"         [] "Header fields of requests that were not passed on because of an underscore in their names.";
     BANS             Gauge     "gateway_bans"                              [] "Clients that are banned at the moment.";
     BANS_ALL         Counter   "gateway_bans_total"                        ["reason"] "Bans made since this edge started, those that are only observed too.";
     BAN_REQUESTS     Counter   "gateway_ban_requests_total"                ["result"] "Requests of banned clients.";

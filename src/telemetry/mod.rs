@@ -13,8 +13,8 @@ mod seldom;
 pub mod series;
 
 pub use handle::{
-    AcmeMetrics, BanMetrics, BufferMetrics, ConnectionGuard, FilterMetrics, Handshake, HoldMetrics, InFlight, ListenerMetrics, Ordered,
-    Refusal, ServerMetrics, SiteMetrics, TlsMetrics, UpstreamMetrics, ZoneCounts, ZoneMetrics,
+    AcmeMetrics, BanMetrics, BufferMetrics, ConnectionGuard, FieldMetrics, FilterMetrics, Handshake, HoldMetrics, InFlight,
+    ListenerMetrics, Ordered, Refusal, ServerMetrics, SiteMetrics, TlsMetrics, UpstreamMetrics, ZoneCounts, ZoneMetrics,
 };
 pub use metric::NO_SITE;
 pub use registry::{LookedAfter, Metrics, Totals};

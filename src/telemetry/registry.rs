@@ -15,7 +15,7 @@ use std::{
 use prometheus::process_collector::ProcessCollector;
 
 use super::{
-    handle::{AcmeMetrics, BanMetrics, BufferMetrics, SiteMetrics, TlsMetrics},
+    handle::{AcmeMetrics, BanMetrics, BufferMetrics, FieldMetrics, SiteMetrics, TlsMetrics},
     node::{Node, NodeSample},
     series::Series,
 };
@@ -28,6 +28,7 @@ pub struct Metrics {
     pub(super) acme: Arc<AcmeMetrics>,
     pub(super) bans: Arc<BanMetrics>,
     pub(super) buffers: Arc<BufferMetrics>,
+    pub(super) fields: Arc<FieldMetrics>,
     pub(super) facts: Mutex<Facts>,
     /// An atomic of its own: the access log adds to it from its threads.
     pub(super) access_dropped: Arc<AtomicU64>,
@@ -105,6 +106,7 @@ impl Metrics {
             acme: Arc::default(),
             bans: Arc::default(),
             buffers: Arc::default(),
+            fields: Arc::default(),
             facts: Mutex::default(),
             access_dropped: Arc::default(),
             node: Node::default(),
@@ -122,6 +124,10 @@ impl Metrics {
 
     pub fn buffers(&self) -> Arc<BufferMetrics> {
         self.buffers.clone()
+    }
+
+    pub fn fields(&self) -> Arc<FieldMetrics> {
+        self.fields.clone()
     }
 
     /// Of the machine; 0: /proc does not say.

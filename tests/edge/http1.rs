@@ -59,6 +59,26 @@ fn an_absolute_form_is_taken_for_its_path_and_judged_by_it() {
 }
 
 #[test]
+fn a_field_with_an_underscore_passes_where_it_may_unless_it_reads_as_another() {
+    run(async {
+        let app = origin(echo).await;
+        let edge = Edge::start(&site(
+            &[app],
+            "[limits]\nunderscores = \"pass\"\n",
+            "",
+            "[site.route.\"/env/\"]\nupstream = \"app\"\nrequest_headers = { \"X-Env\" = \"prod\" }\n",
+        ));
+        let fields = "Api_Key: k\r\nX_Real_IP: 9.9.9.9\r\nX_Forwarded_For: 9.9.9.9\r\nX_Env: test\r\nX-User: me\r\nX_User: you\r\nContent_Length: 7\r\n";
+        let answer = ask(&mut edge.connect().await, &format!("GET /env/ HTTP/1.1\r\nHost: a.test\r\n{fields}\r\n")).await;
+        let said = answer.body.to_lowercase();
+        assert!(said.contains("api_key: k\r\n") && said.contains("x-user: me\r\n") && said.contains("x-env: prod\r\n"), "{said}");
+        for gone in ["9.9.9.9", "x_env", "x_user", "content_length"] {
+            assert!(!said.contains(gone), "{gone}: {said}");
+        }
+    });
+}
+
+#[test]
 fn a_raw_target_reaches_the_app_encoded_and_is_judged_by_what_it_means() {
     run(async {
         let app = origin(echo).await;

@@ -106,7 +106,7 @@ pub fn timeouts(table: file::Timeouts) -> plan::Timeouts {
 }
 
 pub fn limits(table: file::Limits, c: &mut Context<'_>) -> plan::Limits {
-    let file::Limits { place: _, headers, header_count, uri, body, buffer, buffers, streams, resets } = table;
+    let file::Limits { place: _, headers, header_count, uri, body, buffer, buffers, streams, resets, underscores } = table;
     let headers = headers.given();
     let uri = uri.given();
     let most = headers.as_ref().map_or(defaults::HEADERS, |at| at.value.0);
@@ -145,6 +145,10 @@ pub fn limits(table: file::Limits, c: &mut Context<'_>) -> plan::Limits {
         buffers: buffers.value().map(|size| size.0),
         streams: count(streams.value().map(|n| n.0), defaults::STREAMS),
         resets: resets.value().map_or_else(|| pace(defaults::RESETS), |rate| rate.0),
+        underscores: match underscores.value() {
+            Some(file::UnderscoresWord::Pass) => plan::Underscores::Pass,
+            Some(file::UnderscoresWord::Drop) | None => plan::Underscores::Drop,
+        },
     }
 }
 

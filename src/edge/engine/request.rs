@@ -10,8 +10,9 @@ use super::super::{
     conn::{appetite, body as deadline, pressure},
     exchange::Exchange,
     forward::{self, Origin},
-    gate::{self, Verdict, maintenance::FIELD},
+    gate::{Verdict, maintenance::FIELD},
     intake::{self, Request, Step},
+    live::Live,
     reply::Reply,
 };
 use crate::rules::header as rule;
@@ -39,7 +40,7 @@ pub fn take(session: &mut Session, exchange: &mut Exchange) -> Result<()> {
         // A client that leaves its window shut; on HTTP/1 the connection itself sees that.
         session.set_write_timeout(Some(live.allowance.send));
     }
-    drop_fields(session);
+    drop_fields(session, &exchange.live);
     Ok(())
 }
 
@@ -56,16 +57,15 @@ fn encode_target(session: &mut Session) {
 
 /// What is not passed on: fields with an underscore would collide with others in CGI and WSGI apps, and an `Upgrade` that opens no WebSocket would make a tunnel
 /// that nobody watches.
-fn drop_fields(session: &mut Session) {
+fn drop_fields(session: &mut Session, live: &Live) {
     let head = session.req_header();
     if head.headers.contains_key(header::UPGRADE) && !intake::is_upgrade(&head.method, head.version, &head.headers) {
         session.req_header_mut().remove_header(&header::UPGRADE);
     }
-    if session.req_header().headers.keys().any(gate::drops) {
-        let bad: Vec<_> = session.req_header().headers.keys().filter(|name| gate::drops(name)).cloned().collect();
-        for name in bad {
-            session.req_header_mut().remove_header(&name);
-        }
+    let bad = live.sieve.dropped(&session.req_header().headers);
+    live.fields.dropped(bad.len());
+    for name in bad {
+        session.req_header_mut().remove_header(&name);
     }
     // HTTP/1.0 has no interim answers (RFC 9110 §10.1.1); the upstream would take ours for 1.1 and send one.
     if session.req_header().version < http::Version::HTTP_11 {

@@ -39,7 +39,7 @@ pub use compiled::{GateRoute, GateSite, LiveZone, ZoneSet};
 pub use https::canonical;
 pub use limit::{Passage, Refused, again};
 pub use misdirected::misdirected;
-pub use sanity::{drops, sanity};
+pub use sanity::sanity;
 
 /// What the gates may know of a request.
 #[derive(Clone, Copy, Debug)]

@@ -21,12 +21,6 @@ pub fn sanity(ask: &Ask, limits: &Limits) -> Verdict {
     }
 }
 
-/// Whether a field is to be dropped before anything reads it: an underscore makes it collide with another one in CGI and WSGI apps.
-#[must_use]
-pub fn drops(name: &HeaderName) -> bool {
-    rule::is_underscored(name)
-}
-
 fn check(ask: &Ask, limits: &Limits) -> Result<(), StatusCode> {
     sizes(ask, limits)?;
     target(ask)?;

@@ -272,12 +272,6 @@ fn sizes_are_held_at_their_bounds() {
 }
 
 #[test]
-fn underscored_names_are_dropped() {
-    assert!(drops(&HeaderName::from_static("x_real_ip")));
-    assert!(!drops(&HeaderName::from_static("x-real-ip")));
-}
-
-#[test]
 fn without_tls_a_site_with_tls_sends_to_it() {
     let gates = Gates::new(route());
     let plain = |request: Request| Request { tls: false, ..request };
