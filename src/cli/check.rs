@@ -151,7 +151,7 @@ fn summary(path: &Path, plan: &Plan, warnings: usize) -> String {
     if warnings > 0 {
         let _ = write!(text, ", and {} about this machine", counted(warnings, "warning"));
     }
-    for set in header_sets(plan) {
+    for set in header_sets(plan).into_iter().chain(filter_sets(plan)) {
         let _ = write!(text, "\n{set}");
     }
     text
@@ -177,6 +177,17 @@ fn header_sets(plan: &Plan) -> Vec<String> {
         sets.entry(key).or_default().push(&site.name);
     }
     sets.into_iter().map(|(set, sites)| format!("headers of {}: {set}", some_of(&sites))).collect()
+}
+
+/// Which set of filters the sites have, a line for each set.
+fn filter_sets(plan: &Plan) -> Vec<String> {
+    let mut sets: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for site in &plan.sites {
+        let set =
+            site.filters.name().map_or_else(|| "of their own (`gateway config show` has each)".to_owned(), |name| format!("\"{name}\""));
+        sets.entry(set).or_default().push(&site.name);
+    }
+    sets.into_iter().map(|(set, sites)| format!("filters of {}: {set}", some_of(&sites))).collect()
 }
 
 /// The first few, and how many more.
