@@ -77,7 +77,7 @@ impl Transport {
         let mut store = RootCertStore::empty();
         match roots {
             Some(pem) => {
-                for cert in CertificateDer::pem_slice_iter(pem) {
+                for cert in CertificateDer::pem_slice_iter(&crate::pki::text::tidied(pem)) {
                     store.add(cert.map_err(|_| ClientError::Roots)?).map_err(ClientError::Trust)?;
                 }
                 if store.is_empty() {

@@ -103,7 +103,7 @@ fn begin(path: &Path) -> Result<Begun, Fatal> {
     child::lower_oom_score();
     // The guard is a fork: before any thread, and while there is little to copy.
     let nursery = Nursery::new(Strangers::Reap).map_err(os("start the guard"))?;
-    let mut plan = load::load(path, &|name| std::env::var(name).ok()).map_err(Fatal::Configuration)?;
+    let mut plan = load::load_to_start(path, &|name| std::env::var(name).ok()).map_err(Fatal::Configuration)?;
     let lock = StateLock::take(&plan.state)?;
     let ledger = Ledger::new(Releases::of(&plan.state));
     let overlay = ledger.overlay(&mut plan.apps, Moment::Start);

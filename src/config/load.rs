@@ -83,6 +83,11 @@ pub fn load_running(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result
     load_from(path, &System { pairs: Pairs::LeftToEdge, ..System::new(env) }, &surroundings())
 }
 
+/// As [`load`], for a gateway that starts: certificates that cannot be used are their site's misfortune, and keep no other from being served. The edge tells of them.
+pub fn load_to_start(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Plan, Complaints> {
+    load_from(path, &System { pairs: Pairs::Whatever, ..System::new(env) }, &surroundings())
+}
+
 /// As [`load`], with what `{env.NAME}` and `{file:/path}` were filled with, which is not to be shown.
 pub fn load_to_show(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<(Plan, Vec<String>), Complaints> {
     let outside = System::new(env);
@@ -296,6 +301,8 @@ struct System<'a> {
 enum Pairs {
     Judged,
     LeftToEdge,
+    /// Nobody: what is there is served, a stand-in where nothing is.
+    Whatever,
 }
 
 impl<'a> System<'a> {
@@ -344,9 +351,14 @@ impl Outside for System<'_> {
         })
     }
 
+    fn takes_any_certificate(&self) -> bool {
+        self.pairs == Pairs::Whatever
+    }
+
     fn pair(&self, cert: &Path, key: &Path) -> Result<(), PairFault> {
-        if self.pairs == Pairs::LeftToEdge {
-            return Ok(());
+        match self.pairs {
+            Pairs::Judged => {}
+            Pairs::LeftToEdge | Pairs::Whatever => return Ok(()),
         }
         let read = |path: &Path, half| read_bytes(path).map_err(|reason| PairFault { half, reason });
         let (chain, secret) = (read(cert, Half::Cert)?, read(key, Half::Key)?);
@@ -363,12 +375,6 @@ fn verdict(error: PairError) -> PairFault {
         PairError::NotYet { from } => (Half::Cert, format!("it is not valid before {}", pki::pair::utc(from))),
         PairError::Expired { since } => (Half::Cert, format!("it expired at {}", pki::pair::utc(since))),
         PairError::NoKey => (Half::Key, "it holds no private key in PEM".into()),
-        PairError::Order { at, of } => (
-            Half::Cert,
-            format!(
-                "its certificates are in the wrong order: the key is that of number {at} of {of}, which must be the first; write the server's own certificate, then the one that signed it, and so on: cat server.pem intermediate.pem > chain.pem"
-            ),
-        ),
         PairError::Mismatch => (Half::Key, "it is not the key of the certificate".into()),
         PairError::Key(error) => (Half::Key, error.to_string()),
     };

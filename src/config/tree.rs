@@ -101,6 +101,10 @@ pub trait Outside {
     ///
     /// Errors: why not, as a sentence without its end.
     fn certificates(&self, path: &std::path::Path) -> Result<(), String>;
+    /// Whether files of certificates and keys are taken as they are, there or not.
+    fn takes_any_certificate(&self) -> bool {
+        false
+    }
     /// Whether a certificate and its key can be served now. Both may be read.
     ///
     /// Errors: [`PairFault`] says which of the two is at fault.

@@ -283,6 +283,8 @@ impl Prepared {
         }
         let ends = tls.iter().flat_map(Tls::served).filter_map(|served| Some((served.host.clone(), served.not_after?)));
         base.metrics.certificates(ends.collect::<Vec<_>>());
+        let own = tls.iter().flat_map(Tls::served).map(|served| (served.host.clone(), served.problem.is_some()));
+        base.metrics.spoilt_certificates(own.collect::<Vec<_>>());
         base.metrics.generation(generation.0);
         let access = plan.log.access.as_ref().zip(base.access.as_ref()).map(|(spec, writer)| AccessLog::new(writer, spec));
         let live = Live {

@@ -19,6 +19,7 @@ use crate::{
     pki::{
         PairError,
         pair::{ByName, Pair},
+        remark::remarks,
     },
     plan::{Plan, Site, SiteTls, TlsVersion},
     vocab::{Host, HostPattern, chain},
@@ -28,6 +29,7 @@ pub mod ca;
 pub mod demand;
 pub mod mutual;
 pub mod tickets;
+mod version;
 
 use ca::Authority;
 use demand::{CaMark, Demand};
@@ -237,6 +239,9 @@ impl Tls {
             });
             let of_clients = || site.client_ca.as_ref().and_then(|ca| mutuals.problem(ca)).map(str::to_owned);
             let problem = problem.or_else(of_clients);
+            for remark in source.remarks(&pairs, site) {
+                tracing::warn!(site = site.name, "{remark}");
+            }
             // What is looked after is known better by whoever looks after it.
             if problem.is_some() || !matches!(site.tls, SiteTls::Acme | SiteTls::OnDemand { .. }) {
                 served.push(source.served(&site.name, problem));
@@ -408,7 +413,7 @@ enum Source {
         vault: Arc<Vault>,
         ask: Arc<str>,
     },
-    /// There should be one, but it cannot be used.
+    /// There should be one, but it cannot be used: our own CA stands in.
     None,
 }
 
@@ -416,15 +421,24 @@ impl Source {
     fn certified(&self, sni: Option<&str>, authority: &Authority) -> Option<Arc<CertifiedKey>> {
         match self {
             Self::Pair(pair) => Some(pair.certified.clone()),
-            Self::Names(names) => names.find(sni),
-            Self::Internal => authority.leaf(sni.unwrap_or("localhost")),
+            Self::Names(names) => names.find(sni).or_else(|| authority.leaf(sni.unwrap_or("localhost"))),
+            Self::Internal | Self::None => authority.leaf(sni.unwrap_or("localhost")),
             Self::Slot(slot) => match slot.pair() {
                 Some(pair) => Some(pair.certified.clone()),
                 None => authority.leaf(sni.unwrap_or("localhost")),
             },
             Self::Demand { vault, .. } => Some(vault.find(&Host::parse(sni?).ok()?)?.pair()?.certified.clone()),
-            Self::None => None,
         }
+    }
+
+    /// What clients would take offence at, of what is served.
+    fn remarks(&self, pairs: &HashMap<PathBuf, Arc<Pair>>, site: &Site) -> Vec<String> {
+        let own: Vec<&Pair> = match (self, &site.tls) {
+            (Self::Pair(pair), _) => vec![pair],
+            (_, SiteTls::Directory { dir }) => pairs.iter().filter(|(cert, _)| cert.starts_with(dir)).map(|(_, pair)| &**pair).collect(),
+            (_, _) => return Vec::new(),
+        };
+        remarks(&own, &site.hosts)
     }
 
     fn served(&self, site: &str, problem: Option<String>) -> Served {

@@ -4,6 +4,8 @@ use rustls::pki_types::{CertificateDer, pem::PemObject};
 use thiserror::Error;
 use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 
+use super::text::tidied;
+
 /// Why a file is no bundle of certificates.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 pub enum BundleError {
@@ -24,7 +26,7 @@ pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, BundleEr
             Ok(_) | Err(_) => Err(BundleError::Broken(n + 1)),
         }
     };
-    let all: Vec<_> = CertificateDer::pem_slice_iter(pem).enumerate().map(read).collect::<Result<_, _>>()?;
+    let all: Vec<_> = CertificateDer::pem_slice_iter(&tidied(pem)).enumerate().map(read).collect::<Result<_, _>>()?;
     if all.is_empty() { Err(BundleError::Empty) } else { Ok(all) }
 }
 

@@ -4,7 +4,10 @@
 //! `config` at check, `acme` before a bundle is kept, `edge` before it is served.
 
 pub mod bundle;
+pub mod order;
 pub mod pair;
+pub mod remark;
+pub mod text;
 
 pub use bundle::{BundleError, certificates};
 pub use pair::{Pair, PairError, Validity};

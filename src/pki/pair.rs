@@ -11,6 +11,7 @@ use rustls::{
 use thiserror::Error;
 use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer};
 
+use super::{order::ordered, text::tidied};
 use crate::ipc::message::{Material, Pem};
 
 /// An issuer's name is shown in tables; some are essays.
@@ -30,9 +31,6 @@ pub enum PairError {
     NoKey,
     #[error("use a key that is not that of the certificate")]
     Mismatch,
-    /// It is the key of another certificate of the chain; counted from 1.
-    #[error("use a chain in the wrong order: the key is that of its certificate {at} of {of}, which must be the first")]
-    Order { at: usize, of: usize },
     #[error("use the key")]
     Key(#[source] rustls::Error),
     #[error("use a certificate that is not valid before {}", utc(*from))]
@@ -71,17 +69,29 @@ pub struct Pair {
 const STAGING: &str = "(STAGING)";
 
 impl Pair {
+    /// The certificate that the key belongs to is the leaf, wherever it stands; the others are put in order behind it.
+    ///
     /// Errors: [`PairError`], but for what only time can tell.
     pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self, PairError> {
-        let chain: Vec<_> = CertificateDer::pem_slice_iter(chain).collect::<Result<_, _>>().map_err(|_| PairError::NoCertificate)?;
+        let chain: Vec<_> =
+            CertificateDer::pem_slice_iter(&tidied(chain)).collect::<Result<_, _>>().map_err(|_| PairError::NoCertificate)?;
+        let first = chain.first().ok_or(PairError::NoCertificate)?;
+        facts(first).ok_or(PairError::Certificate)?;
+        let key = PrivateKeyDer::from_pem_slice(&tidied(key)).map_err(|_| PairError::NoKey)?;
+        let key = default_provider().key_provider.load_private_key(key).map_err(PairError::Key)?;
+        let match_of = |cert: &CertificateDer<'static>| CertifiedKey::new(vec![cert.clone()], key.clone()).keys_match();
+        let leaf = match match_of(first) {
+            // A key that does not tell is taken at its word.
+            Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => 0,
+            Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
+                chain.iter().position(|cert| match_of(cert).is_ok()).ok_or(PairError::Mismatch)?
+            }
+            Err(error) => return Err(PairError::Key(error)),
+        };
+        let chain = ordered(chain, leaf);
         let leaf = chain.first().ok_or(PairError::NoCertificate)?;
         let Facts { names, not_before, not_after, issuer, serial, signed_itself } = facts(leaf).ok_or(PairError::Certificate)?;
-        let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| PairError::NoKey)?;
-        let (all, spare) = (chain.clone(), key.clone_key());
-        let certified = CertifiedKey::from_der(chain, key, &default_provider()).map_err(|error| match error {
-            rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => misplaced(&all, &spare),
-            error => PairError::Key(error),
-        })?;
+        let certified = CertifiedKey::new(chain, key);
         Ok(Self { certified: Arc::new(certified), names, not_before, not_after, issuer, serial, signed_itself })
     }
 
@@ -134,15 +144,6 @@ impl Pair {
     #[must_use]
     pub fn is(&self, other: &Self) -> bool {
         self.certified.cert.first() == other.certified.cert.first()
-    }
-}
-
-/// A chain that begins at its other end has a certificate for the key all the same.
-fn misplaced(chain: &[CertificateDer<'static>], key: &PrivateKeyDer<'static>) -> PairError {
-    let fits = |cert: &CertificateDer<'static>| CertifiedKey::from_der(vec![cert.clone()], key.clone_key(), &default_provider()).is_ok();
-    match chain.iter().position(fits) {
-        Some(at) => PairError::Order { at: at + 1, of: chain.len() },
-        None => PairError::Mismatch,
     }
 }
 
@@ -272,11 +273,14 @@ mod tests {
     }
 
     #[test]
-    fn a_chain_that_begins_at_its_other_end_is_told_from_a_key_of_another() {
+    fn a_chain_that_begins_at_its_other_end_is_turned_and_told_from_a_key_of_another() {
         let ((leaf, key), (above, _), (other, _)) = (made(&["a.test"]), made(&["ca.test"]), made(&["root.test"]));
         let chain = format!("{other}{above}{leaf}");
-        let error = Pair::from_pem(chain.as_bytes(), key.as_bytes()).expect_err("reversed");
-        assert!(matches!(error, PairError::Order { at: 3, of: 3 }), "{error}");
+        let pair = Pair::from_pem(chain.as_bytes(), key.as_bytes()).expect("turned");
+        assert_eq!((pair.names.as_slice(), pair.certified.cert.len()), (["a.test".to_owned()].as_slice(), 3));
+        let glued = format!("\u{feff}{}{}", leaf.trim_end(), above.trim_end());
+        let marked = format!("\u{feff}{key}");
+        assert_eq!(Pair::from_pem(glued.as_bytes(), marked.as_bytes()).expect("read").certified.cert.len(), 2);
         let error = Pair::from_pem(format!("{other}{above}").as_bytes(), key.as_bytes()).expect_err("not its key");
         assert!(matches!(error, PairError::Mismatch), "{error}");
         Pair::from_pem(format!("{leaf}{above}{other}").as_bytes(), key.as_bytes()).expect("in order");

@@ -23,8 +23,8 @@ use super::{
     },
     metric::{
         ACCESS_DROPPED, ACME_ORDERS, APP_CPU, APP_HELD, APP_HOLD, APP_LAST_SUCCESS, APP_MEMORY, APP_RESTARTS, APP_RUNS, APP_STATE, APP_UP,
-        BAN_REQUESTS, BANS, BANS_ALL, BUFFERED, BUFFERS_REFUSED, BUILD, CERT_AT_RISK, CERT_NOT_AFTER, CONNECTIONS, CONNECTIONS_ALL,
-        EDGE_RESTARTS, FIELDS_DROPPED, FILTER_FAMILIES, FILTER_HITS, GENERATION, HTTP_DURATION, HTTP_IN_FLIGHT, HTTP_RECEIVED,
+        BAN_REQUESTS, BANS, BANS_ALL, BUFFERED, BUFFERS_REFUSED, BUILD, CERT_AT_RISK, CERT_NOT_AFTER, CERT_PROBLEM, CONNECTIONS,
+        CONNECTIONS_ALL, EDGE_RESTARTS, FIELDS_DROPPED, FILTER_FAMILIES, FILTER_HITS, GENERATION, HTTP_DURATION, HTTP_IN_FLIGHT, HTTP_RECEIVED,
         HTTP_REQUESTS, HTTP_SENT, Kind, Metric, NODE_AVAILABLE, NODE_CPU, NODE_DISK, NODE_DISK_TOTAL, NODE_LOAD, NODE_MEMORY, REFUSED,
         RELOADS, TABLE, TLS_DURATION, TLS_HANDSHAKES, UPSTREAM_FLIGHT, UPSTREAM_PANIC, UPSTREAM_REQS, UPSTREAM_RETRIES, UPSTREAM_SUSPECT,
         UPSTREAM_TIME, UPSTREAM_UP, ZONE_KEYS, ZONE_REQUESTS, ZONE_WAITING,
@@ -204,6 +204,7 @@ fn facts(facts: &Facts, page: &mut Page) {
     let Facts {
         apps: AppTable { instances, restarts, edge_restarts, jobs },
         certificates,
+        spoilt,
         looked_after,
         generation,
         reloads_done,
@@ -268,6 +269,7 @@ fn facts(facts: &Facts, page: &mut Page) {
     page.family(CERT_AT_RISK, |f| {
         looked_after.iter().for_each(|(host, standing)| f.level(&[host], f64::from(u8::from(standing.at_risk))));
     });
+    page.family(CERT_PROBLEM, |f| spoilt.iter().for_each(|(host, spoilt)| f.level(&[host], f64::from(u8::from(*spoilt)))));
     page.family(RELOADS, |f| {
         f.count(&["done"], *reloads_done);
         f.count(&["refused"], *reloads_refused);

@@ -70,6 +70,7 @@ table! {
     APP_HOLD         Histogram "gateway_app_hold_seconds"                  ["app"] "How long requests have waited for an instance.";
     CERT_NOT_AFTER   Gauge     "gateway_certificate_not_after_timestamp_seconds" ["host"] "When the certificate that is served ends.";
     CERT_AT_RISK     Gauge     "gateway_certificate_at_risk"               ["host"] "1 where a certificate that is looked after has a third of its life left or less, or is not there: somebody should look.";
+    CERT_PROBLEM     Gauge     "gateway_certificate_problem"               ["host"] "1 where a certificate of one's own has ended or cannot be used: what is served instead is older, or stands in.";
     ACME_ORDERS      Counter   "gateway_acme_orders_total"                 ["result"] "Orders of certificates that came to an end.";
     RELOADS          Counter   "gateway_config_reloads_total"              ["result"] "Reloads of the configuration.";
     GENERATION       Gauge     "gateway_config_generation"                 [] "Counts the configurations that were put in force.";

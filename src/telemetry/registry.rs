@@ -41,6 +41,8 @@ pub struct Metrics {
 pub(super) struct Facts {
     pub(super) apps: AppTable,
     pub(super) certificates: BTreeMap<String, i64>,
+    /// Likewise; whether something is wrong with it.
+    pub(super) spoilt: BTreeMap<String, bool>,
     pub(super) looked_after: BTreeMap<String, LookedAfter>,
     pub(super) generation: u64,
     pub(super) reloads_done: u64,
@@ -147,6 +149,11 @@ impl Metrics {
     /// Every served host with the end of its certificate in Unix seconds, whole.
     pub fn certificates(&self, ends: impl IntoIterator<Item = (String, i64)>) {
         lock(&self.facts).certificates = ends.into_iter().collect();
+    }
+
+    /// Every host with a certificate of its own, and whether something is wrong with that; whole.
+    pub fn spoilt_certificates(&self, hosts: impl IntoIterator<Item = (String, bool)>) {
+        lock(&self.facts).spoilt = hosts.into_iter().collect();
     }
 
     /// Every name whose certificate is ordered from a CA, whole.

@@ -8,6 +8,7 @@ mod acme_double;
 mod admin;
 mod bans;
 mod bounds;
+mod certificates;
 mod check;
 mod config;
 mod control;

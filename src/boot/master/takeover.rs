@@ -69,7 +69,7 @@ pub fn begin(state: State, path: &Path) -> Result<Begun, Fatal> {
     child::keep_oom_score(state.oom_score.clone());
     let (guard, pipe) = state.guard;
     let nursery = Nursery::adopt(Pid::from_raw(guard), bag::claim(pipe).map_err(TakeOverError::Descriptor)?);
-    let load = || load::load_running(path, &|name| std::env::var(name).ok());
+    let load = || load::load_to_start(path, &|name| std::env::var(name).ok());
     let (mut plan, source): (Plan, Source) = state.plan(load).map_err(Fatal::Configuration)??;
     for (name, app) in plan.apps.iter_mut().filter(|(_, app)| app.release.is_some()) {
         // As the configuration has it: the release is laid over it anew.

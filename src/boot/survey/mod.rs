@@ -28,6 +28,7 @@ use crate::{
 };
 
 mod app;
+mod certificate;
 mod program;
 mod unit;
 
@@ -58,6 +59,7 @@ pub fn survey(plan: &Plan, index: &Index, running: &Running, units: &Units, out:
     survey.reach();
     survey.unit();
     survey.listeners();
+    survey.certificates();
     for (name, app) in &plan.apps {
         survey.app(name, app);
     }

@@ -97,11 +97,15 @@ fn table(table: file::TlsTable, c: &mut Context<'_>) -> Option<plan::SiteTls> {
         return on_demand.value().map(|ask| plan::SiteTls::OnDemand { ask: ask.0 });
     }
     if !dir.is_absent() {
-        let dir = file_of(dir.given()?, Kind::Directory, c)?;
+        let dir = dir.given()?;
+        let dir = if c.outside.takes_any_certificate() { c.absolute(&dir.value.0) } else { file_of(dir, Kind::Directory, c)? };
         return Some(plan::SiteTls::Directory { dir });
     }
     let cert = cert.required("tls has no cert", place, "add cert = \"chain.pem\"", c.out);
     let key = key.required("tls has no key", place, "add key = \"key.pem\"", c.out);
+    if c.outside.takes_any_certificate() {
+        return Some(plan::SiteTls::Files { cert: c.absolute(&cert?.value.0), key: c.absolute(&key?.value.0) });
+    }
     let places = cert.as_ref().map(|at| at.place).zip(key.as_ref().map(|at| at.place));
     let cert = cert.and_then(|at| file_of(at, Kind::File, c));
     let key = key.and_then(|at| {

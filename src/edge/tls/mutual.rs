@@ -27,9 +27,10 @@ use x509_parser::{
 };
 
 pub use super::demand::CaMark;
-use super::{OnBadPair, TlsBase, tickets::Scope};
+use super::{OnBadPair, TlsBase, tickets::Scope, version::Telling};
 use crate::{
     ipc::message::{Materials, Roots},
+    pki::text::tidied,
     plan::Plan,
     vocab::chain,
 };
@@ -78,7 +79,7 @@ impl Mutual {
         let Roots { path, pem } = roots;
         let pem = pem.as_ref().map_err(|reason| MutualError::Unread { path: path.clone(), reason: reason.clone() })?;
         let mut store = RootCertStore::empty();
-        for cert in CertificateDer::pem_slice_iter(pem) {
+        for cert in CertificateDer::pem_slice_iter(&tidied(pem)) {
             let cert = cert.map_err(|_| MutualError::Empty(path.clone()))?;
             store.add(cert).map_err(|source| MutualError::Root { path: path.clone(), source })?;
         }
@@ -89,6 +90,7 @@ impl Mutual {
             .build()
             .map_err(|source| MutualError::Verifier { path: path.clone(), source })?;
         let mark = mark(pem);
+        let verifier = Arc::new(Telling::new(verifier));
         Ok(Self { mark, verifier, tickets: base.tickets.ticketer(Scope::Of(mark))?, sessions: ServerSessionMemoryCache::new(SESSIONS) })
     }
 }

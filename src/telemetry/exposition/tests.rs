@@ -41,6 +41,7 @@ gateway_app_held_requests{app}
 gateway_app_hold_seconds{app}
 gateway_certificate_not_after_timestamp_seconds{host}
 gateway_certificate_at_risk{host}
+gateway_certificate_problem{host}
 gateway_acme_orders_total{result}
 gateway_config_reloads_total{result}
 gateway_config_generation{}
@@ -126,6 +127,7 @@ fn busy() -> (Metrics, Vec<Box<dyn std::any::Any>>) {
     metrics.tls().done(Handshake::Closed, Duration::from_millis(2));
     metrics.apps(&table());
     metrics.certificates([("example.com".to_owned(), 1_800_000_000)]);
+    metrics.spoilt_certificates([("example.com".to_owned(), true)]);
     metrics.looked_after([
         ("acme.example".to_owned(), LookedAfter { not_after: Some(1_790_000_000), at_risk: false }),
         ("new.example".to_owned(), LookedAfter { not_after: None, at_risk: true }),
