@@ -2,10 +2,10 @@
 //!
 //! Pure.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use crate::{
-    plan::{Ca, Challenge, ban::Offence},
+    plan::{Ca, Challenge},
     vocab::ByteSize,
 };
 
@@ -84,11 +84,7 @@ pub const BAN_TIME: Duration = Duration::from_secs(3600);
 pub const REDIRECT: http::StatusCode = http::StatusCode::PERMANENT_REDIRECT;
 pub const CONTENT_TYPE: &str = "text/plain; charset=utf-8";
 
-/// Two visits to where nobody honest goes, or ten pages that are not there.
-#[must_use]
-pub fn ban_points() -> BTreeMap<Offence, u16> {
-    [(Offence::BadUri, 5), (Offence::Zone, 2), (Offence::Status(401), 2), (Offence::Status(404), 1)].into()
-}
+pub use crate::plan::ban::usual as ban_points;
 
 /// `ca = "letsencrypt"`, which is what a configuration without `ca` means.
 #[must_use]

@@ -301,11 +301,13 @@ words! {
 table! {
     /// Clients that misbehave are shut out: who collects `max` points within `find_time` gets 403 for `ban_time`, and new TLS connections are closed at once.
     Ban {
-        /// What counts how much: a refusal by a filter ("bad-uri", "bad-method", "scanner-ua"), by a zone ("zone"), a failed login ("auth"), or the status of an
-        /// answer ("404", or "4xx" and "5xx" for those without points of their own). A request counts once, by the dearest.
-        /// Default: bad-uri = 5, zone = 2, 401 = 2, 404 = 1.
+        /// What counts how much: a refusal by a filter ("bad-uri", "bad-method", "scanner-ua"), what a filter only observes ("observed"), a path that scanners ask for
+        /// and that was not there ("probe"), a refusal by a zone ("zone"), one after fifty others without a good answer between them ("zone-row"), a failed login
+        /// ("auth"), or the status of an answer ("404", or "4xx" and "5xx" for those without points of their own). 404, 410 and probe count once for each path; a 401
+        /// for a request without credentials counts nothing. A request counts once, by the dearest.
+        /// Default: bad-uri = 3, probe = 2, auth = 1, zone-row = 1.
         points: Named<Whole<0, 10_000>>,
-        /// Default: 10.
+        /// Good answers raise it up to threefold, but not for what a filter refuses. Default: 10.
         max: Whole<1, 10_000>,
         /// Points older than this count no more, to a sixteenth of it. Default: 10m.
         find_time: Time,

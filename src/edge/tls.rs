@@ -19,19 +19,20 @@ use crate::{
     pki::{
         PairError,
         pair::{ByName, Pair},
-        remark::remarks,
+        remark::{named, remarks},
     },
     plan::{Plan, Site, SiteTls, TlsVersion},
     vocab::{Host, HostPattern, chain},
 };
 
 pub mod ca;
+mod choice;
 pub mod demand;
 pub mod mutual;
 pub mod tickets;
-mod version;
 
 use ca::Authority;
+use choice::{Choice, choose};
 use demand::{CaMark, Demand};
 use mutual::{Mutual, Mutuals};
 use tickets::{Scope, Tickets};
@@ -347,35 +348,6 @@ impl Wanting {
     }
 }
 
-/// What to serve of one file, and what is wrong with it.
-struct Choice {
-    pair: Option<Arc<Pair>>,
-    problem: Option<PairError>,
-}
-
-/// A pair takes the place of the one in service only where it can be served now; one that nothing better stands in for is served as it is,
-/// because a client that looks past an old date is better off than one that meets nothing.
-///
-/// Errors: what was read, under [`OnBadPair::Refuse`], unless it is in service already: time has passed then, and nobody has made a mistake.
-fn choose(read: Result<Pair, PairError>, in_service: Option<&Arc<Pair>>, now: i64, bad: OnBadPair) -> Result<Choice, PairError> {
-    let (pair, problem) = match read {
-        Ok(pair) => {
-            let problem = pair.valid(now).err();
-            (Some(pair), problem)
-        }
-        Err(error) => (None, Some(error)),
-    };
-    let Some(problem) = problem else { return Ok(Choice { pair: pair.map(Arc::new), problem: None }) };
-    let same = pair.as_ref().zip(in_service).is_some_and(|(pair, in_service)| pair.is(in_service));
-    match bad {
-        OnBadPair::Refuse if !same => Err(problem),
-        OnBadPair::Refuse | OnBadPair::Keep => {
-            let kept = in_service.cloned().or_else(|| pair.map(Arc::new));
-            Ok(Choice { pair: kept, problem: Some(problem) })
-        }
-    }
-}
-
 /// Of suites that both sides have, the first of ours is taken.
 fn server_config(
     base: &TlsBase,
@@ -438,7 +410,7 @@ impl Source {
             (_, SiteTls::Directory { dir }) => pairs.iter().filter(|(cert, _)| cert.starts_with(dir)).map(|(_, pair)| &**pair).collect(),
             (_, _) => return Vec::new(),
         };
-        remarks(&own, &site.hosts)
+        remarks(&own, &named(site))
     }
 
     fn served(&self, site: &str, problem: Option<String>) -> Served {

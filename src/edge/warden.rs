@@ -89,6 +89,23 @@ impl Warden {
         self.jail.held(Who::of(ip)?, now)
     }
 
+    /// Whether he has not been charged with this path yet.
+    pub fn is_new(&self, client: IpAddr, path: &[u8], rule: &Rule) -> bool {
+        Who::of(client).is_some_and(|who| self.jail.is_new(who, path, rule, now()))
+    }
+
+    /// Whether he goes on and on where a zone refuses him.
+    pub fn crowds(&self, client: IpAddr, rule: &Rule) -> bool {
+        Who::of(client).is_some_and(|who| self.jail.crowds(who, rule, now()))
+    }
+
+    /// He was answered as honest people are.
+    pub fn credit(&self, client: IpAddr) {
+        if let Some(who) = Who::of(client) {
+            self.jail.credit(who);
+        }
+    }
+
     /// Counts an offence, and bans whoever has done too much.
     pub fn charge(&self, client: IpAddr, charge: Charge, rule: &Rule, mode: BanMode) {
         let Some(who) = Who::of(client) else { return };

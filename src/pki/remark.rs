@@ -3,7 +3,7 @@
 //! Pure.
 
 use super::{order, pair::Pair};
-use crate::vocab::HostPattern;
+use crate::{plan::Site, vocab::HostPattern};
 
 /// So many names are listed of more.
 const SHOWN: usize = 3;
@@ -28,6 +28,12 @@ pub fn remarks(pairs: &[&Pair], hosts: &[HostPattern]) -> Vec<String> {
         all.push(format!("there is no certificate for {}, only for {names}: clients refuse it", listed(&missed)));
     }
     all
+}
+
+/// All names that a site is asked for by, those included that only lead to another one.
+#[must_use]
+pub fn named(site: &Site) -> Vec<HostPattern> {
+    site.hosts.iter().cloned().chain(site.redirected.iter().cloned().map(HostPattern::Exact)).collect()
 }
 
 fn lacks_what_signed_it(pair: &Pair) -> bool {

@@ -40,11 +40,23 @@ pub enum Offence {
     BadMethod,
     ScannerUa,
     Zone,
+    /// A refusal of a zone that comes after many others, and nothing else between them.
+    ZoneRow,
     Auth,
+    /// A path that only somebody asks for who looks for what is not there, and it was not there. Each path once.
+    Probe,
+    /// What a filter recognised and let pass.
+    Observed,
     /// 4 or 5: every status of the class that has no points of its own.
     Class(u8),
     /// 400 to 599.
     Status(u16),
+}
+
+/// What counts where the file does not say: what honest people never do, whatever an app answers them.
+#[must_use]
+pub fn usual() -> BTreeMap<Offence, u16> {
+    [(Offence::BadUri, 3), (Offence::Probe, 2), (Offence::ZoneRow, 1), (Offence::Auth, 1)].into()
 }
 
 /// Why a word is no offence.
@@ -58,7 +70,13 @@ pub enum OffenceError {
 
 impl Offence {
     /// The words; any status from 400 to 599 is one too.
-    pub const WORDS: [&str; 7] = ["bad-uri", "bad-method", "scanner-ua", "zone", "auth", "4xx", "5xx"];
+    pub const WORDS: [&str; 10] = ["bad-uri", "bad-method", "scanner-ua", "zone", "zone-row", "auth", "probe", "observed", "4xx", "5xx"];
+
+    /// Whether good conduct makes no difference: what an enforced filter refuses nobody sends by chance.
+    #[must_use]
+    pub const fn is_certain(self) -> bool {
+        matches!(self, Self::BadUri | Self::BadMethod | Self::ScannerUa)
+    }
 
     /// Errors: [`OffenceError`]
     pub fn parse(text: &str) -> Result<Self, OffenceError> {
@@ -67,7 +85,10 @@ impl Offence {
             "bad-method" => Self::BadMethod,
             "scanner-ua" => Self::ScannerUa,
             "zone" => Self::Zone,
+            "zone-row" => Self::ZoneRow,
             "auth" => Self::Auth,
+            "probe" => Self::Probe,
+            "observed" => Self::Observed,
             "4xx" => Self::Class(4),
             "5xx" => Self::Class(5),
             _ if text.starts_with(|c: char| c.is_ascii_digit()) => {
@@ -86,7 +107,10 @@ impl fmt::Display for Offence {
             Self::BadMethod => f.write_str("bad-method"),
             Self::ScannerUa => f.write_str("scanner-ua"),
             Self::Zone => f.write_str("zone"),
+            Self::ZoneRow => f.write_str("zone-row"),
             Self::Auth => f.write_str("auth"),
+            Self::Probe => f.write_str("probe"),
+            Self::Observed => f.write_str("observed"),
             Self::Class(class) => write!(f, "{class}xx"),
             Self::Status(status) => write!(f, "{status}"),
         }

@@ -36,7 +36,7 @@ max = 10
 host = ["localhost"]
 tls = "internal"
 filters = ["bad-uri"]
-[site.route."= /gone"]
+[site.route."/gone"]
 respond = { status = 404, body = "not here" }
 [site.route."/"]
 respond = { status = 200, body = "in" }
@@ -44,7 +44,7 @@ respond = { status = 200, body = "in" }
 host = "plain.test"
 tls = "off"
 filters = ["bad-uri"]
-[site.route."= /gone"]
+[site.route."/gone"]
 respond = { status = 404, body = "not here" }
 [site.route."/"]
 respond = { status = 200, body = "in" }
@@ -218,7 +218,9 @@ async fn points_come_from_statuses_of_the_app_too_and_unban_forgets_them() {
     );
     let gateway = Gateway::start(&config);
     let ask = async |client: &str| {
-        let asked = request("GET", "app.test", "/").header("x-forwarded-for", client).body(Full::default()).expect("a request");
+        // 404 counts once for each path.
+        let path = format!("/{}", app.hits());
+        let asked = request("GET", "app.test", &path).header("x-forwarded-for", client).body(Full::default()).expect("a request");
         send(gateway.http(), asked).await.expect("an answer").status.as_u16()
     };
     for _ in 0..3 {

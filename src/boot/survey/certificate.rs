@@ -6,7 +6,10 @@ use super::Survey;
 use crate::{
     config::complaint::Code,
     master::materials,
-    pki::{Pair, remark::remarks},
+    pki::{
+        Pair,
+        remark::{named, remarks},
+    },
     plan::SiteTls,
     vocab::chain,
 };
@@ -35,7 +38,7 @@ impl Survey<'_> {
                 self.warn(Code::BadCertificate, &keys, message, "renew it, or take it out of the directory");
             }
             let good: Vec<&Pair> = own().filter_map(|(_, pair)| pair.as_ref().ok()).collect();
-            for remark in remarks(&good, &site.hosts) {
+            for remark in remarks(&good, &named(site)) {
                 let message = format!("site {:?}: {remark}", site.name);
                 let cure = "put the server's own certificate and those that signed it into one file: cat server.pem intermediate.pem > chain.pem; have one issued for every host";
                 self.warn(Code::BadCertificate, &keys, message, cure);

@@ -23,7 +23,7 @@ pub async fn send(session: &mut Session, exchange: &mut Exchange, reply: Reply) 
     let Reply { status, headers, body, offence, refused, last } = reply;
     exchange.offence = offence;
     exchange.refused = refused.or(exchange.refused.take());
-    report::charge(exchange, status);
+    report::charge(session, exchange, status);
     if last {
         session.set_keepalive(None);
         if let Some(client) = super::client(session) {
@@ -60,7 +60,7 @@ pub fn dress(session: &mut Session, exchange: &mut Exchange, answer: &mut Respon
         return;
     }
     exchange.status = Some(status.as_u16());
-    report::charge(exchange, status);
+    report::charge(session, exchange, status);
     let tunnel = status == StatusCode::SWITCHING_PROTOCOLS;
     if super::client(session).is_some_and(|client| client.draining.is_cancelled()) {
         session.set_keepalive(None);

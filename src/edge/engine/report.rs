@@ -6,14 +6,14 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use http::{HeaderValue, StatusCode, Version, header};
+use http::{HeaderValue, Method, StatusCode, Version, header};
 use pingora::{Error, ErrorType, proxy::Session};
 
 use super::super::{
     blackbox::{Failure, plain},
     conn::{Client, Unread, cut},
     exchange::{Author, CLIENT_GONE, Exchange, Trouble},
-    gate::{Inspection, maintenance::without_secret},
+    gate::{Inspection, ban::Deed, maintenance::without_secret},
     intake,
     live::{Live, LiveAction},
     refused,
@@ -127,7 +127,8 @@ pub fn unread(live: &Live, client: &Client, unread: &Unread) {
     let Unread { id, status, by, method, target, took } = unread;
     let id = id.to_str().unwrap_or("");
     let ip = client.peer.ip().to_canonical();
-    live.sentry.charge(ip, None, status.as_u16());
+    let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
+    live.sentry.charge(ip, &Deed { offence: None, status: status.as_u16(), path, seen: None, tried: false, php: false });
     live.nobody.done(status.as_u16(), *took, 0, 0);
     live.blackbox.keep(&Failure {
         refused: Some(by),
@@ -183,10 +184,27 @@ fn say_refusal(exchange: &Exchange, path: &[u8]) {
 const LONGEST_SAID: usize = 200;
 
 /// What the client did may count against it: before it hears of it, so that its very next request finds it banned.
-pub fn charge(exchange: &mut Exchange, status: StatusCode) {
-    if !std::mem::replace(&mut exchange.charged, true) {
-        exchange.live.sentry.charge(exchange.client, exchange.offence, status.as_u16());
+pub fn charge(session: &Session, exchange: &mut Exchange, status: StatusCode) {
+    if std::mem::replace(&mut exchange.charged, true) {
+        return;
     }
+    let head = session.req_header();
+    let path = head.raw_path().split(|byte| *byte == b'?').next().unwrap_or_default();
+    let deed = Deed {
+        offence: exchange.offence,
+        status: status.as_u16(),
+        path,
+        seen: exchange.inspection.as_ref().and_then(Inspection::seen).or(exchange.seen),
+        tried: head.headers.contains_key(header::AUTHORIZATION) || head.method == Method::POST,
+        php: path.ends_with(b".php") && is_php(exchange),
+    };
+    exchange.live.sentry.charge(exchange.client, &deed);
+}
+
+/// Whether the app behind the route is a program of PHP.
+fn is_php(exchange: &Exchange) -> bool {
+    let app = exchange.pool().and_then(|pool| pool.app()).and_then(|app| exchange.live.plan.apps.get(app));
+    app.is_some_and(|app| app.command.iter().any(|word| word.contains("php")))
 }
 
 fn unix_ms() -> u64 {

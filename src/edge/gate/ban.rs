@@ -12,7 +12,7 @@ use crate::{
         refused,
         warden::{Charge, Warden, Watched, enforces},
     },
-    plan::{self, BanMode, ban::Offence},
+    plan::{self, BanMode, Family, ban::Offence},
     rules::jail::{Reason, Rule, Sentence, Who},
 };
 
@@ -28,6 +28,48 @@ pub enum Spared {
     Ignored(IpAddr),
     #[error("{0} is no client's address")]
     Nobody(IpAddr),
+}
+
+/// What somebody asked for and was answered.
+#[derive(Clone, Copy, Debug)]
+pub struct Deed<'a> {
+    /// What a gate refused it for.
+    pub offence: Option<Offence>,
+    pub status: u16,
+    /// Without a query.
+    pub path: &'a [u8],
+    /// What a filter took it for, refused or not.
+    pub seen: Option<Family>,
+    /// It came with credentials, or with a form that may hold some: a 401 for any other only invites.
+    pub tried: bool,
+    /// What is behind the route is a program of PHP, whose own paths are no probes.
+    pub php: bool,
+}
+
+impl Deed<'_> {
+    /// By what it may count.
+    fn offences(&self) -> impl Iterator<Item = Offence> {
+        let missing = matches!(self.status, 404 | 410);
+        let own = self.php && self.path.ends_with(b".php");
+        let by_status = self.status >= 400 && !(self.status == 401 && !self.tried) && !(missing && own);
+        let probe = missing && !own && matches!(self.seen, Some(Family::Probe | Family::DotFile | Family::Extension));
+        let observed = self.seen.is_some() && self.offence.is_none();
+        let row = self.offence == Some(Offence::Zone);
+        let special = [(probe, Offence::Probe), (observed, Offence::Observed), (row, Offence::ZoneRow)];
+        let of_status = [Offence::Status(self.status), Offence::Class((self.status / 100) as u8)];
+        let special = special.into_iter().filter_map(|(is, offence)| is.then_some(offence));
+        self.offence.into_iter().chain(special).chain(of_status.into_iter().filter(move |_| by_status))
+    }
+
+    /// Whether an offence counts once for each path.
+    fn counts_paths(&self, offence: Offence) -> bool {
+        let missing = matches!(self.status, 404 | 410);
+        match offence {
+            Offence::Probe => true,
+            Offence::Status(_) | Offence::Class(_) => missing,
+            _ => false,
+        }
+    }
 }
 
 /// The warden as one configuration sees him: what counts, and who is exempt.
@@ -102,14 +144,32 @@ impl Sentry {
         Some(enforces(self.mode(), sentence.reason))
     }
 
-    /// Counts what somebody is answered: a refusal by a gate, else the status; once, by what is dearest.
-    pub fn charge(&self, client: IpAddr, offence: Option<Offence>, status: u16) {
-        let Some(law) = self.law.as_ref().filter(|_| offence.is_some() || status >= 400) else { return };
-        let by_status = [Offence::Status(status), Offence::Class((status / 100) as u8)].into_iter().find(|by| law.points.contains_key(by));
-        let charges = offence.into_iter().chain(by_status);
+    /// Counts what somebody is answered: a refusal by a gate, what a filter saw, else the status; once, by what is dearest.
+    pub fn charge(&self, client: IpAddr, deed: &Deed<'_>) {
+        let Some(law) = self.law.as_ref() else { return };
+        let good = deed.status < 400 && deed.offence.is_none();
+        if good {
+            self.warden.credit(client);
+            if deed.seen.is_none() {
+                return;
+            }
+        }
+        if self.is_exempt(client) {
+            return;
+        }
+        let exact = law.points.contains_key(&Offence::Status(deed.status));
+        let row = law.points.contains_key(&Offence::ZoneRow);
+        let crowds = deed.offence == Some(Offence::Zone) && row && self.warden.crowds(client, &law.rule);
+        let counts = |offence: &Offence| match offence {
+            Offence::ZoneRow => crowds,
+            // A status that has points of its own is not counted by its class.
+            Offence::Class(_) => !exact,
+            _ => true,
+        };
+        let charges = deed.offences().filter(counts);
         let charges = charges.filter_map(|offence| Some(Charge { offence, points: *law.points.get(&offence)? }));
         let Some(charge) = charges.reduce(|a, b| if b.points > a.points { b } else { a }) else { return };
-        if !self.is_exempt(client) {
+        if !deed.counts_paths(charge.offence) || self.warden.is_new(client, deed.path, &law.rule) {
             self.warden.charge(client, charge, &law.rule, law.mode);
         }
     }
@@ -211,10 +271,96 @@ mod tests {
     fn charges(sentry: &Sentry, offence: Option<Offence>, status: u16) -> Option<usize> {
         let client = ip("192.0.2.1");
         let _ = sentry.free(client);
-        (1..=40).find(|_| {
-            sentry.charge(client, offence, status);
+        (1..=40).find(|n| {
+            let path = format!("/{n}");
+            sentry.charge(client, &Deed { path: path.as_bytes(), ..deed(offence, status) });
             sentry.shuts_out(client)
         })
+    }
+
+    fn deed(offence: Option<Offence>, status: u16) -> Deed<'static> {
+        Deed { offence, status, path: b"/", seen: None, tried: true, php: false }
+    }
+
+    /// As a file without `points` has it.
+    fn by_default() -> Sentry {
+        sentry(&warden(), |ban| ban.points = crate::plan::ban::usual())
+    }
+
+    #[test]
+    fn ten_missing_icons_of_one_page_ban_nobody() {
+        let sentry = by_default();
+        for n in 0..10 {
+            let path = format!("/icons/{n}.png");
+            for _ in 0..5 {
+                sentry.charge(ip("192.0.2.1"), &Deed { path: path.as_bytes(), ..deed(None, 404) });
+            }
+        }
+        assert!(!sentry.shuts_out(ip("192.0.2.1")));
+        // Where the user asks for it, a page that is loaded again and again counts once for each.
+        let written = super::tests::sentry(&warden(), |ban| ban.points = [(Offence::Status(404), 1)].into());
+        for _ in 0..50 {
+            written.charge(ip("192.0.2.1"), &Deed { path: b"/favicon.ico", ..deed(None, 404) });
+        }
+        assert!(!written.shuts_out(ip("192.0.2.1")));
+    }
+
+    #[test]
+    fn five_people_behind_one_address_are_not_shut_out_for_their_slips() {
+        let sentry = by_default();
+        for person in 0..5 {
+            for n in 0..20 {
+                sentry.charge(ip("192.0.2.1"), &deed(None, 200));
+                let path = format!("/old/{person}/{n}");
+                sentry.charge(ip("192.0.2.1"), &Deed { path: path.as_bytes(), ..deed(None, 404) });
+                sentry.charge(ip("192.0.2.1"), &deed(Some(Offence::Zone), 429));
+            }
+            for _ in 0..2 {
+                sentry.charge(ip("192.0.2.1"), &deed(Some(Offence::Auth), 401));
+            }
+        }
+        assert!(!sentry.shuts_out(ip("192.0.2.1")));
+    }
+
+    #[test]
+    fn operations_of_git_and_docker_that_are_invited_first_ban_nobody() {
+        let written = |ban: &mut plan::Ban| ban.points = [(Offence::Status(401), 2), (Offence::Auth, 2)].into();
+        for sentry in [by_default(), sentry(&warden(), written)] {
+            for _ in 0..20 {
+                sentry.charge(ip("192.0.2.1"), &Deed { tried: false, ..deed(None, 401) });
+                sentry.charge(ip("192.0.2.1"), &deed(None, 200));
+            }
+            assert!(!sentry.shuts_out(ip("192.0.2.1")));
+        }
+        assert_eq!(charges(&sentry(&warden(), written), None, 401), Some(5), "credentials that are wrong count");
+    }
+
+    #[test]
+    fn a_scanner_is_banned_within_ten_requests() {
+        for refused in [true, false] {
+            let sentry = by_default();
+            let asked = (0..10).find(|n| {
+                let path = format!("/.env.{n}");
+                let seen = Some(Family::Probe);
+                let deed = if refused { deed(Some(Offence::BadUri), 403) } else { deed(None, 404) };
+                sentry.charge(ip("192.0.2.1"), &Deed { path: path.as_bytes(), seen, ..deed });
+                sentry.charge(ip("192.0.2.2"), &Deed { path: b"/wp-login.php", seen, php: true, ..super::tests::deed(None, 404) });
+                sentry.shuts_out(ip("192.0.2.1"))
+            });
+            assert!(asked.is_some() && !sentry.shuts_out(ip("192.0.2.2")), "{refused}");
+        }
+    }
+
+    #[test]
+    fn what_filters_only_observe_counts_where_it_is_written() {
+        let seen = Deed { seen: Some(Family::Sql), ..deed(None, 200) };
+        let sentry = by_default();
+        let written = super::tests::sentry(&warden(), |ban| ban.points = [(Offence::Observed, 5)].into());
+        for _ in 0..6 {
+            sentry.charge(ip("192.0.2.1"), &seen);
+            written.charge(ip("192.0.2.1"), &seen);
+        }
+        assert!(!sentry.shuts_out(ip("192.0.2.1")) && written.shuts_out(ip("192.0.2.1")));
     }
 
     #[test]
@@ -253,7 +399,7 @@ mod tests {
         assert_eq!(after.ban(ip("192.0.2.1"), None), Err(Spared::Ignored(ip("192.0.2.1"))));
         assert_eq!(after.ban(ip("::ffff:10.1.2.3"), None), Err(Spared::Proxy(ip("::ffff:10.1.2.3"))));
         for _ in 0..20 {
-            after.charge(ip("10.1.2.3"), Some(Offence::BadUri), 403);
+            after.charge(ip("10.1.2.3"), &deed(Some(Offence::BadUri), 403));
         }
         assert!(!after.shuts_out(ip("10.1.2.3")));
     }
@@ -286,15 +432,15 @@ mod tests {
     fn points_go_when_their_time_is_another_and_else_stay() {
         let warden = warden();
         let first = sentry(&warden, |_| {});
-        first.charge(ip("192.0.2.1"), Some(Offence::BadUri), 403);
+        first.charge(ip("192.0.2.1"), &deed(Some(Offence::BadUri), 403));
         let second = sentry(&warden, |ban| ban.ban_time *= 2);
         second.takes_over(Some(&first));
-        second.charge(ip("192.0.2.1"), Some(Offence::BadUri), 403);
+        second.charge(ip("192.0.2.1"), &deed(Some(Offence::BadUri), 403));
         assert!(second.shuts_out(ip("192.0.2.1")), "5 and 5");
-        second.charge(ip("192.0.2.3"), Some(Offence::BadUri), 403);
+        second.charge(ip("192.0.2.3"), &deed(Some(Offence::BadUri), 403));
         let third = sentry(&warden, |ban| ban.find_time *= 2);
         third.takes_over(Some(&second));
-        third.charge(ip("192.0.2.3"), Some(Offence::BadUri), 403);
+        third.charge(ip("192.0.2.3"), &deed(Some(Offence::BadUri), 403));
         assert!(!third.shuts_out(ip("192.0.2.3")));
     }
 }

@@ -26,8 +26,12 @@ use x509_parser::{
     x509::{AttributeTypeAndValue, X509Name},
 };
 
+mod version;
+
 pub use super::demand::CaMark;
-use super::{OnBadPair, TlsBase, tickets::Scope, version::Telling};
+use version::Telling;
+
+use super::{OnBadPair, TlsBase, tickets::Scope};
 use crate::{
     ipc::message::{Materials, Roots},
     pki::text::tidied,

@@ -1,11 +1,15 @@
 //! The points of those who are not banned yet.
 //!
 //! Shape: `find_time` is counted in [`SLICES`] slices. A point counts for at least `find_time`, and for at most one slice longer.
+//!        Good answers raise the `max` of a suspect, at most to [`RAISE`] times, so that one of many behind one address does not shut out the others; not for what is certain.
 //!        Who has no points left makes room for others; then who of the next [`LOOK`] has the fewest.
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, MutexGuard},
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -17,13 +21,22 @@ const SLICES: usize = 16;
 /// How many are looked at for one that gives way.
 const LOOK: usize = 8;
 const SHARDS: usize = 16;
-/// Suspects at most: 10 MB at most.
+/// Paths of a suspect that are remembered, as hashes: two alike count once.
+const PATHS: usize = 16;
+/// So many refusals of zones without a good answer between them are what a page with many parts may meet.
+const ROW: u8 = 50;
+/// How far good answers raise `max`, and how many of them are worth it once.
+const RAISE: u32 = 3;
+const WORTH: u32 = 10;
+/// Suspects at most: 12 MB at most.
 pub const ROOM: usize = 65_536;
 
 #[derive(Debug)]
 pub(super) struct Docket {
     hasher: ahash::RandomState,
     shards: Box<[Mutex<Shard>]>,
+    /// Somebody has been a suspect: before that, good answers cost one relaxed load.
+    used: AtomicBool,
 }
 
 impl Docket {
@@ -34,21 +47,60 @@ impl Docket {
     fn with_room(room: usize, shards: usize) -> Self {
         let hasher = ahash::RandomState::new();
         let shard = || Mutex::new(Shard { room: room / shards, index: HashMap::with_hasher(hasher.clone()), files: Vec::new(), hand: 0 });
-        Self { shards: (0..shards).map(|_| shard()).collect(), hasher }
+        Self { shards: (0..shards).map(|_| shard()).collect(), hasher, used: AtomicBool::new(false) }
     }
 
-    /// Adds points. The sum, and a clean slate, where it is the rule's `max` or more.
-    pub fn strike(&self, who: Who, points: u16, rule: &Rule, now: Duration) -> Option<u32> {
+    /// Adds points. The sum, and a clean slate, where it is the rule's `max` or more; where the offence is not certain, the `max` that good answers have raised.
+    pub fn strike(&self, who: Who, points: u16, certain: bool, rule: &Rule, now: Duration) -> Option<u32> {
         let slice = slice(rule.find_time, now);
-        let mut shard = self.shard(who);
+        let mut shard = self.open(who);
         let file = shard.file(who, slice);
         file.add(points, slice);
         let sum = file.sum();
-        if sum < rule.max {
+        let max = if certain { rule.max } else { rule.max.saturating_mul(file.raise()) };
+        if sum < max {
             return None;
         }
         shard.remove(who);
         Some(sum)
+    }
+
+    pub fn is_new(&self, who: Who, path: &[u8], rule: &Rule, now: Duration) -> bool {
+        // The lowest bits, and never the mark of an empty place.
+        let mark = (self.hasher.hash_one(path) as u16).max(1);
+        let mut shard = self.open(who);
+        let file = shard.file(who, slice(rule.find_time, now));
+        file.age(slice(rule.find_time, now));
+        if file.paths.contains(&mark) {
+            return false;
+        }
+        file.paths.rotate_right(1);
+        file.paths[0] = mark;
+        true
+    }
+
+    pub fn crowds(&self, who: Who, rule: &Rule, now: Duration) -> bool {
+        let mut shard = self.open(who);
+        let file = shard.file(who, slice(rule.find_time, now));
+        file.age(slice(rule.find_time, now));
+        file.row = file.row.saturating_add(1);
+        file.row > ROW
+    }
+
+    pub fn credit(&self, who: Who) {
+        if !self.used.load(Relaxed) {
+            return;
+        }
+        let Ok(mut shard) = self.place(who).try_lock() else { return };
+        if let Some(at) = shard.index.get(&who).copied() {
+            let file = &mut shard.files[at as usize];
+            (file.row, file.good) = (0, file.good.saturating_add(1));
+        }
+    }
+
+    fn open(&self, who: Who) -> MutexGuard<'_, Shard> {
+        self.used.store(true, Relaxed);
+        self.shard(who)
     }
 
     pub fn acquit(&self, who: Who) {
@@ -63,8 +115,12 @@ impl Docket {
     }
 
     fn shard(&self, who: Who) -> MutexGuard<'_, Shard> {
+        lock(self.place(who))
+    }
+
+    fn place(&self, who: Who) -> &Mutex<Shard> {
         // The maps use the lowest bits and the highest.
-        lock(&self.shards[(self.hasher.hash_one(who) >> 32) as usize % self.shards.len()])
+        &self.shards[(self.hasher.hash_one(who) >> 32) as usize % self.shards.len()]
     }
 }
 
@@ -81,11 +137,17 @@ struct File {
     newest: u64,
     /// The present slice, and as many before it as `find_time` reaches into.
     points: [u16; SLICES + 1],
+    /// Marks of paths, the newest first; 0: none.
+    paths: [u16; PATHS],
+    /// Refusals of zones since the last good answer.
+    row: u8,
+    /// Good answers.
+    good: u8,
 }
 
 impl File {
     fn new(who: Who, slice: u64) -> Self {
-        Self { who, newest: slice, points: [0; SLICES + 1] }
+        Self { who, newest: slice, points: [0; SLICES + 1], paths: [0; PATHS], row: 0, good: 0 }
     }
 
     /// Lets slices go that are too old by now. A clock that runs back ages nothing.
@@ -96,6 +158,15 @@ impl File {
             self.points[..by].fill(0);
             self.newest = slice;
         }
+        if by == SLICES + 1 {
+            // All that was is too long ago, the good too.
+            (self.paths, self.row, self.good) = ([0; PATHS], 0, 0);
+        }
+    }
+
+    /// How many times `max` he may have.
+    fn raise(&self) -> u32 {
+        RAISE.min(1 + u32::from(self.good) / WORTH)
     }
 
     fn add(&mut self, points: u16, slice: u64) {
@@ -196,31 +267,31 @@ mod tests {
         let rule = rule(2, 160);
         for (after, banned) in [(0, true), (160, true), (171, false)] {
             let docket = Docket::new();
-            assert_eq!(docket.strike(who(1), 1, &rule, secs(1_000_000)), None);
-            assert_eq!(docket.strike(who(1), 1, &rule, secs(1_000_000 + after)).is_some(), banned, "{after}");
+            assert_eq!(docket.strike(who(1), 1, false, &rule, secs(1_000_000)), None);
+            assert_eq!(docket.strike(who(1), 1, false, &rule, secs(1_000_000 + after)).is_some(), banned, "{after}");
         }
     }
 
     #[test]
     fn a_clock_that_runs_back_neither_frees_nor_panics() {
         let docket = Docket::new();
-        assert_eq!(docket.strike(who(1), 1, &rule(2, 10), secs(1_000)), None);
-        assert_eq!(docket.strike(who(1), 1, &rule(2, 10), secs(1)), Some(2));
-        assert_eq!(docket.strike(who(1), u16::MAX, &rule(70_000, 10), Duration::MAX), None);
-        assert_eq!(docket.strike(who(1), u16::MAX, &rule(70_000, 10), Duration::ZERO), None, "one slice counts 65,535 at most");
+        assert_eq!(docket.strike(who(1), 1, false, &rule(2, 10), secs(1_000)), None);
+        assert_eq!(docket.strike(who(1), 1, false, &rule(2, 10), secs(1)), Some(2));
+        assert_eq!(docket.strike(who(1), u16::MAX, false, &rule(70_000, 10), Duration::MAX), None);
+        assert_eq!(docket.strike(who(1), u16::MAX, false, &rule(70_000, 10), Duration::ZERO), None, "one slice counts 65,535 at most");
     }
 
     #[test]
     fn points_in_a_full_docket_are_not_washed_away_by_those_with_fewer() {
         let docket = Docket::with_room(64, 1);
         let rule = rule(10, 600);
-        assert_eq!(docket.strike(who(0), 9, &rule, secs(1)), None);
+        assert_eq!(docket.strike(who(0), 9, false, &rule, secs(1)), None);
         // A hundred thousand others with fewer points, one after the other.
         for n in 1..100_000 {
-            assert_eq!(docket.strike(who(n), 8, &rule, secs(2)), None);
+            assert_eq!(docket.strike(who(n), 8, false, &rule, secs(2)), None);
         }
         assert!(lock(&docket.shards[0]).files.len() <= 64);
-        assert_eq!(docket.strike(who(0), 1, &rule, secs(3)), Some(10));
+        assert_eq!(docket.strike(who(0), 1, false, &rule, secs(3)), Some(10));
     }
 
     #[test]
@@ -228,10 +299,36 @@ mod tests {
         let docket = Docket::with_room(16, 1);
         let rule = rule(10, 600);
         for n in 0..1_000 {
-            docket.strike(who(n), 9, &rule, secs(1));
+            docket.strike(who(n), 9, false, &rule, secs(1));
         }
-        assert_eq!(docket.strike(who(5_000), 5, &rule, secs(1)), None);
-        assert_eq!(docket.strike(who(5_000), 5, &rule, secs(1)), Some(10));
+        assert_eq!(docket.strike(who(5_000), 5, false, &rule, secs(1)), None);
+        assert_eq!(docket.strike(who(5_000), 5, false, &rule, secs(1)), Some(10));
+    }
+
+    #[test]
+    fn good_answers_raise_what_is_uncertain_and_at_most_threefold() {
+        let rule = rule(10, 600);
+        for (good, certain, times) in [(0, false, 10), (9, false, 10), (10, false, 20), (200, false, 30), (200, true, 10)] {
+            let docket = Docket::new();
+            assert_eq!(docket.strike(who(1), 1, certain, &rule, secs(1)), None);
+            (0..good).for_each(|_| docket.credit(who(1)));
+            let banned = (2..=40).find(|_| docket.strike(who(1), 1, certain, &rule, secs(1)).is_some());
+            assert_eq!(banned, Some(times), "{good} {certain}");
+        }
+    }
+
+    #[test]
+    fn a_path_is_new_once_and_refusals_in_a_row_end_with_a_good_answer() {
+        let (docket, rule) = (Docket::new(), rule(10, 160));
+        assert!(docket.is_new(who(1), b"/a", &rule, secs(1_000)) && !docket.is_new(who(1), b"/a", &rule, secs(1_100)));
+        assert!(docket.is_new(who(2), b"/a", &rule, secs(1_000)));
+        assert!(docket.is_new(who(1), b"/a", &rule, secs(9_000)), "forgotten");
+        for _ in 0..ROW {
+            assert!(!docket.crowds(who(1), &rule, secs(9_000)));
+        }
+        assert!(docket.crowds(who(1), &rule, secs(9_000)));
+        docket.credit(who(1));
+        assert!(!docket.crowds(who(1), &rule, secs(9_000)));
     }
 
     #[derive(Clone, Debug)]
@@ -261,7 +358,7 @@ mod tests {
                 all.push((n, now, points.into()));
                 let within = |time: Duration| all.iter().filter(|(who, at, _)| *who == n && now - *at <= time).map(|(.., points)| points).sum::<u32>();
                 let (sure, most) = (within(rule.find_time), within(rule.find_time + rule.find_time / 16));
-                match docket.strike(who(n), points, &rule, now) {
+                match docket.strike(who(n), points, false, &rule, now) {
                     Some(sum) => {
                         prop_assert!(most >= max && sum <= most, "banned with {most} points at most");
                         all.retain(|(who, ..)| *who != n);
@@ -278,7 +375,7 @@ mod tests {
                 if acquit {
                     docket.acquit(who(person));
                 } else {
-                    docket.strike(who(person), points, &rule, secs(n as u64));
+                    docket.strike(who(person), points, false, &rule, secs(n as u64));
                 }
                 let shard = lock(&docket.shards[0]);
                 prop_assert!(shard.files.len() <= 16 && shard.files.len() == shard.index.len());

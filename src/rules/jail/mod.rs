@@ -57,6 +57,9 @@ impl Reason {
             Self::Offence(Offence::ScannerUa) => 3,
             Self::Offence(Offence::Zone) => 4,
             Self::Offence(Offence::Auth) => 5,
+            Self::Offence(Offence::Probe) => 6,
+            Self::Offence(Offence::Observed) => 7,
+            Self::Offence(Offence::ZoneRow) => 8,
             Self::Offence(Offence::Class(class)) => 10 + u16::from(class),
             Self::Offence(Offence::Status(status)) => status,
         }
@@ -69,6 +72,9 @@ impl Reason {
             3 => Self::Offence(Offence::ScannerUa),
             4 => Self::Offence(Offence::Zone),
             5 => Self::Offence(Offence::Auth),
+            6 => Self::Offence(Offence::Probe),
+            7 => Self::Offence(Offence::Observed),
+            8 => Self::Offence(Offence::ZoneRow),
             14 => Self::Offence(Offence::Class(4)),
             15 => Self::Offence(Offence::Class(5)),
             400..600 => Self::Offence(Offence::Status(code)),
@@ -175,9 +181,24 @@ impl Jail {
         if points == 0 || self.held(who, || now).is_some() {
             return None;
         }
-        let sum = self.docket.strike(who, points, rule, now)?;
+        let sum = self.docket.strike(who, points, offence.is_certain(), rule, now)?;
         let sentence = self.cells.ban(who, Reason::Offence(offence), now, |times| rule.lasts(times));
         Some((sentence, sum))
+    }
+
+    /// Whether he has not been charged with this path yet; of the last few that he was charged with.
+    pub fn is_new(&self, who: Who, path: &[u8], rule: &Rule, now: Duration) -> bool {
+        self.docket.is_new(who, path, rule, now)
+    }
+
+    /// Counts a refusal by a zone. Whether it was one of many in a row.
+    pub fn crowds(&self, who: Who, rule: &Rule, now: Duration) -> bool {
+        self.docket.crowds(who, rule, now)
+    }
+
+    /// He was answered as honest people are. Never waits: what is not counted is missing to him alone.
+    pub fn credit(&self, who: Who) {
+        self.docket.credit(who);
     }
 
     /// Bans by hand; whatever ban there is is replaced.
