@@ -194,7 +194,7 @@ pub fn charge(session: &Session, exchange: &mut Exchange, status: StatusCode) {
         offence: exchange.offence,
         status: status.as_u16(),
         path,
-        seen: exchange.inspection.as_ref().and_then(Inspection::seen).or(exchange.seen),
+        seen: exchange.inspection.as_ref().and_then(Inspection::seen).or(exchange.seen).map(|hit| hit.family),
         tried: head.headers.contains_key(header::AUTHORIZATION) || head.method == Method::POST,
         php: path.ends_with(b".php") && is_php(exchange),
     };
