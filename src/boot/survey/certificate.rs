@@ -38,8 +38,10 @@ impl Survey<'_> {
                 self.warn(Code::BadCertificate, &keys, message, "renew it, or take it out of the directory");
             }
             let good: Vec<&Pair> = own().filter_map(|(_, pair)| pair.as_ref().ok()).collect();
-            for remark in remarks(&good, &named(site)) {
-                let message = format!("site {:?}: {remark}", site.name);
+            // One warning for the place that both stand at.
+            let remarks = remarks(&good, &named(site));
+            if !remarks.is_empty() {
+                let message = format!("site {:?}: {}", site.name, remarks.join("; "));
                 let cure = "put the server's own certificate and those that signed it into one file: cat server.pem intermediate.pem > chain.pem; have one issued for every host";
                 self.warn(Code::BadCertificate, &keys, message, cure);
             }
