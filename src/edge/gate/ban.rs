@@ -51,7 +51,7 @@ impl Deed<'_> {
     fn offences(&self) -> impl Iterator<Item = Offence> {
         let missing = matches!(self.status, 404 | 410);
         let own = self.php && self.path.ends_with(b".php");
-        let by_status = self.status >= 400 && !(self.status == 401 && !self.tried) && !(missing && own);
+        let by_status = self.status >= 400 && (self.status != 401 || self.tried) && !(missing && own);
         let probe = missing && !own && matches!(self.seen, Some(Family::Probe | Family::DotFile | Family::Extension));
         let observed = self.seen.is_some() && self.offence.is_none();
         let row = self.offence == Some(Offence::Zone);
