@@ -36,6 +36,8 @@ pub enum Place {
     Header,
     Agent,
     Method,
+    /// A body of another type than the three: plain text, XML, none at all, …
+    Typed,
 }
 
 const FAMILIES: [(&str, &str); 16] = [
@@ -57,20 +59,65 @@ const FAMILIES: [(&str, &str); 16] = [
     ("method", include_str!("attacks/method.txt")),
 ];
 
-/// All attacks, none twice.
+/// The second corpus: a row of the table, the family that its payloads are disguised as, and the payloads.
+const KINDS: [(&str, &str, &str); 23] = [
+    ("command: lone / or .", "command", include_str!("attacks/kinds/command_bare.txt")),
+    ("command: everyday", "command", include_str!("attacks/kinds/command_everyday.txt")),
+    ("command: nested", "command", include_str!("attacks/kinds/command_nested.txt")),
+    ("command: variables", "command", include_str!("attacks/kinds/command_variable.txt")),
+    ("command: globs, IFS", "command", include_str!("attacks/kinds/command_globs.txt")),
+    ("command: after text", "command", include_str!("attacks/kinds/command_after_text.txt")),
+    ("sql: quotes", "sqli", include_str!("attacks/kinds/sql_quotes.txt")),
+    ("sql: identifiers", "sqli", include_str!("attacks/kinds/sql_identifiers.txt")),
+    ("sql: joined numbers", "sqli", include_str!("attacks/kinds/sql_joined.txt")),
+    ("sql: brackets", "sqli", include_str!("attacks/kinds/sql_brackets.txt")),
+    ("sql: union", "sqli", include_str!("attacks/kinds/sql_union.txt")),
+    ("sql: functions", "sqli", include_str!("attacks/kinds/sql_functions.txt")),
+    ("sql: split, stacked", "sqli", include_str!("attacks/kinds/sql_split.txt")),
+    ("script: indirect", "xss", include_str!("attacks/kinds/script_indirect.txt")),
+    ("script: junk, old", "xss", include_str!("attacks/kinds/script_junk.txt")),
+    ("paths", "include-ssrf", include_str!("attacks/kinds/paths_absolute.txt")),
+    ("code and templates", "code", include_str!("attacks/kinds/code_calls.txt")),
+    ("ssrf: odd hosts", "include-ssrf", include_str!("attacks/kinds/ssrf_odd.txt")),
+    ("agent", "command", include_str!("attacks/kinds/agent_command.txt")),
+    ("probe: files", "probe", include_str!("attacks/kinds/probe_files.txt")),
+    ("gadgets, entities", "code", include_str!("attacks/kinds/java_gadgets.txt")),
+    ("bodies", "code", include_str!("attacks/kinds/body_mix.txt")),
+    ("exploits", "exploit", include_str!("attacks/kinds/cve_targets.txt")),
+];
+
+/// All attacks of the first corpus, none twice.
 pub fn all() -> Vec<Attack> {
+    made(FAMILIES.into_iter().map(|(family, text)| (family, family, text)))
+}
+
+/// Those of the second.
+pub fn wide() -> Vec<Attack> {
+    made(KINDS.into_iter())
+}
+
+/// Whether a text is one of the fifth that nobody sees.
+pub fn held_out(text: &str) -> bool {
+    hash(text).is_multiple_of(5)
+}
+
+fn made(kinds: impl Iterator<Item = (&'static str, &'static str, &'static str)>) -> Vec<Attack> {
     let mut seen = HashSet::new();
     let mut attacks = Vec::new();
-    for (family, text) in FAMILIES {
-        let mut dice = Dice::new(hash(family));
+    for (row, family, text) in kinds {
+        let mut dice = Dice::new(hash(row));
         let payloads = payloads(text);
         let each = (2400 / payloads.len()).clamp(8, 16);
         for (section, payload) in &payloads {
             for turn in 0..each {
                 let (place, disguise) = section.choose(turn, &mut dice);
                 let Some(request) = put(family, payload, place, disguise, &mut dice) else { continue };
-                let place = if matches!(request.body, Body::Parts(_)) { Place::Multipart } else { spot(place) };
-                let attack = Attack { family, held_out: hash(payload).is_multiple_of(5), payload: (*payload).clone(), place, request };
+                let place = match request.body {
+                    Body::Parts(_) => Place::Multipart,
+                    Body::Typed(..) => Place::Typed,
+                    _ => spot(place),
+                };
+                let attack = Attack { family: row, held_out: held_out(payload), payload: (*payload).clone(), place, request };
                 if seen.insert(attack.request.clone()) {
                     attacks.push(attack);
                 }
@@ -209,6 +256,10 @@ fn put(family: &str, payload: &str, place: &str, disguise: Disguise, dice: &mut 
             Request::get("/").header(dice.pick(&["accept-language", "accept", "origin", "authorization"]), [lead, &text].concat())
         }
         "method" => Request { method: payload.to_owned(), ..Request::get("/") },
+        "text" | "none" | "odd" | "xml" | "graphql" | "ndjson" | "typedpart" | "filename" | "formasjson" | "jsonasform" | "utf16" => {
+            let body = typed(family, &text, place, style, dice)?;
+            Request { method: "POST".into(), body, ..Request::get(dice.pick(PATHS)) }
+        }
         other => {
             let name = other.strip_prefix("header:").expect("a place is one of the above");
             Request::get("/").header(&name.to_ascii_lowercase(), payload)
@@ -268,6 +319,83 @@ fn parts(family: &str, text: &[u8], dice: &mut Dice) -> Vec<u8> {
         _ => wire::part(dice.pick(names(family)), None, text),
     };
     [wire::part("token", None, b"8f3a9c"), hostile, wire::part("submit", None, b"Go"), wire::last()].concat()
+}
+
+/// A body of a type that says little or the wrong thing.
+fn typed(family: &str, text: &[u8], place: &str, style: Style, dice: &mut Dice) -> Option<Body> {
+    let name = dice.pick(names(family));
+    let json = |text: &[u8]| [b"{\"id\":7,\"".as_slice(), name.as_bytes(), b"\":", &wire::json(text, false), b"}"].concat();
+    let plain = |text: &[u8]| wire::replace(&wire::replace(text, b"&", b"&amp;"), b"<", b"&lt;");
+    let of = |kind: &str, body: Vec<u8>| Some(Body::Typed(Some(kind.to_owned()), body));
+    match place {
+        "text" => match dice.below(3) {
+            0 => of("text/plain;charset=UTF-8", json(text)),
+            1 => of("text/plain", [name.as_bytes(), b"=", text].concat()),
+            _ => of("text/plain", text.to_vec()),
+        },
+        "none" => {
+            let value = wire::value(text, style, dice);
+            Some(Body::Typed(None, if dice.chance(50) { json(text) } else { pairs(family, &value, dice) }))
+        }
+        "odd" => of(
+            dice.pick(&[
+                "application/octet-stream",
+                "application/vnd.example+json",
+                "text/json",
+                "application/x-www-form-urlencoded-x",
+                "*/*",
+                "application/csp-report",
+            ]),
+            json(text),
+        ),
+        "xml" => {
+            let head = b"<?xml version=\"1.0\"?>";
+            let body = if text.starts_with(b"<") && dice.chance(50) {
+                text.to_vec()
+            } else {
+                [b"<r><a>1</a><".as_slice(), name.as_bytes(), b">", &plain(text), b"</", name.as_bytes(), b"></r>"].concat()
+            };
+            of(dice.pick(&["application/xml", "text/xml; charset=utf-8", "application/soap+xml"]), [head.as_slice(), &body].concat())
+        }
+        "graphql" => {
+            let query = [b"{ find(".as_slice(), name.as_bytes(), b": ", &wire::json(text, false), b") { id } }"].concat();
+            if dice.chance(50) {
+                of("application/graphql", query)
+            } else {
+                of("application/json", [b"{\"query\":".as_slice(), &wire::json(&query, false), b"}"].concat())
+            }
+        }
+        "ndjson" => of("application/x-ndjson", [b"{\"index\":{}}\n".as_slice(), &json(text), b"\n"].concat()),
+        "typedpart" => {
+            let part = [
+                format!(
+                    "--{}\r\ncontent-disposition: form-data; name=\"{name}\"\r\ncontent-type: text/plain; charset=utf-8\r\n\r\n",
+                    wire::BOUNDARY
+                )
+                .as_bytes(),
+                text,
+                b"\r\n",
+                &wire::last(),
+            ]
+            .concat();
+            Some(Body::Parts(part))
+        }
+        "filename" => {
+            let file = std::str::from_utf8(text).ok()?;
+            Some(Body::Parts([wire::part("upload", Some((file, "image/png")), b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"), wire::last()].concat()))
+        }
+        "formasjson" => {
+            let value = wire::value(text, style, dice);
+            of("application/json", pairs(family, &value, dice))
+        }
+        "jsonasform" => of("application/x-www-form-urlencoded", json(text)),
+        _ => {
+            let text = String::from_utf8(json(text)).ok()?;
+            let mark = if dice.chance(50) { [0xfe, 0xff] } else { [0xff, 0xfe] };
+            let unit = |unit: u16| if mark[0] == 0xfe { unit.to_be_bytes() } else { unit.to_le_bytes() };
+            of("application/json; charset=utf-16", mark.into_iter().chain(text.encode_utf16().flat_map(unit)).collect())
+        }
+    }
 }
 
 /// `name=value` between honest neighbours.

@@ -14,6 +14,8 @@ use super::{
 #[derive(Debug)]
 pub struct Honest {
     pub kind: &'static str,
+    /// Nobody sees what of it is refused: only figures are printed.
+    pub held_out: bool,
     pub request: Request,
 }
 
@@ -27,7 +29,7 @@ pub fn all(count: usize) -> Vec<Honest> {
         for turn in 0..count * section.share / shares {
             let line = section.lines[turn % section.lines.len()];
             let request = Request::get(site.target(line));
-            all.push(Honest { kind: section.kind, request: site.dress(request) });
+            all.push(Honest { kind: section.kind, held_out: false, request: site.dress(request) });
         }
     }
     for turn in 0..count / 20 {
@@ -36,7 +38,7 @@ pub fn all(count: usize) -> Vec<Honest> {
         let parts = Body::Parts(site.upload());
         for (kind, body) in [("form", form), ("json", json), ("multipart", parts)] {
             let request = Request { method: "POST".into(), body, ..Request::get("/submit") };
-            all.push(Honest { kind, request: site.dress(request) });
+            all.push(Honest { kind, held_out: false, request: site.dress(request) });
         }
     }
     all
@@ -140,7 +142,7 @@ const URLS: &[&str] = &[
 
 /// May a text have several lines?
 #[derive(Clone, Copy, Eq, PartialEq)]
-enum Text {
+pub enum Text {
     Line,
     Lines,
 }
@@ -168,13 +170,13 @@ fn pick(text: &'static str, turn: usize) -> &'static str {
     text.lines().nth(turn % text.lines().count()).expect("no list is empty")
 }
 
-struct Site {
-    dice: Dice,
+pub struct Site {
+    pub dice: Dice,
     ugly: usize,
 }
 
 impl Site {
-    fn new(seed: u64) -> Self {
+    pub fn new(seed: u64) -> Self {
         Self { dice: Dice::new(seed), ugly: 0 }
     }
 
@@ -184,7 +186,7 @@ impl Site {
     }
 
     /// A target as a client would send it: no fragment, nothing that ends the request line.
-    fn target(&mut self, line: &str) -> Vec<u8> {
+    pub fn target(&mut self, line: &str) -> Vec<u8> {
         let mut target = self.fill(line, Text::Line);
         if let Some(fragment) = target.iter().position(|&byte| byte == b'#') {
             target.truncate(fragment);
@@ -192,7 +194,7 @@ impl Site {
         wire::line(&target)
     }
 
-    fn fill(&mut self, line: &str, text: Text) -> Vec<u8> {
+    pub fn fill(&mut self, line: &str, text: Text) -> Vec<u8> {
         let mut out = Vec::new();
         let mut rest = line;
         while let Some(at) = rest.find(['‹', '⟦', '⟪', '⟬', '␊', '␍']) {

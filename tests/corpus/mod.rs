@@ -7,6 +7,7 @@ pub mod attack;
 pub mod dice;
 pub mod disguise;
 pub mod honest;
+pub mod wide;
 pub mod wire;
 
 /// One request, as far as a screen looks at it. The target and the values are bytes as they stand on the wire.
@@ -26,16 +27,19 @@ pub enum Body {
     Json(Vec<u8>),
     /// With the boundary [`wire::BOUNDARY`].
     Parts(Vec<u8>),
+    /// With a type of its own, or none.
+    Typed(Option<String>, Vec<u8>),
 }
 
 impl Body {
-    /// Its content type and its bytes.
+    /// Its content type, empty where none is sent, and its bytes.
     pub fn read(&self) -> Option<(String, &[u8])> {
         match self {
             Self::None => None,
             Self::Form(body) => Some(("application/x-www-form-urlencoded".into(), body)),
             Self::Json(body) => Some(("application/json; charset=utf-8".into(), body)),
             Self::Parts(body) => Some((format!("multipart/form-data; boundary={}", wire::BOUNDARY), body)),
+            Self::Typed(kind, body) => Some((kind.clone().unwrap_or_default(), body)),
         }
     }
 }
