@@ -15,6 +15,7 @@ use crate::{
     ipc::message::{AppTable, Instance, InstanceId, Role},
     rules::job::{Record, Run},
     store::atomic,
+    vocab::chain,
 };
 
 /// Changes within this are written together.
@@ -150,7 +151,7 @@ impl Writer {
             match written {
                 Ok(Err(error)) if !complained => {
                     complained = true;
-                    tracing::error!(%error, path = %self.path.display(), "status.json cannot be written");
+                    tracing::error!(error = chain(&error), "status.json cannot be written");
                 }
                 Ok(Ok(())) => complained = false,
                 Ok(Err(_)) | Err(_) => {}

@@ -46,6 +46,7 @@ use crate::{
     },
     plan::Plan,
     store::{atomic, lock::StateLock},
+    vocab::chain,
 };
 
 /// What all of it is made of.
@@ -210,7 +211,7 @@ impl Conduct {
         self.tasks.shutdown().await;
         let status = format!("{:#}\n", self.handle.sources.json());
         if let Err(error) = atomic::publish(&self.places.status(), status.as_bytes(), 0o644) {
-            tracing::error!(%error, "status.json cannot be written");
+            tracing::error!(error = chain(&error), "status.json cannot be written");
         }
         let _ = fs::remove_file(self.places.control());
         tracing::info!("gateway ends");
