@@ -163,7 +163,7 @@ impl ProxyHttp for Engine {
         if exchange.comes_too_late() {
             return Err(Error::new_up(ErrorType::ReadTimedout));
         }
-        if answer.status.is_server_error() || answer.status == StatusCode::TOO_MANY_REQUESTS {
+        if answer.status.as_u16() >= 400 {
             exchange.fails_at(session.req_header().uri.path(), answer.headers.contains_key(RETRY_AFTER));
         }
         if exchange.passes_over(answer.status, repeat(session)) {
@@ -224,6 +224,7 @@ impl ProxyHttp for Engine {
             error.set_retry(false);
             return error;
         }
+        exchange.fails_at(session.req_header().uri.path(), false);
         if let Some(end) = ended.filter(|_| error.esource() != &ErrorSource::Downstream) {
             return report::cut_short(session, exchange, end);
         }
@@ -232,7 +233,6 @@ impl ProxyHttp for Engine {
             Ending::PassedOver => exchange.has_next(),
             Ending::Try(cause) => {
                 report::trouble(exchange, &error, cause);
-                exchange.fails_at(session.req_header().uri.path(), false);
                 let again = exchange.fail_try(cause, repeat(session));
                 report::lost(session, exchange);
                 again

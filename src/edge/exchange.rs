@@ -4,7 +4,7 @@
 //!        goes to.
 
 use std::{
-    hash::{DefaultHasher, Hash as _, Hasher as _},
+    hash::{DefaultHasher, Hash, Hasher as _},
     net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -367,13 +367,7 @@ impl Exchange {
 
     /// It fails, or gets an answer that says so: a failure of this page, for this client. `meant`: the answer says when to come again.
     pub fn fails_at(&mut self, path: &str, meant: bool) {
-        let print = |text: &dyn Fn(&mut DefaultHasher)| {
-            let mut hasher = DefaultHasher::new();
-            text(&mut hasher);
-            hasher.finish() as u32
-        };
-        let client = self.client;
-        self.page = Asked { page: print(&|hasher| path.hash(hasher)), client: print(&|hasher| client.hash(hasher)), meant };
+        self.page = Asked { page: print(path), client: print(&self.client), meant };
     }
 
     /// The head of an answer has come. Whether the request goes elsewhere, where it might be better; else the answer stands.
@@ -492,4 +486,11 @@ fn pool_of(live: &Live, site: Option<usize>, route: Option<usize>) -> Option<&Ar
         LiveAction::Proxy(pool) => Some(pool),
         LiveAction::Redirect { .. } | LiveAction::Respond { .. } | LiveAction::NotFound => None,
     }
+}
+
+/// Short, to tell a few apart.
+fn print(of: &(impl Hash + ?Sized)) -> u32 {
+    let mut hasher = DefaultHasher::new();
+    of.hash(&mut hasher);
+    hasher.finish() as u32
 }

@@ -1,6 +1,6 @@
 //! What a request looks like to an upstream: its path after `strip` and `rewrite`, and the fields that say who asked for what.
 //!
-//! Source: config.md "To the upstream"; RFC 3986 §2.1 (what must be encoded), nginx `rewrite` (the whole path is replaced, the query is kept).
+//! Source: RFC 3986 §2.1 (what must be encoded), nginx `rewrite` (the whole path is replaced, the query is kept).
 
 use std::{borrow::Cow, net::IpAddr};
 

@@ -155,11 +155,7 @@ impl LiveSite {
     /// What its answers are sent over.
     #[must_use]
     pub fn channel(&self, tls: bool) -> Channel {
-        match tls {
-            false => Channel::Plain,
-            true if self.trust.holds() => Channel::Trusted,
-            true => Channel::Tls,
-        }
+        if tls && self.trust.holds() { Channel::Trusted } else { Channel::of(tls) }
     }
 }
 

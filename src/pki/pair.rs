@@ -222,10 +222,10 @@ impl ByName {
         exact.or_else(wildcard).or(self.first.as_ref()).map(|pair| pair.certified.clone())
     }
 
-    /// Whether an authority signed each of them that clients may trust.
+    /// Whether an authority signed each of them that clients may trust. Where there is none, something else is served.
     #[must_use]
     pub fn are_publicly_signed(&self) -> bool {
-        self.names.values().chain(self.first.as_ref()).all(|pair| pair.is_publicly_signed())
+        self.first.is_some() && self.names.values().chain(self.first.as_ref()).all(|pair| pair.is_publicly_signed())
     }
 
     /// When the first of them ends.

@@ -94,22 +94,22 @@ pub fn weigh(outcome: Outcome, in_flight: u32, answered_since: bool) -> Option<O
 /// How a request failed on a server.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Strike {
-    /// The connection.
-    Broken,
-    /// The answer, or the wait for it. A page may be bad by itself, and one client may ask for nothing else: these are prints of both.
+    /// It took no connection.
+    Unreachable,
+    /// It broke off, answered so, or did not answer. A page may be bad by itself, and one client may ask for nothing else: these are prints of both.
     Page { page: u32, client: u32 },
 }
 
 /// Pages that are remembered; the failure of one of them again counts for nothing.
 const PAGES: usize = 16;
 
-/// Failures of requests in a row: of connections each, of pages each once.
+/// Failures of requests in a row: connections that were not taken each, pages each once.
 ///
 /// Units: times since an epoch of the caller's.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Strikes {
     first: Duration,
-    broken: u32,
+    unreachable: u32,
     pages: u32,
     seen: [u32; PAGES],
     client: Option<u32>,
@@ -134,16 +134,16 @@ impl Strikes {
         let old = self.count() == 0 || now.saturating_sub(self.first) > rule.within;
         let mut next = if old { Self { first: now, ..Self::default() } } else { self };
         match strike {
-            Strike::Broken => next.broken = next.broken.saturating_add(1),
+            Strike::Unreachable => next.unreachable = next.unreachable.saturating_add(1),
             Strike::Page { page, client } => next.page(page, client),
         }
         let fails = rule.fails.get();
-        let of_all = next.pages == 0 || next.of_many || next.broken >= fails;
+        let of_all = next.pages == 0 || next.of_many || next.unreachable >= fails;
         if next.count() >= fails && of_all { (Self::default(), Some(now.saturating_add(rule.eject))) } else { (next, None) }
     }
 
     fn count(&self) -> u32 {
-        self.broken.saturating_add(self.pages)
+        self.unreachable.saturating_add(self.pages)
     }
 
     fn page(&mut self, page: u32, client: u32) {
@@ -208,7 +208,7 @@ mod tests {
             for gap in gaps {
                 now += Duration::from_secs(gap);
                 times.push(now);
-                let (next, until) = strikes.strike(rule, Strike::Broken, now);
+                let (next, until) = strikes.strike(rule, Strike::Unreachable, now);
                 strikes = next;
                 if let Some(until) = until {
                     prop_assert_eq!(until, now + rule.eject);
@@ -242,9 +242,9 @@ mod tests {
     fn a_success_in_between_forgives() {
         let rule =
             Ejection { fails: NonZeroU32::new(2).expect("not zero"), within: Duration::from_secs(10), eject: Duration::from_secs(10) };
-        let (_, until) = Strikes::default().strike(rule, Strike::Broken, Duration::from_secs(1));
+        let (_, until) = Strikes::default().strike(rule, Strike::Unreachable, Duration::from_secs(1));
         assert_eq!(until, None);
-        let (_, until) = Strikes::default().strike(rule, Strike::Broken, Duration::from_secs(2));
+        let (_, until) = Strikes::default().strike(rule, Strike::Unreachable, Duration::from_secs(2));
         assert_eq!(until, None, "cleared in between");
     }
 
@@ -263,7 +263,7 @@ mod tests {
         assert!(!after(&(0..100).map(|client| page(7, client)).collect::<Vec<_>>()), "one page, whoever asks");
         assert!(!after(&(0..100).map(|at| page(at, 1)).collect::<Vec<_>>()), "one client, whatever it asks for");
         assert!(after(&[page(1, 1), page(2, 1), page(3, 2)]) && after(&[page(1, 1), page(1, 2), page(2, 1), page(3, 1)]));
-        assert!(after(&[Strike::Broken; 3]) && after(&[page(1, 1), Strike::Broken, Strike::Broken, Strike::Broken]));
-        assert!(after(&[page(1, 1), page(1, 2), Strike::Broken, Strike::Broken]));
+        assert!(after(&[Strike::Unreachable; 3]) && after(&[page(1, 1), Strike::Unreachable, Strike::Unreachable, Strike::Unreachable]));
+        assert!(after(&[page(1, 1), page(1, 2), Strike::Unreachable, Strike::Unreachable]));
     }
 }

@@ -60,7 +60,7 @@ pub fn write(unread: &Unread, tls: bool, to: &mut Vec<u8>) {
     let Reply { status, headers, body, .. } = Reply::page(unread.status, None, unread.id.to_str().unwrap_or(""));
     let mut fields = HeaderMap::with_capacity(16);
     fields.extend(headers);
-    rule::put_on(&mut fields, rule::of_nobody(), if tls { Channel::Tls } else { Channel::Plain });
+    rule::put_on(&mut fields, rule::of_nobody(), Channel::of(tls));
     fields.insert(X_REQUEST_ID, unread.id.clone());
     fields.insert(header::CONTENT_LENGTH, body.len().into());
     let (code, reason) = (status.as_u16(), status.canonical_reason().unwrap_or(""));

@@ -84,7 +84,7 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 fn finish(fields: &mut HeaderMap, exchange: &Exchange, asked: &HeaderMap) {
     match exchange.site() {
         Some(site) => rule::put_on(fields, &site.headers, site.channel(exchange.tls)),
-        None => rule::put_on(fields, rule::of_nobody(), if exchange.tls { Channel::Tls } else { Channel::Plain }),
+        None => rule::put_on(fields, rule::of_nobody(), Channel::of(exchange.tls)),
     }
     if let Some(route) = exchange.route() {
         if let Some(cors) = route.gate.cors() {

@@ -135,8 +135,8 @@ impl Lease {
     pub fn failed(&self, now: Duration, cause: Cause, asked: Asked) -> Option<Duration> {
         let strike = match cause {
             Cause::Stale | Cause::NotTaken | Cause::Left | Cause::Unsendable => return None,
-            Cause::Connect | Cause::Reset | Cause::Broken => Some(Strike::Broken),
-            Cause::Timeout | Cause::Status(_) => asked.strike(),
+            Cause::Connect => Some(Strike::Unreachable),
+            Cause::Reset | Cause::Broken | Cause::Timeout | Cause::Status(_) => asked.strike(),
         };
         self.server.vitals.lost_one();
         self.server.metrics.done(cause.status());

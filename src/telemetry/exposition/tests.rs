@@ -8,7 +8,7 @@ use crate::{
     vocab::AppName,
 };
 
-/// The names and labels that config.md promises for what is built; a scrape may have more, never less.
+/// The names and labels that scripts and dashboards rely on; a scrape may have more, never less.
 const CONTRACT: &str = "
 gateway_http_requests_total{site,code}
 gateway_http_request_duration_seconds{site}
