@@ -24,6 +24,7 @@ mod field;
 mod honest;
 mod path;
 mod probe;
+mod prose;
 mod sqli;
 mod xss;
 
@@ -186,7 +187,7 @@ impl Screen {
         }
         let laid_out = kind.lay_out(value);
         let text = normalise(&laid_out);
-        let found = if families.sees(SPLIT) && text.contains(&0) { Some(SPLIT) } else { self.judge_text(&text, families) };
+        let found = if families.sees(SPLIT) && text.contains(&0) { Some(SPLIT) } else { self.find(&text, families) };
         if found.is_none() {
             self.honest.learn(kind, value, families);
         }
@@ -211,8 +212,27 @@ impl Screen {
         self.judge_text(&decode::unfence(&text).unwrap_or(text), families)
     }
 
-    /// `text` is in the normal form, its parameters divided as in a query.
+    /// `text` is in the normal form, its parameters divided as in a query. What only prose holds is likely at most.
     fn judge_text(&self, text: &[u8], families: Families) -> Option<Hit> {
+        let mut families = families;
+        loop {
+            let hit = self.find(text, families)?;
+            if hit.certainty == Certainty::Likely || !self.is_in_prose_alone(text, hit) {
+                return Some(hit);
+            }
+            let likely = Hit { certainty: Certainty::Likely, ..hit };
+            if families.sees(likely) {
+                return Some(likely);
+            }
+            families = families.without(hit);
+        }
+    }
+
+    fn is_in_prose_alone(&self, text: &[u8], hit: Hit) -> bool {
+        prose::without(text).is_some_and(|rest| self.find(&rest, Families::NONE.with_hit(hit)).is_none())
+    }
+
+    fn find(&self, text: &[u8], families: Families) -> Option<Hit> {
         let text = decode::squash(text);
         let traits = traits(&text);
         let all = |text: &[u8], only: Families, traits: u8| {

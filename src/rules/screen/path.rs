@@ -104,9 +104,15 @@ fn judge_segment(segment: &[u8], before: &[u8], last: bool, depth: usize, watch:
 fn is_secret(segment: &[u8]) -> bool {
     let is = |name: &[u8]| segment.eq_ignore_ascii_case(name);
     [&b".git"[..], b".svn", b".hg", b".ssh", b".aws", b".htpasswd", b".ds_store"].iter().any(|name| is(name))
-        || segment.len() >= 4
-            && segment[..4].eq_ignore_ascii_case(b".env")
-            && !matches!(segment.get(4), Some(byte) if byte.is_ascii_alphabetic())
+        || segment.split_at_checked(4).is_some_and(|(name, more)| name.eq_ignore_ascii_case(b".env") && is_suffix(more))
+}
+
+/// `.local`, `-prod`, `.backup.old`, or nothing: not the title of a text.
+fn is_suffix(more: &[u8]) -> bool {
+    const PARTS: usize = 2;
+    const LONGEST: usize = 12;
+    let mut parts = more.split(|byte| matches!(byte, b'.' | b'-' | b'_'));
+    parts.next().is_some_and(<[u8]>::is_empty) && parts.clone().count() <= PARTS && parts.all(|part| part.len() <= LONGEST)
 }
 
 fn lists(extensions: &[String], extension: &[u8]) -> bool {
@@ -224,6 +230,7 @@ mod tests {
             "/.github/workflows",
             "/._photo.jpg",
             "/.envoy/x",
+            "/webdav/.env-file-best-practices.md.swx",
             "/dump.sql",
             "/x.php",
             "/a/b/.editorconfig",

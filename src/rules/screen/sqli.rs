@@ -5,12 +5,10 @@
 
 pub(super) const CERTAIN: &[&str] = &[
     // UNION SELECT behind a literal, or with something that no prose goes on with.
-    r#"(?:['")\d]|null)§union[¶(]*(?:(?:all|distinct|distinctrow)[¶(]*)?[¶(]select\b"#,
+    r#"(?:['")\d]|null)§union[¶(]*(?:(?:all|distinct|distinctrow)[¶(]*)?[¶(]select(?:[(*@\-]|¶[^\s])"#,
     // The first quote of a value, and then logic: it closes a string that someone else opened.
-    r#"(?:[=&]|^)[^'"&=?\[{]*['"][§)]*(?:\b(?:or|and|xor)\b|\|\||&&|¤¤)[§(!~\-]*(?:not¶|binary¶)?[§(]*[\w.@`$"\[\]]+§(?:\([^&]*\))?[§'")]*(?:<=>|<>|!=|>=|<=|=|<|>|(?:like|rlike|regexp)[§(]*['"]|in§\(|between¶['"\d]|is¶(?:not¶)?null)"#,
+    r#"(?:[=&]|^)[^'"&=?\[{]*['"][§)]*(?:\b(?:or|and|xor)\b|\|\||&&|¤¤)[§(!~\-]*(?:not¶|binary¶)?[§(]*[\w.@`$"\[\]]+§(?:\([^&]*\))?[§'")]*(?:(?:<=>|<>|!=|>=|<=|=|<|>)[§(]*['"]?[\w.@%]*(?:\([^&)]*\))?[§)]*(?:--|\#|;|/\*|$|&)|(?:like|rlike|regexp)[§(]*['"]|in§\(|between¶['"\d]|is¶(?:not¶)?null)"#,
     r#"['"][§)]*(?:or|and|xor|\|\||&&|¤¤)[§(!~\-]*(?:true|false|null|\d+|'[^'&]*'?|"[^"&]*"?)[§)]*(?:--|\#|;|/\*|limit¶\d)"#,
-    r#"[=&?][^'&=]*'[§)]*(?:\bor\b|\bxor\b|\bor|\|\||and|&&|¤¤)[§(]*'[^'&]*(?:&|$)"#,
-    r#"[=&?][^"&=]*"[§)]*(?:\bor\b|\bxor\b|\bor|\|\||and|&&|¤¤)[§(]*"[^"&]*(?:&|$)"#,
     r#"[=&?][^'"&=]*['"][§)]*(?:or|and|xor|\|\||&&|¤¤)[§(]*(?:exists§\(|not¶exists|ascii§\(|substr|length§\(|sleep§\(|benchmark|pg_sleep|if§\(|case¶|\(§select|ord§\(|mid§\(|extractvalue|updatexml|row§\()"#,
     // A literal joined to another by an operator that is no punctuation.
     r#"[=&?][^'"&=]*'[§)]*(?:(?:\|\||<=>|<>|!=|\^|\bdiv\b|\bmod\b|\brlike\b|\bregexp\b|\blike\b)[§(]*(?:'|\d|\(|0x|chr|char)|=[§(]*')"#,
@@ -19,23 +17,31 @@ pub(super) const CERTAIN: &[&str] = &[
     r#"[=&?]-?\d+(?:[§)]*;?§--\s|[§);]+--)\s*-?\s*\w?(?:$|&)"#,
     r#"[=&?][^&=]*['")\d]§;§(?:--|\#)(?:\s|$|&)"#,
     // ORDER BY 10, GROUP BY, HAVING, LIMIT, INTO behind a literal.
-    r#"(?:['")]|[=/]-?\d+)[§)]*\b?(?:order|group)¶by¶(?:\d|[\w`.,\s]+(?:--|\#|having\b)|\(|if§\()"#,
+    r#"(?:['")]|[=/]-?\d+)[§)]*\b?(?:order|group)¶by¶(?:\d+(?:§,§\d+)*§(?:--|\#|;|/\*|$|&)|[\w`.,\s]+(?:--|\#|having\b)|\(|if§\()"#,
     r#"(?:['")]|[=/]-?\d+)[§)]+(?:having¶[\w'"(]+§[=<>]|procedure¶analyse|limit¶\d+§,?§\d*§(?:--|into|procedure|\#)|into¶(?:out|dump)file|for¶(?:xml|json)¶)"#,
     r#"(?:['";)\d]|^|=)§waitfor¶(?:delay|time)¶['"(@]|\bexec(?:ute)?[¶(]+(?:master\.+)?(?:\w*\.)*(?:xp_\w+|sp_(?:oa|execute|configure|password|addlogin|makewebtask)\w*)"#,
-    r#"(?:[=&]|^)[^'"&=?\[{]*['"][§)]*(?:\b(?:and|or|xor)\b|\|\||¤¤|&&)[^&]*(?:[=<>?]|\b(?:like|in|between|is|exists|not)\b|::|->|\#>)[^&]*['"](?:[^'"&]*)(?:$|&)"#,
+    r#"(?:[=&]|^)[^'"&=?\[{]*['"][§)]*(?:\b(?:and|or|xor)\b|\|\||¤¤|&&)[^&]*(?:[=<>]|::|->|\#>)[^&]*['"](?:[^'"&]*)(?:$|&)"#,
     r#"=[^'&\s=]*'§(?:[*%^|]+§['\d(]|[+\-]?§\(§(?:select|case|if)\b|-§'(?:$|&)|%\d+'\d)|=[^'&\s=]*'§(?:\|\||¤¤)§[\w'(]"#,
-    r#"['"]§or§\d+§or§['"]|\[§\d+§=§\d+§(?:or\b|and\b|\])|=\d+¶between§\(|\b(?:or|and)§'[^'&]*'§(?:::|@>|<@|->|\?)|=if\(\d+=\d+,|=case¶when¶\d+=\d+|=§sleep\(\d+\)§(?:$|&|--|\#)|['"\d)]§;?§get_lock\(|\band¶get_lock\("#,
+    r#"['"]§or§\d+§or§['"]|\[§\d+§=§\d+§(?:or\b|and\b|\])|=\d+¶between§\(|\b(?:or|and)§'[^'&]*'§(?:::|@>|<@|->|\?)|=if\(\d+=\d+,|=case¶when¶\d+=\d+|=§sleep\(\d+\)§(?:--|\#)|['"\d)]§;?§get_lock\(|\band¶get_lock\("#,
     // Behind a number: logic or arithmetic with what no text goes on with.
     r#"=\(?-?\d+(?:\.e)?§(?:(?:and|or|xor)(?:¶(?:not¶)?-?\d+§(?:order\b|=|--|\#)|¶not¶\d|¶[01]§(?:$|&)|\(|-\d|@|¶-?\d+=)|(?:[*/-]|¤¤|&&)§(?:sleep|benchmark|pg_sleep|\d+=)|having¶(?:\d|\w+§\()|=§(?:any|all|some)§\()"#,
     // A tautology behind a number that begins the value, and nothing after it.
     r#"=-?\d+[§)]*¶(?:or|and)¶[§(]*(?:\d+§(?:=|<|>|!=|like)§\d+|true|false)[§)]*(?:--|\#|;|$|&)"#,
     // A wait or a query joined to the end of a literal.
     r#"[=&?][^'"&=]*(?:['"]|=-?\d+)[§)]*(?:\b(?:and|or|xor)\b|\|\||[-+*/^,;])[§(]*(?:select[§(]+)?(?:pg_sleep|sleep|benchmark|extractvalue|updatexml|load_file|randomblob|dbms_pipe\.receive_message|dbms_lock\.sleep)§\([^&]*\)"#,
-    r#"=-?\d+[§)]*(?:\b(?:and|or|xor)\b|\|\||[-+*/^,;])[§(]*(?:select[§(]+)?(?:pg_sleep|sleep|benchmark|extractvalue|updatexml|load_file|randomblob|dbms_pipe\.receive_message|dbms_lock\.sleep)§\([^&]*\)"#,
+    r#"=-?\d+[§)]*(?:\b(?:and|or|xor)\b|\|\||[-+*/^;])[§(]*(?:select[§(]+)?(?:pg_sleep|sleep|benchmark|extractvalue|updatexml|load_file|randomblob|dbms_pipe\.receive_message|dbms_lock\.sleep)§\([^&)]+\)"#,
 ];
 
 /// What an honest text may say too.
 pub(super) const LIKELY: &[&str] = &[
+    r#"=-?\d+[§)]*(?:\b(?:and|or|xor)\b|\|\||[-+*/^,;])[§(]*(?:select[§(]+)?(?:pg_sleep|sleep|benchmark|extractvalue|updatexml|load_file|randomblob|dbms_pipe\.receive_message|dbms_lock\.sleep)§\([^&]*\)"#,
+    r#"(?:[=&]|^)[^'"&=?\[{]*['"][§)]*(?:\b(?:or|and|xor)\b|\|\||&&|¤¤)[§(!~\-]*(?:not¶|binary¶)?[§(]*[\w.@`$"\[\]]+§(?:\([^&]*\))?[§'")]*(?:<=>|<>|!=|>=|<=|=|<|>|(?:like|rlike|regexp)[§(]*['"]|in§\(|between¶['"\d]|is¶(?:not¶)?null)"#,
+    r#"=§sleep\(\d+\)§(?:$|&)"#,
+    r#"(?:[=&]|^)[^'"&=?\[{]*['"][§)]*(?:\b(?:and|or|xor)\b|\|\||¤¤|&&)[^&]*(?:[=<>?]|\b(?:like|in|between|is|exists|not)\b|::|->|\#>)[^&]*['"](?:[^'"&]*)(?:$|&)"#,
+    r#"(?:['")]|[=/]-?\d+)[§)]*\b?(?:order|group)¶by¶(?:\d|[\w`.,\s]+(?:--|\#|having\b)|\(|if§\()"#,
+    r#"(?:['")\d]|null)§union[¶(]*(?:(?:all|distinct|distinctrow)[¶(]*)?[¶(]select\b"#,
+    r#"[=&?][^"&=]*"[§)]*(?:\bor\b|\bxor\b|\bor|\|\||and|&&|¤¤)[§(]*"[^"&]*(?:&|$)"#,
+    r#"[=&?][^'&=]*'[§)]*(?:\bor\b|\bxor\b|\bor|\|\||and|&&|¤¤)[§(]*'[^'&]*(?:&|$)"#,
     r#"\bunion[¶(]+(?:(?:all|distinct)[¶(]+)?select[¶(]+(?:null\b|-?\d|'[^']*'|"[^"]*"|@@?\w|\*§from\b|0x[0-9a-f]|(?:char|chr|concat|concat_ws|group_concat|version|user|database|load_file|current_user|hex|unhex|cast|convert)§\(|[\w.`]+(?:§,§[\w.`'"]+)+§(?:from\b|--|$|&))"#,
     // OR 1=1 and its kin: a literal compared with a literal.
     r#"(?:\b(?:or|and|xor|having)\b|\|\||&&|['")\d]§(?:or|and|xor))[§(!~\-]*(?:not\b|binary\b)?[§(]*(?:\d+|'[^'&]*'|"[^"&]*"|true|false)[§)]*(?:<=>|<>|!=|>=|<=|=|<|>|\b(?:like|rlike|regexp|sounds¶like|is)\b)[§(]*(?:binary\b)?[§(]*(?:['"]|\d|true|false|null)"#,

@@ -4,7 +4,7 @@
 //! Source: the HTML parsing rules: what opens a tag, what separates attributes, which elements and attributes run or load.
 
 pub(super) const CERTAIN: &[&str] = &[
-    r#"<[\s/]*script\b[^&>]*>?[^&]*[(=`'"\[;/]|<[\s/]*script\b[^&>\s]*(?:&|$|[/>]§?(?:&|$))|<[\s/]*[a-z]+:script\b"#,
+    r#"<[\s/]*script\b[^&>]*>?[^&]*[(=`'"\[;/]|<[\s/]*[a-z]+:script\b"#,
     r#"<\s*(?:animate|set|animatetransform|handler|listener|use|foreignobject|image)\b[^>]*(?:\bon[a-z]+|attributename|href|values|to)\s*=[^>]*"#,
     // A handler on any element, known or made up; the tag need not end.
     r#"<[a-z!/?][^>]*[\s/"'`]on[a-z]{3}[a-z]*\s*=\s*[^\s>]"#,
@@ -16,13 +16,16 @@ pub(super) const CERTAIN: &[&str] = &[
     r#"["'`]\s*(?:autofocus|accesskey|style)\s*[=\s].*\bon[a-z]{4}[a-z]*\s*="#,
     r#"["'`]\s*style\s*=\s*["'`]?[^"'`&]*(?:expression\s*\(|javascript:|behaviou?r\s*:|-moz-binding|url\s*\(\s*["']?\s*(?:javascript|data))"#,
     // Script schemes with something to run.
-    r#"(?:j\s*a\s*v\s*a|v\s*b|live)\s*s\s*c\s*r\s*i\s*p\s*t\s*:\s*(?://|/\*|[\w.$\[\]'"\\]+\s*[(`=\[]|[\[!~({`'"%\\-])"#,
+    r#"(?:j\s*a\s*v\s*a|v\s*b|live)\s*s\s*c\s*r\s*i\s*p\s*t\s*:\s*(?://|/\*|(?:alert|confirm|prompt|eval|fetch|import|open|document|window|location|self|top|parent|this|globalthis|settimeout|setinterval|function|write|atob|name|string|constructor|onerror|throw|new|var|let)\b[\w.$\[\]'"\\]*\s*[(`=\[\s]|[\[!~({`'"%\\-])"#,
     // A quote that ends a string, and a call.
     r#"=[^&"'`\s]*["'`][)\]}]*[;\-+*/,|&^]+(?:alert|confirm|prompt|eval)[(`][^\s)&]*[)`]"#,
 ];
 
 /// What an honest text may say too.
 pub(super) const LIKELY: &[&str] = &[
+    // A tag with nothing in it, and a scheme with any call behind it.
+    r#"<[\s/]*script\b[^&>\s]*(?:&|$|[/>]§?(?:&|$))"#,
+    r#"(?:j\s*a\s*v\s*a|v\s*b|live)\s*s\s*c\s*r\s*i\s*p\s*t\s*:\s*[\w.$\[\]'"\\]+\s*[(`=\[]"#,
     r#"<\s*(?:iframe|frame|embed|object|applet|portal)\b[^>]*(?:[\s/"'](?:src|srcdoc|data|code|codebase|on[a-z]+)\s*=|>|$)"#,
     r#"<\s*base\b[^>]*\bhref\s*=|<\s*link\b[^>]*(?:\brel\s*=\s*["']?(?:stylesheet|import)|\bhref\s*=\s*["']?\s*(?:javascript|data:|vbscript|//|https?:))|<\s*meta\b[^>]*(?:http-equiv|url\s*=)|<\s*form\b[^>]*\baction\s*=|<\s*isindex\b|<\s*(?:button|input)\b[^>]*\bformaction\b"#,
     r#"<\s*style\b[^>]*>[^<]*(?:@import|expression\s*\(|javascript:|behaviou?r\s*:|-moz-binding|url\s*\()"#,
