@@ -40,6 +40,17 @@ impl Host {
         if text.is_ascii() { Self::ascii(text) } else { Self::unicode(text) }
     }
 
+    /// What stands between the scheme and the path of a URL, as browsers send it: a name in another script becomes `xn--`, a port and a leading `*.` stay.
+    /// `None`: such a name is none. What is in ASCII is given back as it is.
+    pub fn spell_authority(text: &str) -> Option<String> {
+        if text.is_ascii() {
+            return Some(text.to_owned());
+        }
+        let (host, port) = text.split_at(text.rfind(':').unwrap_or(text.len()));
+        let (star, host) = host.strip_prefix("*.").map_or(("", host), |host| ("*.", host));
+        Some(format!("{star}{}{port}", Self::parse(host).ok()?))
+    }
+
     /// A name in another script, as browsers send it.
     fn unicode(text: &str) -> Result<Self, HostError> {
         // Longer than any name of 253 characters can be: four bytes each.

@@ -99,9 +99,7 @@ fn spelled(text: &str) -> Option<String> {
     }
     let (scheme, rest) = lower.split_once("://")?;
     let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-    let (host, port) = authority.split_at(authority.rfind(':').unwrap_or(authority.len()));
-    let (star, host) = host.strip_prefix("*.").map_or(("", host), |host| ("*.", host));
-    Some(format!("{scheme}://{star}{}{port}{path}", Host::parse(host).ok()?))
+    Some(format!("{scheme}://{}{path}", Host::spell_authority(authority)?))
 }
 
 /// Labels of a host in lower case.

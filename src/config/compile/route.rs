@@ -433,9 +433,7 @@ fn as_sent(to: &str) -> Option<String> {
     let start = to.find("://").map_or(0, |at| at + 3);
     let (scheme, rest) = to.split_at(start);
     let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-    let (host, port) = authority.split_at(authority.rfind(':').unwrap_or(authority.len()));
-    let host = if host.is_ascii() { host.to_owned() } else { Host::parse(host).ok()?.to_string() };
-    let mut sent = format!("{scheme}{host}{port}");
+    let mut sent = format!("{scheme}{}", Host::spell_authority(authority)?);
     for byte in path.bytes() {
         if byte.is_ascii() {
             sent.push(char::from(byte));
